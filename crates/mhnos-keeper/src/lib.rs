@@ -1,0 +1,3 @@
+//! The keeper: starts, holds and ends every user process; restarts the bridge.
+
+pub mod channel;
