@@ -8,15 +8,14 @@ MAKEFLAGS += --no-print-directory
 # Where rustup puts cargo, for a shell that has not been started anew since.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
-TOOLS := $(ROOT)/.tools/node_modules/.bin
+TOOLS := $(CURDIR)/.tools/node_modules/.bin
 SERVICE_PATH := $(TOOLS):/usr/local/bin:/usr/bin:/bin
 WORKSPACE ?= $(or $(MHNOS_WORKSPACE),./workspace)
 ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test bench lint tools tools-test rust clean
+.PHONY: help run dev demo test bench lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +33,7 @@ demo: rust ## show every process type against the running service
 test: rust tools-test lint ## everything CI checks
 	$(XTASK) test
 
-lint: rust ## formatting, clippy, and the rules that a program can check
+lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(XTASK) tidy
@@ -51,5 +50,7 @@ tools-test:
 rust:
 	@command -v cargo >/dev/null || { \
 	  echo "Rust is missing. To install it: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2; exit 1; }
-	@command -v cargo-clippy >/dev/null && command -v rustfmt >/dev/null || [ "$(MAKECMDGOALS)" = run ] || { \
+
+rust-lints: rust
+	@command -v cargo-clippy >/dev/null && command -v rustfmt >/dev/null || { \
 	  echo "clippy or rustfmt is missing. To install them: rustup component add clippy rustfmt" >&2; exit 1; }
