@@ -1,3 +1,4 @@
 //! The keeper: starts, holds and ends every user process; restarts the bridge.
 
 pub mod channel;
+pub mod socket;
