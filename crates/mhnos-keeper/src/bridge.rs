@@ -52,7 +52,9 @@ impl Bridge {
         if failures == 0 {
             return Duration::ZERO;
         }
-        Duration::from_millis(10).saturating_mul(2_u32.saturating_pow(failures.min(16))).min(MAX_BRIDGE_BACKOFF)
+        Duration::from_millis(10)
+            .saturating_mul(2_u32.saturating_pow(failures.min(16)))
+            .min(MAX_BRIDGE_BACKOFF)
     }
 
     pub(crate) fn was_healthy(&self) -> bool {

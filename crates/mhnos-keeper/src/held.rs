@@ -179,7 +179,10 @@ impl Held {
 
     fn duplicates(&self) -> io::Result<(Vec<Descriptor>, Vec<OwnedFd>)> {
         let duplicates = self.fds.iter().map(|(_, fd)| fd.as_fd().try_clone_to_owned());
-        Ok((self.fds.iter().map(|(descriptor, _)| *descriptor).collect(), duplicates.collect::<Result<_, _>>()?))
+        Ok((
+            self.fds.iter().map(|(descriptor, _)| *descriptor).collect(),
+            duplicates.collect::<Result<_, _>>()?,
+        ))
     }
 }
 

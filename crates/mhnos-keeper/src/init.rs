@@ -59,7 +59,7 @@ fn serve(socket: &Socket) {
             match socket.recv::<ToInit>() {
                 Ok(received) => {
                     let ToInit::Execute(order) = received.message;
-                    execute(order, received.fds, &mut supervisors);
+                    execute(&order, received.fds, &mut supervisors);
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
@@ -86,7 +86,7 @@ fn end(signals: &OwnedFd) {
 }
 
 /// Forks a supervisor. If that fails, its channel closes with the order and the keeper sees the end of it.
-fn execute(order: Execute, fds: Vec<OwnedFd>, supervisors: &mut HashSet<Pid>) {
+fn execute(order: &Execute, fds: Vec<OwnedFd>, supervisors: &mut HashSet<Pid>) {
     match sys::fork(Namespaces::NONE) {
         Ok(Fork::Child) => {
             let kept: Vec<_> = fds.iter().map(AsFd::as_fd).collect();

@@ -5,7 +5,6 @@ use std::{os::fd::OwnedFd, time::Duration};
 use mhnos_sandbox::{Limits, Policy};
 
 /// Everything a keeper needs to run.
-#[derive(Debug)]
 pub struct Settings {
     /// What sandboxes shall be. Sources are already reachable for the account this process runs as.
     pub policy: Policy,
@@ -17,6 +16,8 @@ pub struct Settings {
     pub bridge: BridgeCommand,
     /// How long a drain may take before the keeper ends what is left.
     pub drain_timeout: Duration,
+    /// Called once, when the sandbox stands and the first bridge has said hello.
+    pub on_ready: Option<Box<dyn FnOnce()>>,
 }
 
 /// How the bridge is started: this same program, with the descriptors it needs from number 3 on: the

@@ -37,9 +37,9 @@ use crate::{
 };
 
 /// Supervises one program; for a process just forked from init, which ends with it.
-pub(crate) fn run(order: Execute, fds: Vec<OwnedFd>) -> ! {
-    let Some((control, program_fds)) = sort_out(&order, fds) else { sys::exit_now(1) };
-    let outcome = start(&order, program_fds);
+pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>) -> ! {
+    let Some((control, program_fds)) = sort_out(order, fds) else { sys::exit_now(1) };
+    let outcome = start(order, program_fds);
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure));

@@ -3,6 +3,8 @@
 //! Without a harness, because the keeper must be single-threaded: `main` starts itself anew for each test as
 //! a keeper, which starts it once more as the bridge that plays the test's script.
 
+#![allow(clippy::disallowed_methods, reason = "tests start programs and read their environment")]
+
 use std::{
     collections::BTreeMap,
     io::Read,
@@ -67,7 +69,9 @@ fn suite(filter: Option<&str>) -> ExitCode {
         let _ = std::fs::remove_dir_all(&workspace);
     }
     let result = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
+    println!(
+        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -105,6 +109,7 @@ fn keeper(name: &str, workspace: &str) -> ExitCode {
             fds: Vec::new(),
         },
         drain_timeout: Duration::from_secs(10),
+        on_ready: None,
     };
     match mhnos_keeper::run(settings) {
         Ok(()) => ExitCode::SUCCESS,
@@ -234,7 +239,9 @@ impl Bridge {
     }
 
     fn ended(&mut self, pid: Pid) {
-        self.until(|message| matches!(message, FromKeeper::Ended { pid: who, .. } if *who == pid).then_some(()));
+        self.until(|message| {
+            matches!(message, FromKeeper::Ended { pid: who, .. } if *who == pid).then_some(())
+        });
     }
 
     fn fd(&mut self, pid: Pid, descriptor: Descriptor) -> OwnedFd {

@@ -6,8 +6,8 @@ use rustix::{
     fs::{OFlags, open},
     io::{Errno, fcntl_dupfd_cloexec},
     process::{
-        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, setrlimit, setsid,
-        set_parent_process_death_signal,
+        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
+        setrlimit, setsid,
     },
     thread::{
         CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,

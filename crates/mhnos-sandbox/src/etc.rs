@@ -61,7 +61,10 @@ pub(crate) fn collect(uid: u32, gid: u32) -> Etc {
         })
         .collect();
     files.insert("hostname", format!("{HOST_NAME}\n").into_bytes());
-    files.insert("hosts", format!("127.0.0.1\tlocalhost {HOST_NAME}\n::1\tlocalhost {HOST_NAME}\n").into_bytes());
+    files.insert(
+        "hosts",
+        format!("127.0.0.1\tlocalhost {HOST_NAME}\n::1\tlocalhost {HOST_NAME}\n").into_bytes(),
+    );
     files.insert("passwd", accounts(uid, gid).into_bytes());
     files.insert("group", groups(gid).into_bytes());
     Etc(files)

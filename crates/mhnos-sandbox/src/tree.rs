@@ -256,7 +256,13 @@ fn is_dir(path: &str) -> bool {
 
 fn tmpfs(target: &str, options: &str, flags: MountFlags) -> io::Result<()> {
     let options = std::ffi::CString::new(options)?;
-    mount("tmpfs", target, "tmpfs", flags | MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
+    mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        flags | MountFlags::NOSUID | MountFlags::NODEV,
+        Some(options.as_c_str()),
+    )?;
     Ok(())
 }
 
