@@ -45,7 +45,11 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ),
     ("tokio-tungstenite", &["mhnos-server", "mhnos-client", "mhnos-testing"], "WebSocket stays at the edge"),
     ("hyper", &["mhnos-server"], "HTTP stays at the edge"),
-    ("libc", &["mhnos-sandbox"], "raw system calls have one place"),
+    (
+        "libc",
+        &["mhnos-sandbox", "mhnos-keeper"],
+        "raw system calls have one place; the keeper uses its constants only",
+    ),
     (
         "tokio",
         &["mhnos-process", "mhnos-server", "mhnos-client", "mhnos-runtime", "mhnos-testing"],

@@ -17,8 +17,13 @@ const LENGTH_HARD: usize = 600;
 const UNSAFE: &[&str] = &["crates/mhnos-sandbox/src/sys.rs", "crates/mhnos-sandbox/src/sys/"];
 
 /// Test files that may sleep, and why.
-const SLEEPERS: &[(&str, &str)] =
-    &[("crates/mhnos-testing/src/eventually.rs", "the polling that everybody uses instead")];
+const SLEEPERS: &[(&str, &str)] = &[
+    ("crates/mhnos-testing/src/eventually.rs", "the polling that everybody uses instead"),
+    (
+        "crates/mhnos-process/src/log/tests/killed.rs",
+        "varies the instant of a kill; nothing depends on its length",
+    ),
+];
 
 /// Left-over notes and holes; a thing to do is an issue, not a comment.
 const MARKERS: &[&str] =
