@@ -1,9 +1,19 @@
 //! Policy to enforcement: what walls a process runs behind, one layer per file. The only crate with
 //! unsafe code, all of it in [`sys`].
 
+pub mod confine;
 pub mod enforcement;
+mod enter;
+mod error;
+mod etc;
 pub mod launch;
+pub mod policy;
+pub mod stage;
 pub mod sys;
+mod tree;
 
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
+pub use enter::{enforcement, enter, namespaces};
+pub use error::SetupError;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
+pub use policy::Policy;

@@ -35,7 +35,10 @@ impl SharedMap {
         let seals = rustix::fs::fcntl_get_seals(fd)?;
         let size = rustix::fs::fstat(fd)?.st_size as u64;
         if !seals.contains(rustix::fs::SealFlags::SHRINK) || size < len as u64 || len == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a sealed memfd of the expected size"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a sealed memfd of the expected size",
+            ));
         }
         // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe {
@@ -67,7 +70,11 @@ impl SharedMap {
     /// # Panics
     /// If the word does not lie in the mapping or is not aligned.
     pub fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "word {offset} outside a map of {}", self.len);
+        assert!(
+            offset.is_multiple_of(8) && offset + 8 <= self.len,
+            "word {offset} outside a map of {}",
+            self.len
+        );
         // SAFETY: `offset` is inside the mapping (asserted above).
         let word = unsafe { self.start.add(offset) };
         // SAFETY: mmap aligns to pages and `offset` to 8; the mapping lives as long as `self`; words given
@@ -232,8 +239,7 @@ pub fn exit_now(code: i32) -> ! {
 /// Marks every descriptor from `first` up as close-on-exec (close_range(2), Linux 5.11).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed; only flags change.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -404,8 +410,8 @@ pub fn mount_setattr(mount: impl AsFd, access: MountAccess) -> io::Result<()> {
 /// For children of [`fork`] that never exec: they would otherwise show the service's own. The process must
 /// not look at its arguments or environment afterwards (they read as empty strings).
 pub fn scrub_arguments(name: &str) -> io::Result<()> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let status = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = status.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     // Counted from field 3 (proc_pid_stat(5)): arg_start is field 48, env_end is field 51.
     let address = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok());
     let (Some(start), Some(end)) = (address(48), address(51)) else {
@@ -421,4 +427,31 @@ pub fn scrub_arguments(name: &str) -> io::Result<()> {
     // SAFETY: `name` is shorter than the range (checked above) and cannot overlap the stack's strings.
     unsafe { std::ptr::copy_nonoverlapping(name.as_ptr(), first, name.len()) };
     Ok(())
+}
+
+/// Closes every descriptor above 2 but `keep`.
+///
+/// For children of [`fork`] that go on as something else and end by [`exit_now`]: the descriptor objects
+/// inherited in memory must never be used or dropped again.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n > 2).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for last in numbers.into_iter().chain([u32::MAX]) {
+        if last > first {
+            // SAFETY: closes descriptors that, by the documented duty, nobody in this process uses again.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last - 1, 0) };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = last.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Gives this process a mount namespace of its own.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: CLONE_NEWNS alone changes neither memory nor descriptors, only what paths mean.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -10,7 +10,9 @@ pub enum OpenError {
     VisiblePath(String),
     /// `openat2` does not work here, and nothing else confines paths safely: an old kernel (before 5.6), or a
     /// system call filter that refuses it.
-    #[error("openat2 is refused by this system (Linux 5.6 or newer is needed, and a seccomp profile that allows it)")]
+    #[error(
+        "openat2 is refused by this system (Linux 5.6 or newer is needed, and a seccomp profile that allows it)"
+    )]
     NoOpenat2(#[source] io::Error),
     /// The descriptor does not lead to a directory, or it cannot be read.
     #[error("the workspace directory cannot be opened")]

@@ -20,6 +20,7 @@ mod path;
 mod pull;
 mod push;
 mod resolve;
+mod walk;
 
 pub use error::{OpenError, PathError, PullError};
 pub use pull::{Piece, Pull, PullSettings, Survey};

@@ -20,3 +20,6 @@ pub const PULL_ENTRIES: u64 = 100_000;
 
 /// Directories inside each other that a pull descends into; each level holds one descriptor.
 pub const PULL_DEPTH: usize = 64;
+
+/// Characters of a path that is too long which its error shows.
+pub const SHOWN_CHARACTERS: usize = 80;
