@@ -116,7 +116,15 @@ impl Viewer {
             Taken::Rest { stream, at, late } => {
                 let carry = std::mem::take(&mut self.carry[stream.index()]);
                 let (carry, bytes) = (carry.as_bytes(), &[][..]);
-                Next::Output(encode(Piece { stream, carry, bytes, from: at, end: at, last_of_stream: true, late }))
+                Next::Output(encode(Piece {
+                    stream,
+                    carry,
+                    bytes,
+                    from: at,
+                    end: at,
+                    last_of_stream: true,
+                    late,
+                }))
             }
             Taken::Bytes { stream, from, end, last_of_stream, late } => {
                 let mut pin = Pin { log: &self.log, slot: &self.slot, reached: None };
@@ -124,7 +132,8 @@ impl Viewer {
                 let bytes = self.log.bytes(from..end);
                 let piece = Piece { stream, carry: carry.as_bytes(), bytes, from, end, last_of_stream, late };
                 let output = encode(piece);
-                *carry = if last_of_stream { Carry::default() } else { Carry::after(carry.as_bytes(), bytes) };
+                *carry =
+                    if last_of_stream { Carry::default() } else { Carry::after(carry.as_bytes(), bytes) };
                 pin.reached = Some(end);
                 Next::Output(output)
             }

@@ -186,7 +186,8 @@ impl OutputLog {
 
     /// End position and stream of segment `number`, one of the last [`SEGMENTS`].
     fn segment(&self, number: u64) -> (u64, Stream) {
-        let word = self.map.word((self.layout.segments + number % SEGMENTS * 8) as usize).load(Ordering::Acquire);
+        let word =
+            self.map.word((self.layout.segments + number % SEGMENTS * 8) as usize).load(Ordering::Acquire);
         (word >> 1, Stream::from_bit(word))
     }
 
@@ -219,7 +220,8 @@ impl OutputLog {
         window.end = end;
         window.reserved = end;
         window.last_of[stream.index()] = end;
-        let mut caught_up = window.cursors.iter_mut().flatten().filter(|cursor| cursor.position == before).peekable();
+        let mut caught_up =
+            window.cursors.iter_mut().flatten().filter(|cursor| cursor.position == before).peekable();
         if caught_up.peek().is_some() {
             let now = Instant::now();
             caught_up.for_each(|cursor| cursor.progress = now);
@@ -234,10 +236,6 @@ impl OutputLog {
     /// The process has ended: viewers are told when they get there.
     pub(crate) fn set_exit(&self, record: ExitRecord) {
         self.lock().exit = Some(record);
-    }
-
-    pub(crate) fn exit(&self) -> Option<ExitRecord> {
-        self.lock().exit
     }
 
     /// Tells all viewers that there is something new.

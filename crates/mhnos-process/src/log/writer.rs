@@ -59,7 +59,12 @@ impl LogWriter {
     }
 
     /// Moves at most `max` bytes from the non-blocking read end of a pipe.
-    pub(crate) fn move_pipe(&mut self, stream: Stream, pipe: BorrowedFd<'_>, max: usize) -> io::Result<Moved> {
+    pub(crate) fn move_pipe(
+        &mut self,
+        stream: Stream,
+        pipe: BorrowedFd<'_>,
+        max: usize,
+    ) -> io::Result<Moved> {
         let len = self.space(max)?;
         if !self.log.reserve(len) {
             return Ok(Moved::Pinned);

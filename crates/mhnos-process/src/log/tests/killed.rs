@@ -140,7 +140,12 @@ fn check(writer: &LogWriter, position: u64, sources: &mut [Source], round: usize
         let next = viewer.next(usize::MAX, |piece| {
             let source = &mut sources[piece.stream.index()];
             for byte in piece.bytes {
-                assert_eq!(*byte, byte_at(piece.stream.index(), source.seen), "round {round}, place {}", source.seen);
+                assert_eq!(
+                    *byte,
+                    byte_at(piece.stream.index(), source.seen),
+                    "round {round}, place {}",
+                    source.seen
+                );
                 source.seen += 1;
             }
             assert!(source.seen <= source.written);
@@ -185,7 +190,8 @@ fn killed_while_reading_two_pipes_nothing_is_lost_or_doubled() {
 
 #[test]
 fn killed_while_reading_a_terminal_nothing_is_lost_or_doubled() {
-    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
+    let master =
+        rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
     rustix::pty::unlockpt(&master).expect("unlockpt");
     rustix::io::ioctl_fionbio(&master, true).expect("nonblocking");
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

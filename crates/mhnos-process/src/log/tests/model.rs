@@ -8,8 +8,13 @@ use super::*;
 enum Step {
     Write(bool, Vec<u8>),
     Flood(bool, u32),
-    View { viewer: usize, max: usize },
-    Resume { viewer: usize },
+    View {
+        viewer: usize,
+        max: usize,
+    },
+    Resume {
+        viewer: usize,
+    },
     /// A new bridge, after one that was killed at this point of a read.
     Killed(Interruption),
 }
@@ -85,7 +90,8 @@ impl Expected {
             self.since_gap[stream.index()].push(*byte);
         }
         for (bytes, text) in self.since_gap.iter().zip(&mut self.text) {
-            *text = String::from_utf8_lossy(&bytes[..bytes.len() - incomplete_suffix(bytes, &[])]).into_owned();
+            *text =
+                String::from_utf8_lossy(&bytes[..bytes.len() - incomplete_suffix(bytes, &[])]).into_owned();
         }
     }
 }
