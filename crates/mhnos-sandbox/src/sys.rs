@@ -30,7 +30,10 @@ impl SharedMap {
         let seals = rustix::fs::fcntl_get_seals(fd)?;
         let size = rustix::fs::fstat(fd)?.st_size as u64;
         if !seals.contains(rustix::fs::SealFlags::SHRINK) || size < len as u64 || len == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a sealed memfd of the expected size"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a sealed memfd of the expected size",
+            ));
         }
         // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe {
@@ -62,7 +65,11 @@ impl SharedMap {
     /// # Panics
     /// If the word does not lie in the mapping or is not aligned.
     pub fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "word {offset} outside a map of {}", self.len);
+        assert!(
+            offset.is_multiple_of(8) && offset + 8 <= self.len,
+            "word {offset} outside a map of {}",
+            self.len
+        );
         // SAFETY: `offset` is inside the mapping (asserted above).
         let word = unsafe { self.start.add(offset) };
         // SAFETY: mmap aligns to pages and `offset` to 8; the mapping lives as long as `self`; words given
