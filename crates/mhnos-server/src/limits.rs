@@ -31,8 +31,7 @@ pub const READ_BUFFER: usize = 8 * 1024;
 /// Bytes gathered before they are written to a socket, unless nothing more is waiting.
 pub const WRITE_BUFFER: usize = 64 * 1024;
 
-/// Bytes of output handed to one connection's socket before it must have been flushed: what a stalled
-/// client costs here, one frame more at most.
+/// Bytes handed to one connection's socket before other tasks get their turn on the thread.
 pub const WRITE_BATCH: usize = 256 * 1024;
 
 /// Raw bytes of output in one frame. Frames end at multiples of it, so that viewers that are behind get
@@ -50,8 +49,21 @@ pub const PARSE_INLINE: usize = 128 * 1024;
 /// At this number the connection is read no further until one is answered.
 pub const MAX_PENDING: usize = 256;
 
-/// Processes one connection may be attached to at once: more than can run.
-pub const MAX_VIEWERS: usize = 4096;
+/// Bytes of the same: input that waits for a process to read. One message more at most.
+pub const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Answers that wait for the socket. At this number the connection is read no further until the client
+/// takes some: whoever asks without listening waits.
+pub const MAX_QUEUED: usize = 256;
+
+/// Bytes of the same; one answer more at most.
+pub const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a file read at once for a pull.
+pub const PULL_BUFFER: usize = 64 * 1024;
+
+/// Bytes of a pull's answer that are in memory at once; one buffer's worth more at most.
+pub const PULL_FRAGMENT: usize = 256 * 1024;
 
 /// Interval of the server's pings.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -64,6 +76,9 @@ pub const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a program may take to tell its version when the service starts.
 pub const DISCOVERY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between SIGTERM and SIGKILL for such a program.
+pub const DISCOVERY_GRACE: Duration = Duration::from_millis(500);
 
 /// Bytes of output read from a program that tells its version.
 pub const DISCOVERY_OUTPUT: usize = 4096;

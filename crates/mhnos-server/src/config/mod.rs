@@ -14,6 +14,7 @@ pub use reference::{flag_help, reference};
 pub use settings::{SETTINGS, Setting};
 
 use crate::door::OriginPattern;
+use mhnos_runtimes::ServiceEnvironment;
 use mhnos_sandbox::{Mode, Tier};
 
 /// The effective settings. Sizes are in bytes.
@@ -53,6 +54,8 @@ pub struct Config {
     pub sandbox_min_tier: Tier,
     /// Directories in which programs are found, separated by colons.
     pub path: String,
+    /// The few other variables that processes get: `LANG`, `LC_ALL`, `TZ`, `DEBUG`, `SHELL`.
+    pub children: ServiceEnvironment,
 }
 
 /// The least important lines that are logged.
@@ -132,7 +135,8 @@ impl fmt::Display for Warning {
 impl Config {
     /// The settings from an environment and from flags of `serve` (name with its dashes, value). A flag
     /// wins over the variable; of two equal flags the last wins. A variable that is set but empty counts as
-    /// not set, as compose files leave them. Variables that do not start with `MHNOS_` are not looked at.
+    /// not set, as compose files leave them. Of variables that do not start with `MHNOS_` only those of
+    /// [`Config::children`] are looked at; one that is not UTF-8 counts as not set.
     ///
     /// All mistakes are returned together, in the order of [`SETTINGS`], those of unknown flags last.
     pub fn parse(
@@ -142,8 +146,13 @@ impl Config {
         let mut mistakes = Vec::new();
         let mut given = Vec::new();
         let mut warnings = Vec::new();
+        let mut config = Self::default();
         for (name, value) in env {
-            let Some(name) = name.to_str().filter(|name| name.starts_with("MHNOS_")) else { continue };
+            let Some(name) = name.to_str() else { continue };
+            if !name.starts_with("MHNOS_") {
+                config.children_get(name, value.to_str());
+                continue;
+            }
             match SETTINGS.iter().position(|setting| setting.variable == name) {
                 None => warnings.push(unknown_variable(name)),
                 Some(_) if value.is_empty() => {}
@@ -159,7 +168,6 @@ impl Config {
         // Stable: a flag stays behind the variable of the same setting and so overwrites it.
         given.sort_by_key(|(index, ..)| *index);
 
-        let mut config = Self::default();
         let mut wrong = Vec::new();
         for (index, name, value) in given {
             let setting = &SETTINGS[index];
@@ -174,10 +182,23 @@ impl Config {
         if wrong.is_empty() { Ok((config, warnings)) } else { Err(wrong) }
     }
 
-    /// The settings as variables that [`Config::parse`] reads back to the same value, in the order of
-    /// [`SETTINGS`].
+    /// The settings as variables that [`Config::parse`] reads back to the same value (but for
+    /// [`Config::children`]), in the order of [`SETTINGS`].
     pub fn effective(&self) -> impl Iterator<Item = (&'static str, String)> {
         SETTINGS.iter().map(|setting| (setting.variable, (setting.show)(self)))
+    }
+
+    fn children_get(&mut self, name: &str, value: Option<&str>) {
+        let children = &mut self.children;
+        let field = match name {
+            "LANG" => &mut children.lang,
+            "LC_ALL" => &mut children.lc_all,
+            "TZ" => &mut children.tz,
+            "DEBUG" => &mut children.debug,
+            "SHELL" => &mut children.shell,
+            _ => return,
+        };
+        *field = value.filter(|value| !value.is_empty()).map(str::to_owned);
     }
 
     /// The service runs code for whoever reaches it: beyond loopback somebody has to vouch for the network.
@@ -214,6 +235,7 @@ impl Default for Config {
             log_format: LogFormat::ByTerminal,
             sandbox_min_tier: Tier::None,
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
+            children: ServiceEnvironment::default(),
         }
     }
 }

@@ -1,0 +1,216 @@
+//! One client's WebSocket.
+//!
+//! A connection is one task in which two halves take turns: the *lane* reads requests and lets each take
+//! effect before it looks at the next; the *writer* owns the socket's other direction and the viewers, and
+//! pulls from them only when the socket takes more. What the lane has to say goes through the *outbox*, in
+//! order. So a slow socket stalls its own viewers and nobody else's, and nothing is ever written under a
+//! lock. Processes outlive all this: when the task ends, its viewers are gone and that is all.
+
+mod lane;
+mod outbox;
+mod pull;
+mod requests;
+mod view;
+mod writer;
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use mhnos_protocol as wire;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        error::{CapacityError, ProtocolError},
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+use tracing::debug;
+
+use self::{
+    lane::Lane,
+    outbox::{Item, Outbox},
+    writer::Writer,
+};
+use crate::{
+    door::Visitor,
+    frames::Format,
+    http::{Guest, Subprotocol},
+    limits,
+    service::Service,
+};
+
+/// How a client wants to be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dialect {
+    /// Output in binary frames; input may come so too.
+    pub(crate) binary: bool,
+    /// The unmodified Web OS page, served through [`crate::web_os`].
+    pub(crate) web_os: bool,
+}
+
+impl Dialect {
+    fn of(guest: &Guest) -> Self {
+        Self {
+            binary: guest.subprotocol == Subprotocol::V1Binary,
+            web_os: guest.subprotocol == Subprotocol::None && matches!(guest.visitor, Visitor::Page(_)),
+        }
+    }
+
+    /// How output of a process with this encoding is framed.
+    fn format(self, encoding: wire::Encoding) -> Format {
+        match encoding {
+            _ if self.binary => Format::Binary,
+            wire::Encoding::Utf8 => Format::Text,
+            wire::Encoding::Base64 => Format::Base64,
+        }
+    }
+}
+
+/// Whether the service goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It does.
+    Serving,
+    /// All processes have ended; connections say so and close.
+    Closing,
+}
+
+/// Why a connection is over, or about to be.
+#[derive(Debug)]
+enum End {
+    /// The client closed it, or the network did.
+    Left,
+    /// It does not answer pings.
+    Silent,
+    /// It broke the rules of the WebSocket protocol, or a limit; the close frame says which.
+    Broken(CloseCode, &'static str),
+    /// The service stops.
+    Stopping,
+}
+
+/// Rounds of pings since the client was last heard.
+#[derive(Default)]
+struct Pulse(AtomicU32);
+
+impl Pulse {
+    fn heard(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Serves a client until it leaves or the service stops.
+pub(crate) async fn serve(
+    guest: Guest,
+    peer: SocketAddr,
+    service: Arc<Service>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let dialect = Dialect::of(&guest);
+    debug!(%peer, ?dialect, visitor = ?guest.visitor, "connected");
+    let end = converse(guest.socket, dialect, &service, &mut phase).await;
+    debug!(%peer, ?end, "disconnected");
+}
+
+async fn converse(
+    socket: WebSocketStream<TcpStream>,
+    dialect: Dialect,
+    service: &Arc<Service>,
+    phase: &mut watch::Receiver<Phase>,
+) -> End {
+    let (outbox, pulse) = (Outbox::default(), Pulse::default());
+    let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
+    outbox.push(Item::text(connected.to_json()));
+
+    let (sink, stream) = socket.split();
+    let mut writer = pin!(Writer::new(sink, &outbox, dialect).run());
+    let mut lane = pin!(Lane::new(service, &outbox, dialect).run(stream, &pulse));
+    let end = tokio::select! {
+        end = &mut lane => end,
+        _ = &mut writer => End::Left,
+        () = heartbeat(&outbox, &pulse) => End::Silent,
+        _ = phase.wait_for(|phase| *phase == Phase::Closing) => End::Stopping,
+    };
+    match end {
+        End::Left | End::Silent => {}
+        End::Broken(code, reason) => {
+            outbox.push(Item::Close(CloseFrame { code, reason: reason.into() }));
+            let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, writer).await;
+        }
+        End::Stopping => {
+            outbox.push(Item::Close(CloseFrame { code: CloseCode::Away, reason: "service stopping".into() }));
+            let farewell = async {
+                // The lane still answers what was asked before; it ends when the client closes too.
+                tokio::select! {
+                    _ = &mut lane => {}
+                    sent = writer => if sent.is_ok() { let _ = lane.await; }
+                }
+            };
+            let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, farewell).await;
+        }
+    }
+    end
+}
+
+/// Pings in rounds; returns when the client has missed too many.
+async fn heartbeat(outbox: &Outbox, pulse: &Pulse) {
+    let mut rounds = tokio::time::interval(limits::PING_INTERVAL);
+    // The first tick is immediate.
+    rounds.tick().await;
+    loop {
+        rounds.tick().await;
+        if pulse.0.fetch_add(1, Ordering::Relaxed) >= limits::MISSED_ROUNDS {
+            return;
+        }
+        outbox.push(Item::Ping);
+    }
+}
+
+/// What a failed read means for the client.
+fn broken(error: &Error) -> End {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            End::Broken(CloseCode::Size, "a message may have at most 100 MiB")
+        }
+        Error::Utf8(_) => End::Broken(CloseCode::Invalid, "a text message must be UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Left,
+        Error::Protocol(_) => End::Broken(CloseCode::Protocol, "WebSocket protocol error"),
+        _ => End::Left,
+    }
+}
+
+/// How long until `deadline`, as a future; without one, for ever.
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A whole text message, unchecked: what this service encodes is UTF-8.
+fn text_message(payload: impl Into<bytes::Bytes>) -> Message {
+    data_message(payload, true)
+}
+
+fn data_message(payload: impl Into<bytes::Bytes>, text: bool) -> Message {
+    use tokio_tungstenite::tungstenite::protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    };
+    let kind = if text { Data::Text } else { Data::Binary };
+    Message::Frame(Frame::message(payload.into(), OpCode::Data(kind), true))
+}
+
+/// Time on the clock of [`limits`].
+fn soon(after: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + after
+}
