@@ -27,8 +27,8 @@ run: rust tools ## get what is missing, build, serve on port 18790 with ./worksp
 dev: rust tools ## the same, rebuilt and restarted when a source file changes
 	@cargo run --locked --quiet --package xtask -- dev --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)
 
-demo: rust ## show every process type against the running service
-	@cargo run --release --locked --quiet --package mhnos-client --example demo -- $(ADDRESS)
+demo: tools ## show every process type against the running service
+	@"$(TOOLS)/node" examples/demo/demo.mjs $(ADDRESS)
 
 test: rust tools-test lint ## everything CI checks
 	$(XTASK) test
