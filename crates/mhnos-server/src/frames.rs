@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mhnos_process::{Piece, Pid, Stream};
+use mhnos_process::{Pid, Piece, Stream};
 use mhnos_protocol::{binary, output};
 
 use crate::limits;

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
 use mhnos_process::{Pid, Process};
-use mhnos_protocol::{ErrorReply, Parsed, Reply, Request, binary, parse_request, parse_request_bytes};
+use mhnos_protocol::{ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -105,13 +105,12 @@ impl<'c> Lane<'c> {
 
     /// Reads a message, a large one on a thread of its own.
     async fn parse(&mut self, message: Bytes, text: bool) -> Parsed {
-        let binary = self.dialect.binary && !text;
-        let parse = move || match str::from_utf8(&message) {
-            _ if binary && message.first() == Some(&binary::VERSION) => binary::parse_write(&message),
-            Ok(text) => parse_request(text),
-            Err(_) => parse_request_bytes(&message),
-        };
-        if message.len() <= limits::PARSE_INLINE {
+        // JSON begins with a brace or white space, a binary frame with its version.
+        let framed = self.dialect.binary && !text && message.first().is_some_and(|first| *first < b' ');
+        let large = message.len() > limits::PARSE_INLINE;
+        let parse =
+            move || if framed { binary::parse_write(&message) } else { parse_request_bytes(&message) };
+        if !large {
             return parse();
         }
         let parsed = self.beside(tokio::task::spawn_blocking(parse)).await;

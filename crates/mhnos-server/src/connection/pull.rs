@@ -116,7 +116,9 @@ impl Source {
 
 fn refused(error: &PullError) -> ErrorReply {
     let code = match error {
-        PullError::TooLarge { .. } | PullError::TooMany { .. } | PullError::TooDeep { .. } => ErrorCode::TooLarge,
+        PullError::TooLarge { .. } | PullError::TooMany { .. } | PullError::TooDeep { .. } => {
+            ErrorCode::TooLarge
+        }
         PullError::Io { .. } => ErrorCode::FileFailed,
     };
     ErrorReply::new(code, error.to_string())
