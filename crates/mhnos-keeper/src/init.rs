@@ -13,7 +13,7 @@ use std::{
 
 use mhnos_sandbox::{
     Policy, enter,
-    sys::{self, Fork, Namespaces, Reap},
+    sys::{self, Fork, Instruction, Namespaces, Reap},
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -38,13 +38,13 @@ pub(crate) fn run(socket: &Socket, policy: &Policy) -> ! {
             Err(error) => {
                 let _ = socket.send(&FromInit::SetupFailed(failure(Stage::Sandbox, &error)), &[]);
             }
-            Ok(()) => serve(socket),
+            Ok(()) => serve(socket, &policy.filter),
         }
     }));
     sys::exit_now(if outcome.is_ok() { 0 } else { 101 })
 }
 
-fn serve(socket: &Socket) {
+fn serve(socket: &Socket, filter: &[Instruction]) {
     let Ok(signals) = sys::signal_fd(&sys::HANDLED) else { return };
     if socket.send(&FromInit::Ready, &[]).is_err() {
         return;
@@ -59,7 +59,7 @@ fn serve(socket: &Socket) {
             match socket.recv::<ToInit>() {
                 Ok(received) => {
                     let ToInit::Execute(order) = received.message;
-                    execute(&order, received.fds, &mut supervisors);
+                    execute(&order, received.fds, filter, &mut supervisors);
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
@@ -86,14 +86,14 @@ fn end(signals: &OwnedFd) {
 }
 
 /// Forks a supervisor. If that fails, its channel closes with the order and the keeper sees the end of it.
-fn execute(order: &Execute, fds: Vec<OwnedFd>, supervisors: &mut HashSet<Pid>) {
+fn execute(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction], supervisors: &mut HashSet<Pid>) {
     match sys::fork(Namespaces::NONE) {
         Ok(Fork::Child) => {
             let kept: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
             if sys::close_all_but(&kept).is_err() {
                 sys::exit_now(1);
             }
-            supervisor::run(order, fds)
+            supervisor::run(order, fds, filter)
         }
         Ok(Fork::Parent(pid)) => {
             supervisors.insert(pid);

@@ -16,7 +16,7 @@ use std::{
 use mhnos_sandbox::{
     Stdio, WindowSize,
     confine::{self, Descriptors, Prepared, StartError},
-    sys::{self, Fork, Namespaces, Reap, Reaped},
+    sys::{self, Fork, Instruction, Namespaces, Reap, Reaped},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -37,9 +37,9 @@ use crate::{
 };
 
 /// Supervises one program; for a process just forked from init, which ends with it.
-pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>) -> ! {
+pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction]) -> ! {
     let Some((control, program_fds)) = sort_out(order, fds) else { sys::exit_now(1) };
-    let outcome = start(order, program_fds);
+    let outcome = start(order, program_fds, filter);
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure));
@@ -79,7 +79,11 @@ struct Supervisor {
     killing: bool,
 }
 
-fn start(order: &Execute, program_fds: Vec<(u32, OwnedFd)>) -> Result<Supervisor, Failure> {
+fn start(
+    order: &Execute,
+    program_fds: Vec<(u32, OwnedFd)>,
+    filter: &[Instruction],
+) -> Result<Supervisor, Failure> {
     let os = |stage, detail: &str, error: io::Error| Failure {
         stage,
         errno: error.raw_os_error().unwrap_or(0),
@@ -100,7 +104,7 @@ fn start(order: &Execute, program_fds: Vec<(u32, OwnedFd)>) -> Result<Supervisor
 
     match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
         Fork::Child => {
-            let error = confine::become_program(&program, descriptors, &order.limits, order.nproc);
+            let error = confine::become_program(&program, descriptors, &order.limits, order.nproc, filter);
             let bytes = postcard::to_stdvec(&start_failure(&error)).unwrap_or_default();
             let _ = rustix::io::write(&tell, &bytes);
             sys::exit_now(127)

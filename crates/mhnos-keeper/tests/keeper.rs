@@ -91,6 +91,7 @@ fn keeper(name: &str, workspace: &str) -> ExitCode {
         read_only: Vec::new(),
         uid: account.uid,
         gid: account.gid,
+        filter: mhnos_sandbox::policy::filter_for(Mode::Strict),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");
     if root {

@@ -331,3 +331,6 @@ fn push_literal<'a>(text: &mut String, literal: &str, rest: &'a str) -> &'a str 
 fn code_unit(hex: &str) -> u32 {
     u32::from_str_radix(&hex[..4], 16).expect("the scanner has checked the digits")
 }
+
+#[cfg(test)]
+mod tests;

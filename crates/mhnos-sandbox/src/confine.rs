@@ -18,7 +18,7 @@ use rustix::{
 use crate::{
     Launch, Limits,
     error::{SetupError, Step},
-    sys::{self, CStrings},
+    sys::{self, CStrings, Instruction},
 };
 
 /// Open files of one process.
@@ -85,12 +85,24 @@ impl Prepared {
 }
 
 /// Confines this process, just forked, and becomes the program. Returns only on failure.
-pub fn become_program(program: &Prepared, fds: Descriptors, limits: &Limits, nproc: u64) -> StartError {
+pub fn become_program(
+    program: &Prepared,
+    fds: Descriptors,
+    limits: &Limits,
+    nproc: u64,
+    filter: &[Instruction],
+) -> StartError {
     if let Err(error) = confine(fds, limits, nproc) {
         return StartError::Confine(error);
     }
     if let Err(error) = chdir(program.cwd.as_c_str()).step_on("enter", program.cwd.to_string_lossy()) {
         return StartError::Chdir(error);
+    }
+    // Last: the steps above need calls that the filter denies.
+    if !filter.is_empty()
+        && let Err(error) = sys::install_filter(filter).step("install the system call filter")
+    {
+        return StartError::Confine(error);
     }
     StartError::Exec(exec(program))
 }

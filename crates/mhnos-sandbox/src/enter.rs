@@ -44,6 +44,7 @@ pub fn enforcement(policy: &Policy) -> Enforcement {
         Layer::IpcNamespace,
         Layer::UtsNamespace,
         Layer::CgroupNamespace,
+        Layer::Seccomp,
     ];
     let (tier, layers) = match policy.mode {
         Mode::None => (Tier::None, base.to_vec()),

@@ -6,10 +6,12 @@ pub mod enforcement;
 mod enter;
 mod error;
 mod etc;
+mod filter;
 pub mod launch;
 pub mod policy;
 pub mod stage;
 pub mod sys;
+mod syscalls;
 mod tree;
 
 pub use enforcement::{Enforcement, Layer, Mode, Tier};

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::Mode;
+use crate::{Mode, filter, sys::Instruction, syscalls};
 
 /// The walls and the furniture of a sandbox.
 #[derive(Clone, Debug)]
@@ -18,6 +18,16 @@ pub struct Policy {
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
+    /// The system call filter of programs; empty for none.
+    pub filter: Vec<Instruction>,
+}
+
+/// The filter for programs in this mode.
+pub fn filter_for(mode: Mode) -> Vec<Instruction> {
+    match mode {
+        Mode::None => Vec::new(),
+        Mode::Strict | Mode::Relaxed => filter::compile(&syscalls::rules(mode)),
+    }
 }
 
 /// The workspace as the keeper found it at start.

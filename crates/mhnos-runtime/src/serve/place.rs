@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use mhnos_sandbox::{
     Mode, Policy,
-    policy::{Source, Workspace},
+    policy::{Source, Workspace, filter_for},
     stage::{self, Account},
 };
 use mhnos_server::config::Config;
@@ -97,6 +97,7 @@ pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
         read_only: prefixes(&config.path, &path),
         uid: account.uid,
         gid: account.gid,
+        filter: filter_for(config.sandbox),
     };
     if root {
         leave_root(&mut policy, owner, account, &path)?;
@@ -105,7 +106,11 @@ pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
     if config.sandbox == Mode::None {
         // Without walls there is no other name for it: programs walk the host's path.
         fs::metadata(&path).with_context(|| {
-            format!("uid {} cannot reach the workspace {}; move it, or open its parents", account.uid, path.display())
+            format!(
+                "uid {} cannot reach the workspace {}; move it, or open its parents",
+                account.uid,
+                path.display()
+            )
         })?;
     }
     Ok(Place { policy, dir })

@@ -159,7 +159,7 @@ fn check(writer: &LogWriter, position: u64, sources: &mut [Source], round: usize
 }
 
 /// The survivor reads the rest: nothing may be missing.
-fn finish(handed: &Handed, position: u64, sources: &mut [Source]) {
+fn finish(handed: &Handed, mut position: u64, sources: &mut [Source]) {
     let mut writer = handed.recover();
     let mut idle = 0;
     while idle < 2 {
@@ -173,10 +173,7 @@ fn finish(handed: &Handed, position: u64, sources: &mut [Source]) {
             moved |= matches!(step.expect("move"), Moved::Bytes(_));
         }
         idle = if moved { 0 } else { idle + 1 };
-        check(&writer, position, sources, ROUNDS);
-        if moved {
-            return finish(handed, writer.log().end(), sources);
-        }
+        position = check(&writer, position, sources, ROUNDS);
     }
     for source in sources {
         assert_eq!(source.seen, source.written, "bytes that never came");
@@ -197,8 +194,9 @@ fn killed_while_reading_a_terminal_nothing_is_lost_or_doubled() {
         rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
     rustix::pty::unlockpt(&master).expect("unlockpt");
     rustix::io::ioctl_fionbio(&master, true).expect("nonblocking");
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC | OpenptFlags::NONBLOCK;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).expect("slave");
+    rustix::io::ioctl_fionbio(&slave, true).expect("nonblocking");
     let mut raw = tcgetattr(&slave).expect("tcgetattr");
     raw.make_raw();
     tcsetattr(&slave, OptionalActions::Now, &raw).expect("tcsetattr");
