@@ -90,7 +90,7 @@ impl PullWriter {
         self.out.extend_from_slice(b"],\"status\":\"error\",");
         let fields = serde_json::to_string(error).expect("wire types serialize");
         // Without its braces.
-        self.out.extend_from_slice(fields[1..fields.len() - 1].as_bytes());
+        self.out.extend_from_slice(&fields.as_bytes()[1..fields.len() - 1]);
         self.end("error", id)
     }
 
