@@ -102,7 +102,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let serving = async {
         let discovery = async {
             discovery::discover(&service, &found).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = discovery => {}
