@@ -49,16 +49,21 @@ impl PullWriter {
     /// Goes on with the file begun last. Without one, or after a directory, the bytes are dropped.
     pub fn bytes(&mut self, bytes: &[u8]) {
         let (Some(content), Some((first, rest))) = (&mut self.content, bytes.split_first()) else { return };
-        self.out.reserve(bytes.len() * PULL_BYTES_PER_BYTE);
         if !content.empty {
             self.out.push(b',');
         }
         content.empty = false;
         append_number(&mut self.out, u64::from(*first));
+        // Four bytes are written for each number, and overwritten from where it really ends: no branch on
+        // its length.
+        let mut at = self.out.len();
+        self.out.resize(at + rest.len() * PULL_BYTES_PER_BYTE, 0);
         for byte in rest {
             let (text, length) = COMMA_NUMBERS[usize::from(*byte)];
-            self.out.extend_from_slice(&text[..usize::from(length)]);
+            self.out[at..at + PULL_BYTES_PER_BYTE].copy_from_slice(&text);
+            at += usize::from(length);
         }
+        self.out.truncate(at);
     }
 
     /// Bytes written and not taken yet.
