@@ -34,7 +34,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let bridge = mhnos_server::Bridge { channel, listeners, workspace, config };
+    let visible_workspace = config.workspace.to_string_lossy().into_owned();
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, visible_workspace, config };
     match runtime.block_on(mhnos_server::run(bridge)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -21,6 +21,8 @@ mod service;
 mod translate;
 mod web_os;
 
+pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
+
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
