@@ -7,7 +7,7 @@
 
 use json_escape_simd::escape_into;
 
-use crate::{Pid, Stream};
+use crate::{Pid, Stream, incomplete_suffix};
 
 /// Escaping reserves six bytes for each byte of input before it writes, so long text is escaped in pieces
 /// of this size: the frame's buffer grows to what the text needs, not to six times as much.
@@ -130,16 +130,21 @@ fn first_character(bytes: &[u8]) -> First<'_> {
 
 /// Writes text, with U+FFFD for what is invalid and without what is incomplete, unless `flush`.
 fn append_lossy(out: &mut Vec<u8>, bytes: &[u8], flush: bool) {
-    if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
+    let kept_back = incomplete_suffix(bytes);
+    // A read that ends within a character is ordinary, so the fast way looks at what is before it.
+    let (whole, suffix) = bytes.split_at(bytes.len() - kept_back);
+    if let Ok(text) = simdutf8::basic::from_utf8(whole) {
         append_escaped(out, text);
-        return;
-    }
-    let kept_back = if flush { 0 } else { crate::incomplete_suffix(bytes) };
-    for chunk in bytes[..bytes.len() - kept_back].utf8_chunks() {
-        append_escaped(out, chunk.valid());
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice(REPLACEMENT.as_bytes());
+    } else {
+        for chunk in whole.utf8_chunks() {
+            append_escaped(out, chunk.valid());
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice(REPLACEMENT.as_bytes());
+            }
         }
+    }
+    if flush && !suffix.is_empty() {
+        out.extend_from_slice(REPLACEMENT.as_bytes());
     }
 }
 

@@ -282,54 +282,57 @@ impl<'a> Raw<'a> {
 
     /// The characters of a string value; lone surrogates become U+FFFD.
     fn unescaped(self) -> Cow<'a, str> {
-        let inner = &self.0[1..self.0.len() - 1];
-        let Some(first) = inner.find('\\') else { return Cow::Borrowed(inner) };
-        let mut text = String::with_capacity(inner.len());
-        text.push_str(&inner[..first]);
-        let mut rest = &inner[first..];
-        while let Some(escaped) = rest.strip_prefix('\\') {
-            rest = push_escape(&mut text, escaped);
-            let plain = rest.find('\\').unwrap_or(rest.len());
-            text.push_str(&rest[..plain]);
-            rest = &rest[plain..];
+        let mut rest = &self.0[1..self.0.len() - 1];
+        let first = plain_run(rest.as_bytes());
+        if first == rest.len() {
+            return Cow::Borrowed(rest);
         }
-        Cow::Owned(text)
+        let mut text = String::with_capacity(rest.len());
+        loop {
+            let (plain, escape) = rest.split_at(plain_run(rest.as_bytes()));
+            text.push_str(plain);
+            let Some(escaped) = escape.strip_prefix('\\') else { return Cow::Owned(text) };
+            rest = push_escape(&mut text, escaped);
+        }
     }
 }
 
 /// Writes what the escape stands for; `escaped` begins after its backslash. Returns what follows it.
 fn push_escape<'a>(text: &mut String, escaped: &'a str) -> &'a str {
-    let (kind, mut rest) = escaped.split_at(1);
-    text.push(match kind {
-        "b" => '\u{8}',
-        "f" => '\u{c}',
-        "n" => '\n',
-        "r" => '\r',
-        "t" => '\t',
-        "u" => {
-            let unit = code_unit(rest);
-            rest = &rest[4..];
-            let low = rest.strip_prefix("\\u").map(code_unit);
-            match (unit, low) {
-                (0xD800..=0xDBFF, Some(low @ 0xDC00..=0xDFFF)) => {
-                    rest = &rest[6..];
-                    char::from_u32(0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00)).unwrap_or('\u{fffd}')
-                }
-                _ => char::from_u32(unit).unwrap_or('\u{fffd}'),
-            }
-        }
-        other => return push_literal(text, other, rest),
-    });
+    let (kind, rest) = escaped.split_at(1);
+    match kind.as_bytes()[0] {
+        b'b' => text.push('\u{8}'),
+        b'f' => text.push('\u{c}'),
+        b'n' => text.push('\n'),
+        b'r' => text.push('\r'),
+        b't' => text.push('\t'),
+        b'u' => return push_unicode(text, rest),
+        // The quote, the backslash and the slash stand for themselves.
+        _ => text.push_str(kind),
+    }
     rest
 }
 
-fn push_literal<'a>(text: &mut String, literal: &str, rest: &'a str) -> &'a str {
-    text.push_str(literal);
+/// Writes the character of a `\u` escape, or of two that are a surrogate pair.
+fn push_unicode<'a>(text: &mut String, hex: &'a str) -> &'a str {
+    let (unit, rest) = (code_unit(hex), &hex[4..]);
+    if let 0xD800..=0xDBFF = unit
+        && let Some(second) = rest.strip_prefix("\\u")
+        && let low @ 0xDC00..=0xDFFF = code_unit(second)
+    {
+        let pair = 0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+        text.push(char::from_u32(pair).unwrap_or('\u{fffd}'));
+        return &second[4..];
+    }
+    text.push(char::from_u32(unit).unwrap_or('\u{fffd}'));
     rest
 }
 
+/// The value of four hexadecimal digits, which the scanner has seen to be some.
 fn code_unit(hex: &str) -> u32 {
-    u32::from_str_radix(&hex[..4], 16).expect("the scanner has checked the digits")
+    let digit =
+        |byte: u8| u32::from(if byte.is_ascii_digit() { byte - b'0' } else { (byte | 0x20) - b'a' + 10 });
+    hex.bytes().take(4).fold(0, |unit, byte| unit << 4 | digit(byte))
 }
 
 #[cfg(test)]

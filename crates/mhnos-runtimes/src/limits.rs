@@ -20,3 +20,7 @@ pub const WORKER_MODULES: usize = 1000;
 
 /// Bytes of all modules of a generated worker together. They travel inside its configuration.
 pub const WORKER_BYTES: usize = 16 * 1024 * 1024;
+
+/// How far behind the word `import` its specifier is looked for, in bytes: comments may stand between. Keeps
+/// the search linear whatever the text.
+pub const IMPORT_REACH: usize = 512;

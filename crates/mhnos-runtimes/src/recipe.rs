@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use mhnos_sandbox::{Launch, Stdio, WindowSize};
+use mhnos_sandbox::{ExtraFd, Launch, Stdio, WindowSize};
 
-use crate::{ProcessType, RecipeError, ServiceEnvironment, Toolbox};
+use crate::{
+    ProcessType, RecipeError, ServiceEnvironment, Toolbox, environment, node, openclaw, python, shell,
+    workerd,
+};
 
 /// What a client asked for, paths already resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +69,9 @@ pub struct Context {
 
 /// Reads a module of a worker; implemented over the confined workspace.
 pub trait Sources {
-    /// The content of the regular file at this absolute path (as processes see it), at most `max` bytes of
-    /// it, or a text that says why not. `Ok(None)`: no file is there.
+    /// The content of the regular file at this absolute path (as processes see it, always beneath
+    /// [`Context::workspace`]), or a text that says why not: larger than `max` bytes, leads out, a FIFO.
+    /// `Ok(None)`: no regular file is there (nothing, or a directory).
     fn read(&self, path: &str, max: usize) -> Result<Option<Vec<u8>>, String>;
 }
 
@@ -99,6 +103,69 @@ pub fn recipe(
     context: &Context,
     sources: &dyn Sources,
 ) -> Result<Recipe, RecipeError> {
-    let _ = (process_type, input, toolbox, context, sources);
-    todo!()
+    check_text(input)?;
+    let stdio = stdio(process_type, input)?;
+    let on_terminal = matches!(stdio, Stdio::Pty(_));
+    let start = match process_type {
+        ProcessType::Node => node::start(input, toolbox, on_terminal)?,
+        ProcessType::Python => python::start(input, toolbox, on_terminal)?,
+        ProcessType::Shell => shell::start(input, toolbox, context)?,
+        ProcessType::Workerd => workerd::start(input, toolbox, context, sources)?,
+        ProcessType::OpenClaw => openclaw::start(input, toolbox, context)?,
+    };
+    let mut env = environment::base(context);
+    environment::set(&mut env, start.env);
+    environment::set(&mut env, input.env.iter().cloned());
+    environment::set(&mut env, start.fixed_env);
+    Ok(Recipe {
+        launch: Launch {
+            program: start.program,
+            argv: start.argv,
+            env,
+            cwd: input.cwd.clone(),
+            extra_fds: start.extra_fds,
+        },
+        stdio,
+        grace: start.least_grace.max(context.kill_grace),
+        report: start.report,
+    })
+}
+
+/// The part of a recipe that is a process type's own.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    pub(crate) program: String,
+    pub(crate) argv: Vec<String>,
+    /// On top of the base environment, below `options.env`.
+    pub(crate) env: Vec<(String, String)>,
+    /// On top of `options.env`.
+    pub(crate) fixed_env: Vec<(String, String)>,
+    pub(crate) extra_fds: Vec<ExtraFd>,
+    pub(crate) least_grace: Duration,
+    pub(crate) report: Option<ReportKind>,
+}
+
+fn check_text(input: &SpawnInput) -> Result<(), RecipeError> {
+    let nul = |what: String| Err(RecipeError::Nul { what });
+    match &input.command {
+        Command::Word(text) | Command::Path(text) if text.contains('\0') => return nul("command".to_owned()),
+        _ => {}
+    }
+    if let Some(index) = input.args.iter().position(|arg| arg.contains('\0')) {
+        return nul(format!("args[{index}]"));
+    }
+    environment::check(&input.env)
+}
+
+fn stdio(process_type: ProcessType, input: &SpawnInput) -> Result<Stdio, RecipeError> {
+    let size = match (input.pty, process_type) {
+        (Pty::On(size), _) => Some(size),
+        (Pty::Default, ProcessType::Shell) => Some(WindowSize::DEFAULT),
+        (Pty::Default | Pty::Off, _) => None,
+    };
+    match size {
+        Some(_) if !input.stdin => Err(RecipeError::StdinOfTerminal),
+        Some(size) => Ok(Stdio::Pty(size)),
+        None => Ok(Stdio::Pipes { stdin: input.stdin }),
+    }
 }

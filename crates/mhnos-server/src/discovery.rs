@@ -17,7 +17,8 @@ use crate::{limits, service::Service};
 pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<Arc<Toolbox>>>) {
     let mut toolbox = Toolbox::default();
     // OpenClaw takes long to say its version and nobody may start it unless it is allowed.
-    let wanted = Tool::ALL.into_iter().filter(|tool| *tool != Tool::OpenClaw || service.config.allow_openclaw);
+    let wanted =
+        Tool::ALL.into_iter().filter(|tool| *tool != Tool::OpenClaw || service.config.allow_openclaw);
     let located = wanted.filter_map(|tool| Some((tool, tool.locate(&service.config.path, &is_executable)?)));
     let questions = located.map(|(tool, path)| {
         let launch = toolbox.probe(tool, &path, &service.context);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mhnos_process::{Piece, Pid, Stream};
+use mhnos_process::{Pid, Piece, Stream};
 use mhnos_protocol::{binary, output};
 
 use crate::limits;
@@ -34,13 +34,25 @@ impl Format {
     }
 }
 
-/// What makes two frames equal. The carry follows from the position.
+/// What makes two frames equal. The carry does not follow from the position alone: a viewer that stands
+/// there after a gap has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     format: Format,
+    stream: Stream,
     from: u64,
     end: u64,
+    carry: u32,
     last_of_stream: bool,
+}
+
+impl Key {
+    fn of(piece: &Piece<'_>, format: Format) -> Self {
+        // At most three bytes; a leading one keeps carries of different lengths apart.
+        let carry = piece.carry.iter().fold(1, |word: u32, byte| word << 8 | u32::from(*byte));
+        let (stream, from, end, last_of_stream) = (piece.stream, piece.from, piece.end, piece.last_of_stream);
+        Self { format, stream, from, end, carry, last_of_stream }
+    }
 }
 
 /// The frames of one process. Held by each viewer of it.
@@ -57,7 +69,7 @@ impl ProcessFrames {
         if !shared {
             return encode(self.pid, piece, format);
         }
-        let key = Key { format, from: piece.from, end: piece.end, last_of_stream: piece.last_of_stream };
+        let key = Key::of(piece, format);
         // Held while encoding (some microseconds), so that of several viewers one encodes and the others
         // find its frame.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,6 +153,12 @@ mod tests {
         assert_eq!(first.as_ptr(), second.as_ptr());
         let raw = two.frame(&piece(0, b"hello\n"), Format::Binary, true).expect("a frame");
         assert_ne!(first, raw);
+        let carried = Piece { carry: &[0xe2, 0x82], ..piece(0, b"\xac\n") };
+        assert_ne!(
+            one.frame(&carried, Format::Text, true),
+            two.frame(&piece(0, b"\xac\n"), Format::Text, true),
+            "a viewer after a gap has no carry"
+        );
         let alone = one.frame(&piece(0, b"hello\n"), Format::Text, false).expect("a frame");
         assert_eq!(first, alone);
         assert_ne!(first.as_ptr(), alone.as_ptr());

@@ -41,7 +41,12 @@ pub(crate) async fn launch(service: &Service, spawn: &wire::Spawn) -> Result<Arc
     };
     match service.processes.spawn(request).await {
         Ok(process) => {
-            info!(pid = process.pid(), os_pid = process.os_pid(), kind = spawn.process_type.as_str(), "spawned");
+            info!(
+                pid = process.pid(),
+                os_pid = process.os_pid(),
+                kind = spawn.process_type.as_str(),
+                "spawned"
+            );
             Ok(process)
         }
         Err(error) => {

@@ -46,9 +46,7 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
-    /// The absolute path under which processes see it.
-    pub visible_workspace: String,
-    /// The settings.
+    /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
     pub config: Config,
 }
 
@@ -80,8 +78,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
     let connected = Processes::connect(bridge.channel, process_settings(config)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
-    let workspace =
-        Workspace::open(bridge.workspace, &bridge.visible_workspace).map_err(RunError::Workspace)?;
+    let visible = config.workspace.to_string_lossy();
+    let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
 
     let (found, toolbox) = watch::channel(None);
     let service = Arc::new(Service {
@@ -106,7 +104,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let serving = async {
         let discovery = async {
             discovery::discover(&service, &found).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = discovery => {}

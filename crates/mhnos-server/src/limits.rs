@@ -94,7 +94,7 @@ pub const WEB_OS_GATHER: Duration = Duration::from_millis(4);
 pub const RETAINED_PROCESSES: usize = 100;
 
 /// How long an exited process is kept.
-pub const RETAINED_FOR: Duration = Duration::from_secs(600);
+pub const RETAINED_FOR: Duration = Duration::from_mins(10);
 
 /// How long a viewer may take nothing before it stops holding its process back.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(10);

@@ -42,7 +42,7 @@ pub(crate) async fn accept(
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            _ = phase.wait_for(|phase| *phase == Phase::Closing) => break,
+            () = Phase::closing(&mut phase) => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -82,7 +82,7 @@ async fn attend(
     }
     let guest = tokio::select! {
         guest = http::receive(stream, peer, front) => guest,
-        _ = phase.wait_for(|phase| *phase == Phase::Closing) => None,
+        () = Phase::closing(&mut phase) => None,
     };
     if let Some(guest) = guest {
         connection::serve(guest, peer, service, phase).await;

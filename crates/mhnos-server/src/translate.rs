@@ -228,7 +228,12 @@ pub(crate) fn spawn_error(error: &SpawnError, program: &str, cwd: &str) -> Error
         }
         SpawnError::Failed(failure) => spawn_failure(failure, program, cwd),
         SpawnError::TooLarge => too_long(),
-        SpawnError::KeeperGone => ErrorReply::new(ErrorCode::Internal, "The service is restarting; try again"),
+        SpawnError::NoNumber => {
+            ErrorReply::new(ErrorCode::ProcessLimit, "All process numbers have been used; restart the service")
+        }
+        SpawnError::KeeperGone => {
+            ErrorReply::new(ErrorCode::Internal, "The service is restarting; try again")
+        }
     }
 }
 
@@ -240,9 +245,10 @@ fn spawn_failure(failure: &Failure, program: &str, cwd: &str) -> ErrorReply {
     let errno = rustix::io::Errno::from_raw_os_error(failure.errno);
     let why = describe(failure, errno);
     match failure.stage {
-        Stage::Chdir => {
-            ErrorReply::new(ErrorCode::PathNotFound, format!("Working directory {cwd} cannot be entered: {why}"))
-        }
+        Stage::Chdir => ErrorReply::new(
+            ErrorCode::PathNotFound,
+            format!("Working directory {cwd} cannot be entered: {why}"),
+        ),
         Stage::Exec if errno == rustix::io::Errno::TOOBIG => too_long(),
         Stage::Exec if errno == rustix::io::Errno::NOENT => {
             ErrorReply::new(ErrorCode::ProgramNotFound, format!("Program {program} not found: {why}"))
@@ -268,7 +274,11 @@ fn describe(failure: &Failure, errno: rustix::io::Errno) -> Cow<'_, str> {
     let text = std::io::Error::from(errno).to_string();
     // Without Rust's "(os error N)".
     let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-    if failure.detail.is_empty() { Cow::Owned(text) } else { Cow::Owned(format!("{text} ({})", failure.detail)) }
+    if failure.detail.is_empty() {
+        Cow::Owned(text)
+    } else {
+        Cow::Owned(format!("{text} ({})", failure.detail))
+    }
 }
 
 pub(crate) fn write_error(error: WriteError, pid: wire::Pid) -> ErrorReply {

@@ -14,17 +14,17 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
 use mhnos_process::{Pid, Process};
-use mhnos_protocol::{ErrorReply, Parsed, Reply, Request, binary, parse_request, parse_request_bytes};
+use mhnos_protocol::{ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Bytes, Message},
+    tungstenite::{Bytes, Message, protocol::frame::coding::CloseCode},
 };
 use tracing::debug;
 
 use super::{
-    Dialect, End, Pulse, broken,
+    Dialect, End, Phase, Pulse, broken,
     outbox::{Item, Outbox},
 };
 use crate::{limits, service::Service, web_os};
@@ -80,15 +80,26 @@ impl<'c> Lane<'c> {
         }
     }
 
-    /// Reads requests until the client leaves or breaks a rule.
+    /// Reads requests until the client leaves or breaks a rule. When the service stops, what is still
+    /// unanswered is answered, then the connection is closed.
     pub(super) async fn run(
         mut self,
-        mut stream: SplitStream<WebSocketStream<TcpStream>>,
+        stream: &mut SplitStream<WebSocketStream<TcpStream>>,
         pulse: &Pulse,
+        mut phase: watch::Receiver<Phase>,
     ) -> End {
+        let mut stopping = false;
         loop {
             self.room().await;
-            let message = match self.beside(stream.next()).await {
+            let next = tokio::select! {
+                next = self.beside(stream.next()) => next,
+                () = Phase::closing(&mut phase), if !stopping => {
+                    stopping = true;
+                    self.stop().await;
+                    continue;
+                }
+            };
+            let message = match next {
                 None => return End::Left,
                 Some(Err(error)) => return broken(&error),
                 Some(Ok(message)) => message,
@@ -103,15 +114,22 @@ impl<'c> Lane<'c> {
         }
     }
 
+    /// Answers what is pending (all processes have ended, so nothing keeps it) and has the connection closed.
+    async fn stop(&mut self) {
+        while let Some(late) = self.pending.next().await {
+            self.settle(late);
+        }
+        self.outbox.push(Item::close(CloseCode::Away, "the service is stopping"));
+    }
+
     /// Reads a message, a large one on a thread of its own.
     async fn parse(&mut self, message: Bytes, text: bool) -> Parsed {
-        let binary = self.dialect.binary && !text;
-        let parse = move || match str::from_utf8(&message) {
-            _ if binary && message.first() == Some(&binary::VERSION) => binary::parse_write(&message),
-            Ok(text) => parse_request(text),
-            Err(_) => parse_request_bytes(&message),
-        };
-        if message.len() <= limits::PARSE_INLINE {
+        // JSON begins with a brace or white space, a binary frame with its version.
+        let framed = self.dialect.binary && !text && message.first().is_some_and(|first| *first < b' ');
+        let large = message.len() > limits::PARSE_INLINE;
+        let parse =
+            move || if framed { binary::parse_write(&message) } else { parse_request_bytes(&message) };
+        if !large {
             return parse();
         }
         let parsed = self.beside(tokio::task::spawn_blocking(parse)).await;
@@ -129,7 +147,7 @@ impl<'c> Lane<'c> {
         match parsed.request {
             Err(malformed) => {
                 debug!(error = %malformed, "refused a message");
-                self.fail(id, malformed.into());
+                self.fail(&id, malformed.into());
             }
             Ok(request) => {
                 debug!(request = request.type_name(), "request");
@@ -152,8 +170,8 @@ impl<'c> Lane<'c> {
         }
     }
 
-    pub(super) fn fail(&self, id: Id, error: ErrorReply) {
-        self.reply(&id, &Reply::Error(error));
+    pub(super) fn fail(&self, id: &Id, error: ErrorReply) {
+        self.reply(id, &Reply::Error(error));
     }
 
     /// Lets something take effect now, and puts it aside if its answer takes longer. It holds `bytes` until

@@ -25,14 +25,11 @@ use std::{
 
 use futures_util::StreamExt;
 use mhnos_protocol as wire;
-use tokio::{net::TcpStream, sync::watch};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message,
-        error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::frame::coding::CloseCode,
 };
 use tracing::debug;
 
@@ -85,11 +82,21 @@ pub(crate) enum Phase {
     Closing,
 }
 
+impl Phase {
+    /// Waits until connections are to close.
+    pub(crate) async fn closing(phase: &mut watch::Receiver<Self>) {
+        // Without a sender the service is over as well.
+        let _ = phase.wait_for(|phase| *phase == Self::Closing).await;
+    }
+}
+
 /// Why a connection is over, or about to be.
 #[derive(Debug)]
 enum End {
     /// The client closed it, or the network did.
     Left,
+    /// Nothing more can be sent.
+    Unwritable,
     /// It does not answer pings.
     Silent,
     /// It broke the rules of the WebSocket protocol, or a limit; the close frame says which.
@@ -113,52 +120,71 @@ pub(crate) async fn serve(
     guest: Guest,
     peer: SocketAddr,
     service: Arc<Service>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
     let dialect = Dialect::of(&guest);
     debug!(%peer, ?dialect, visitor = ?guest.visitor, "connected");
-    let end = converse(guest.socket, dialect, &service, &mut phase).await;
-    debug!(%peer, ?end, "disconnected");
-}
-
-async fn converse(
-    socket: WebSocketStream<TcpStream>,
-    dialect: Dialect,
-    service: &Arc<Service>,
-    phase: &mut watch::Receiver<Phase>,
-) -> End {
     let (outbox, pulse) = (Outbox::default(), Pulse::default());
     let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
     outbox.push(Item::text(connected.to_json()));
 
-    let (sink, stream) = socket.split();
-    let mut writer = pin!(Writer::new(sink, &outbox, dialect).run());
-    let mut lane = pin!(Lane::new(service, &outbox, dialect).run(stream, &pulse));
+    let (sink, mut stream) = guest.socket.split();
+    let mut writer = Writer::new(sink, &outbox, dialect);
+    let lane = Lane::new(&service, &outbox, dialect).run(&mut stream, &pulse, phase.clone());
+    let end = converse(lane, writer.run(), &outbox, &pulse, phase).await;
+    debug!(%peer, ?end, "disconnected");
+    if let (End::Broken(..), Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
+        discard(socket.into_inner()).await;
+    }
+}
+
+/// Lets both halves run until one has a reason to end, and then the other say what it still has to.
+async fn converse(
+    lane: impl Future<Output = End>,
+    writer: impl Future<Output = Result<(), Error>>,
+    outbox: &Outbox,
+    pulse: &Pulse,
+    mut phase: watch::Receiver<Phase>,
+) -> End {
+    let (mut lane, mut writer) = (pin!(lane), pin!(writer));
     let end = tokio::select! {
         end = &mut lane => end,
-        _ = &mut writer => End::Left,
-        () = heartbeat(&outbox, &pulse) => End::Silent,
-        _ = phase.wait_for(|phase| *phase == Phase::Closing) => End::Stopping,
+        _ = &mut writer => End::Unwritable,
+        () = heartbeat(outbox, pulse) => End::Silent,
+        () = Phase::closing(&mut phase) => End::Stopping,
     };
-    match end {
+    match &end {
         End::Left | End::Silent => {}
+        // The client may have begun to close: then the lane answers that.
+        End::Unwritable => {
+            let _ = timeout(limits::CLOSE_DEADLINE, lane).await;
+        }
         End::Broken(code, reason) => {
-            outbox.push(Item::Close(CloseFrame { code, reason: reason.into() }));
-            let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, writer).await;
+            outbox.push(Item::close(*code, reason));
+            let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
         }
         End::Stopping => {
-            outbox.push(Item::Close(CloseFrame { code: CloseCode::Away, reason: "service stopping".into() }));
+            // The lane has the connection closed, and ends when the client has closed it too.
             let farewell = async {
-                // The lane still answers what was asked before; it ends when the client closes too.
                 tokio::select! {
                     _ = &mut lane => {}
-                    sent = writer => if sent.is_ok() { let _ = lane.await; }
+                    _ = &mut writer => { lane.await; }
                 }
             };
-            let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, farewell).await;
+            let _ = timeout(limits::CLOSE_DEADLINE, farewell).await;
         }
     }
     end
+}
+
+/// Takes what a client goes on sending after it was told off. If the socket were closed before that, the
+/// kernel would answer with a reset, and the close frame would be lost on its way.
+async fn discard(mut socket: TcpStream) {
+    let ended = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(limits::CLOSE_DEADLINE, ended).await;
 }
 
 /// Pings in rounds; returns when the client has missed too many.

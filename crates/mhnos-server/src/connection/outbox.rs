@@ -8,7 +8,7 @@ use std::{
 
 use mhnos_process::{Pid, Process};
 use tokio::sync::Notify;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
 use super::{pull::PullMessage, view::View};
 use crate::limits;
@@ -36,6 +36,10 @@ pub(super) enum Item {
 impl Item {
     pub(super) fn text(message: String) -> Self {
         Self::Text(message)
+    }
+
+    pub(super) fn close(code: CloseCode, reason: &'static str) -> Self {
+        Self::Close(CloseFrame { code, reason: reason.into() })
     }
 
     fn bytes(&self) -> usize {

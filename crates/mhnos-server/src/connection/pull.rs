@@ -71,8 +71,8 @@ impl PullMessage {
     pub(super) async fn next(&mut self) -> Option<Message> {
         let source = self.source.take()?;
         // A panic there loses the message; an empty last fragment at least ends it.
-        let lost = Fragment { bytes: Vec::new(), source: None };
-        let fragment = tokio::task::spawn_blocking(move || source.fragment()).await.unwrap_or(lost);
+        let empty = Fragment { bytes: Vec::new(), source: None };
+        let fragment = tokio::task::spawn_blocking(move || source.fragment()).await.unwrap_or(empty);
         let data = if self.begun { Data::Continue } else { Data::Text };
         let last = fragment.source.is_none();
         self.begun = true;
@@ -116,7 +116,9 @@ impl Source {
 
 fn refused(error: &PullError) -> ErrorReply {
     let code = match error {
-        PullError::TooLarge { .. } | PullError::TooMany { .. } | PullError::TooDeep { .. } => ErrorCode::TooLarge,
+        PullError::TooLarge { .. } | PullError::TooMany { .. } | PullError::TooDeep { .. } => {
+            ErrorCode::TooLarge
+        }
         PullError::Io { .. } => ErrorCode::FileFailed,
     };
     ErrorReply::new(code, error.to_string())

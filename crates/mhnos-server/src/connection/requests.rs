@@ -28,7 +28,7 @@ impl Lane<'_> {
             Request::Detach { pid } => self.detach(&id, pid),
             Request::Write(write) => self.write(id, write).await,
             Request::CloseStdin { pid } => self.close_stdin(id, pid).await,
-            Request::Resize(resize) => self.resize(id, resize),
+            Request::Resize(resize) => self.resize(&id, resize),
             Request::Kill(kill) => self.kill(id, kill).await,
             Request::List { all } => self.list(&id, all),
             Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
@@ -42,7 +42,7 @@ impl Lane<'_> {
     fn process(&self, id: &Id, pid: Pid) -> Option<Arc<Process>> {
         let process = self.service.processes.get(pid);
         if process.is_none() {
-            self.fail(id.clone(), ErrorReply::process_not_found(pid));
+            self.fail(id, ErrorReply::process_not_found(pid));
         }
         process
     }
@@ -51,7 +51,7 @@ impl Lane<'_> {
         let service = Arc::clone(self.service);
         let process = match self.beside(launcher::launch(&service, spawn)).await {
             Ok(process) => process,
-            Err(error) => return self.fail(id, error),
+            Err(error) => return self.fail(&id, error),
         };
         let spawned = Spawned {
             pid: process.pid(),
@@ -121,17 +121,20 @@ impl Lane<'_> {
         self.begin(0, done).await;
     }
 
-    fn resize(&mut self, id: Id, resize: Resize) {
-        let Some(process) = self.process(&id, resize.pid) else { return };
+    fn resize(&mut self, id: &Id, resize: Resize) {
+        let Some(process) = self.process(id, resize.pid) else { return };
         match process.resize(WindowSize { cols: resize.size.cols, rows: resize.size.rows }) {
-            Ok(()) => self.acknowledge(&id, &Reply::Resized(OfPid { pid: resize.pid })),
+            Ok(()) => self.acknowledge(id, &Reply::Resized(OfPid { pid: resize.pid })),
             Err(Gone) => self.fail(id, translate::gone(resize.pid)),
         }
     }
 
     async fn kill(&mut self, id: Id, kill: Kill) {
         let Some(process) = self.process(&id, kill.pid) else { return };
-        let Some(signal) = Signal::from_number(kill.signal.number()) else { return };
+        let Some(signal) = Signal::from_number(kill.signal.number()) else {
+            let text = format!("Unknown signal: {}", kill.signal.name());
+            return self.fail(&id, ErrorReply::new(ErrorCode::UnknownSignal, text));
+        };
         let (dialect, pid) = (self.dialect, kill.pid);
         let scope = translate::scope(kill.scope);
         let done = async move {
@@ -163,7 +166,7 @@ impl Lane<'_> {
             Ok(results) => self.reply(id, &Reply::Pushed(results)),
             Err(error) => {
                 let text = format!("the files could not be written: {error}");
-                self.fail(id.clone(), ErrorReply::new(ErrorCode::Internal, text));
+                self.fail(id, ErrorReply::new(ErrorCode::Internal, text));
             }
         }
     }
@@ -172,7 +175,7 @@ impl Lane<'_> {
         let workspace = self.service.workspace.clone();
         match self.beside(pull::begin(workspace, id.clone(), self.dialect)).await {
             Ok(pulls) => pulls.into_iter().for_each(|pull| self.outbox.push(Item::Pull(Box::new(pull)))),
-            Err(error) => self.fail(id, error),
+            Err(error) => self.fail(&id, error),
         }
     }
 
@@ -191,7 +194,7 @@ impl Lane<'_> {
     /// Sees to it that a client learns where a worker listens.
     fn watch_report(&mut self, process: &Arc<Process>) {
         let reports = process.info().process_type == mhnos_protocol::ProcessType::Workerd.as_str();
-        if reports && self.reports.insert(process.pid(), 0).is_none() {
+        if reports && process.exit().is_none() && self.reports.insert(process.pid(), 0).is_none() {
             self.watches.push(Box::pin(report(Arc::clone(process), 0)));
         }
     }

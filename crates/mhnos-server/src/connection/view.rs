@@ -142,6 +142,14 @@ impl View {
         }
     }
 
+    /// Holds no exit back from now on.
+    pub(super) fn release_exit(&mut self, ready: &mut VecDeque<Message>) {
+        if let Stage::Live { hold } = &mut self.stage {
+            *hold = false;
+        }
+        self.tell_exit(ready);
+    }
+
     /// Until when an exit is being held back.
     pub(super) fn held_until(&self) -> Option<Instant> {
         if let Stage::Holding { deadline, .. } = self.stage { Some(deadline) } else { None }

@@ -67,8 +67,13 @@ impl<'c> Writer<'c> {
         }
     }
 
+    /// The socket's direction, when there is nothing more to send.
+    pub(super) fn into_sink(self) -> Sink {
+        self.sink
+    }
+
     /// Sends until the socket fails or a close frame has gone out.
-    pub(super) async fn run(mut self) -> Result<(), Error> {
+    pub(super) async fn run(&mut self) -> Result<(), Error> {
         loop {
             match self.round().await? {
                 Round::Full => {
@@ -114,7 +119,7 @@ impl<'c> Writer<'c> {
             Item::AfterExit { process, messages } => self.after_exit(&process, messages),
             Item::Pull(pull) => self.send_pull(*pull).await?,
             Item::Close(frame) => {
-                self.views.iter_mut().for_each(|view| view.tell_exit(&mut self.ready));
+                self.views.iter_mut().for_each(|view| view.release_exit(&mut self.ready));
                 self.closing = Some(frame);
             }
         }
@@ -153,12 +158,11 @@ impl<'c> Writer<'c> {
     }
 
     fn after_exit(&mut self, process: &Arc<Process>, messages: Vec<String>) {
-        match self.views.iter_mut().find(|view| view.pid() == process.pid()) {
-            Some(view) => view.after_exit(messages, &mut self.ready),
-            None => {
-                self.tell_owed(process);
-                self.ready.extend(messages.into_iter().map(text_message));
-            }
+        if let Some(view) = self.views.iter_mut().find(|view| view.pid() == process.pid()) {
+            view.after_exit(messages, &mut self.ready);
+        } else {
+            self.tell_owed(process);
+            self.ready.extend(messages.into_iter().map(text_message));
         }
     }
 
