@@ -2,11 +2,13 @@
 
 use serde_json::value::RawValue;
 
+use crate::ErrorReply;
 use crate::output::{append_escaped, append_number};
 
-/// Writes `{"type":"fsyncResult","id":…,"operation":"pull","status":"success","files":[…]}` into a
-/// buffer, one file at a time. Content goes out as an array of numbers: the only form that every client
-/// reads.
+/// Writes `{"operation":"pull","files":[…],"status":"success","type":"fsyncResult","id":…}`, one file at a
+/// time. Content goes out as an array of numbers: the only form that every client reads. `type` and `id`
+/// stand at the end, because only there is it known how the pull went: one that fails half way ends as the
+/// `error` it is.
 #[derive(Debug)]
 pub struct PullWriter {
     out: Vec<u8>,
@@ -25,25 +27,16 @@ struct ContentState {
 pub const PULL_BYTES_PER_BYTE: usize = 4;
 
 impl PullWriter {
-    /// Begins an answer of this `type`: `fsyncResult`, or another one for a client that only looks at some
-    /// types.
-    pub fn new(kind: &str, id: Option<&RawValue>) -> Self {
-        let mut out = Vec::new();
-        out.extend_from_slice(b"{\"type\":\"");
-        append_escaped(&mut out, kind);
-        out.push(b'"');
-        if let Some(id) = id {
-            out.extend_from_slice(b",\"id\":");
-            out.extend_from_slice(id.get().as_bytes());
-        }
-        out.extend_from_slice(b",\"operation\":\"pull\",\"status\":\"success\",\"files\":[");
-        Self { out, entries: 0, content: None }
+    /// Begins an answer.
+    #[expect(clippy::new_without_default, reason = "it is never built as part of something else")]
+    pub fn new() -> Self {
+        Self { out: b"{\"operation\":\"pull\",\"files\":[".to_vec(), entries: 0, content: None }
     }
 
     /// A directory that holds nothing.
-    pub fn directory(&mut self, path: &str, mtime_ms: i64) {
+    pub fn directory(&mut self, path: &str) {
         self.entry(path, "directory");
-        self.mtime(mtime_ms);
+        self.out.push(b'}');
     }
 
     /// Begins a file; [`PullWriter::bytes`] gives its content.
@@ -73,20 +66,48 @@ impl PullWriter {
         self.out.truncate(at);
     }
 
-    /// How large the answer is so far.
+    /// Bytes written and not taken yet.
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether nothing was written; never, for the beginning is.
+    /// Whether everything written has been taken.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
     }
 
-    /// The whole answer, which is UTF-8.
-    pub fn finish(mut self) -> Vec<u8> {
+    /// Takes what has been written so far; the rest of the answer follows it. It is UTF-8.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// The end of the answer, as one of this `type`: `fsyncResult`, or another one for a client that only
+    /// looks at some types.
+    pub fn finish(mut self, kind: &str, id: Option<&RawValue>) -> Vec<u8> {
         self.end_file();
-        self.out.extend_from_slice(b"]}");
+        self.out.extend_from_slice(b"],\"status\":\"success\"");
+        self.end(kind, id)
+    }
+
+    /// The end of an answer that turns out to be an error. The files written so far are in it all the same.
+    pub fn fail(mut self, id: Option<&RawValue>, error: &ErrorReply) -> Vec<u8> {
+        self.end_file();
+        self.out.extend_from_slice(b"],\"status\":\"error\",");
+        let fields = serde_json::to_string(error).expect("wire types serialize");
+        // Without its braces.
+        self.out.extend_from_slice(&fields.as_bytes()[1..fields.len() - 1]);
+        self.end("error", id)
+    }
+
+    fn end(mut self, kind: &str, id: Option<&RawValue>) -> Vec<u8> {
+        self.out.extend_from_slice(b",\"type\":\"");
+        append_escaped(&mut self.out, kind);
+        self.out.push(b'"');
+        if let Some(id) = id {
+            self.out.extend_from_slice(b",\"id\":");
+            self.out.extend_from_slice(id.get().as_bytes());
+        }
+        self.out.push(b'}');
         self.out
     }
 

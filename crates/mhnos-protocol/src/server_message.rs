@@ -86,7 +86,7 @@ pub fn parse_server_message(text: &str) -> Result<ServerMessage, NotAServerMessa
         return output(stream, &fields).map(ServerMessage::Output);
     }
     let id = fields.raw("id").and_then(|raw| RawValue::from_string(raw.0.to_owned()).ok());
-    if let Some(files) = files {
+    if let Some(files) = files.filter(|_| kind != "error") {
         let entries = files.map_err(|malformed| refuse(malformed.text))?;
         let files: Result<Vec<FileEntry>, _> = entries.into_iter().collect();
         let files = files.map_err(|bad| refuse(format!("{}: {}", bad.path, bad.malformed)))?;

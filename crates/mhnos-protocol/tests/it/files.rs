@@ -1,6 +1,8 @@
 //! Pushed and pulled files: byte-exact, or an error of the one entry that is wrong.
 
-use mhnos_protocol::{BadEntry, Content, FileEntry, PullWriter, Request, ServerMessage};
+use mhnos_protocol::{
+    BadEntry, Content, ErrorCode, ErrorReply, FileEntry, PullWriter, Reply, Request, ServerMessage,
+};
 use mhnos_protocol::{limits, parse_request, parse_server_message};
 use proptest::prelude::*;
 
@@ -154,19 +156,22 @@ proptest! {
     #[test]
     fn a_pull_is_read_back_byte_for_byte(files in proptest::collection::vec((".{1,12}", proptest::option::of(any::<Vec<u8>>()), -9_999_i64..9_999), 0..4), cut in any::<prop::sample::Index>()) {
         let id = serde_json::value::to_raw_value("req-1").unwrap();
-        let mut writer = PullWriter::new("fsyncResult", Some(&id));
+        let mut writer = PullWriter::new();
+        let mut text = Vec::new();
         for (path, bytes, mtime) in &files {
             match bytes {
-                None => writer.directory(path, *mtime),
+                None => writer.directory(path),
                 Some(bytes) => {
                     writer.file(path, *mtime);
                     let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
                     writer.bytes(head);
+                    text.extend(writer.take());
                     writer.bytes(tail);
                 }
             }
         }
-        let text = String::from_utf8(writer.finish()).unwrap();
+        text.extend(writer.finish("fsyncResult", Some(&id)));
+        let text = String::from_utf8(text).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
         if files.iter().any(|(path, ..)| path.contains('\0')) {
             return Ok(());
@@ -175,8 +180,8 @@ proptest! {
         prop_assert_eq!(got.get(), id.get());
         let expected: Vec<FileEntry> = files.into_iter().map(|(path, bytes, mtime)| FileEntry {
             path,
+            mtime_ms: bytes.is_some().then_some(mtime),
             content: bytes.map_or(Content::Directory, Content::File),
-            mtime_ms: Some(mtime),
         }).collect();
         prop_assert_eq!(read, expected);
     }
@@ -184,10 +189,30 @@ proptest! {
 
 #[test]
 fn a_pull_has_the_shape_that_browsers_read() {
-    let mut writer = PullWriter::new("fsyncResult", None);
+    let mut writer = PullWriter::new();
     writer.file("a \"b\".txt", 1_700_000_000_000);
     writer.bytes(&[0, 9, 10, 99, 100, 255]);
-    writer.directory("empty", -1);
-    let expected = r#"{"type":"fsyncResult","operation":"pull","status":"success","files":[{"path":"a \"b\".txt","kind":"file","content":[0,9,10,99,100,255],"mtime":1700000000000},{"path":"empty","kind":"directory","mtime":-1}]}"#;
-    assert_eq!(String::from_utf8(writer.finish()).unwrap(), expected);
+    writer.directory("empty");
+    let expected = r#"{"operation":"pull","files":[{"path":"a \"b\".txt","kind":"file","content":[0,9,10,99,100,255],"mtime":1700000000000},{"path":"empty","kind":"directory"}],"status":"success","type":"fsyncResult"}"#;
+    assert_eq!(String::from_utf8(writer.finish("fsyncResult", None)).unwrap(), expected);
+}
+
+#[test]
+fn a_pull_that_fails_half_way_ends_as_an_error() {
+    let id = serde_json::value::to_raw_value(&7).unwrap();
+    let mut writer = PullWriter::new();
+    writer.file("a", -5);
+    writer.bytes(&[1]);
+    let mut text = writer.take();
+    text.extend(writer.fail(Some(&id), &ErrorReply::new(ErrorCode::FileFailed, "\"a\" cannot be read")));
+    let text = String::from_utf8(text).unwrap();
+    let ServerMessage::Reply { id: Some(got), reply: Reply::Error(error) } =
+        parse_server_message(&text).unwrap()
+    else {
+        panic!("{text}")
+    };
+    assert_eq!(
+        (got.get(), error.code, error.error.as_str()),
+        ("7", ErrorCode::FileFailed, "\"a\" cannot be read")
+    );
 }

@@ -1,0 +1,262 @@
+//! One message, one datagram: postcard over `SOCK_SEQPACKET`, descriptors by `SCM_RIGHTS`.
+//!
+//! What does not fit a datagram travels in a sealed memfd that is attached before the message's own
+//! descriptors. The receiver trusts nothing: sizes are checked before anything is read, a truncated
+//! datagram or descriptor list is an error, and whatever came with a bad message is closed.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create},
+    io::{Errno, pread, write},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
+        socketpair,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The largest message sent as a datagram; more goes through a memfd. Well under the kernel's default
+/// socket buffer (`net.core.wmem_default`, 208 KiB), so that several fit.
+pub const MAX_DATAGRAM: usize = 32 * 1024;
+
+/// The largest message of all: arguments and environment the kernel would accept (2 MiB) and a worker's
+/// generated configuration, with room.
+pub const MAX_MESSAGE: usize = 24 * 1024 * 1024;
+
+/// The most descriptors one message may carry.
+pub const MAX_FDS: usize = 16;
+
+/// First byte of a datagram: the message follows.
+const INLINE: u8 = 0;
+/// First byte of a datagram: the message is in the first attached descriptor.
+const IN_MEMFD: u8 = 1;
+
+/// One end of a channel between two of our own processes.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+}
+
+/// A message and what came with it.
+#[derive(Debug)]
+pub struct Received<T> {
+    /// The message.
+    pub message: T,
+    /// The attached descriptors, in order, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Why nothing was received.
+#[derive(Debug, thiserror::Error)]
+pub enum RecvError {
+    /// A non-blocking socket has nothing.
+    #[error("nothing to receive yet")]
+    WouldBlock,
+    /// The other end is gone.
+    #[error("the other end has closed the channel")]
+    Closed,
+    /// Something arrived that is no message; it has been discarded.
+    #[error("malformed message: {0}")]
+    Malformed(&'static str),
+    /// The kernel said no.
+    #[error("cannot receive")]
+    Io(#[source] io::Error),
+}
+
+impl From<Errno> for RecvError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN | Errno::INTR => Self::WouldBlock,
+            Errno::CONNRESET | Errno::PIPE => Self::Closed,
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
+/// Whether a channel end waits or says `WouldBlock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// Waits.
+    Yes,
+    /// Says `WouldBlock`.
+    No,
+}
+
+impl Socket {
+    /// A connected pair, close-on-exec, both ends in the same mode.
+    pub fn pair(blocking: Blocking) -> io::Result<(Self, Self)> {
+        let mut flags = SocketFlags::CLOEXEC;
+        if blocking == Blocking::No {
+            flags |= SocketFlags::NONBLOCK;
+        }
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self { fd: a }, Self { fd: b }))
+    }
+
+    /// Takes over an end that was inherited or received.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Gives the descriptor back.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Sends one message. `ErrorKind::WouldBlock` means that nothing was sent and the same call may be made
+    /// again when the socket is writable.
+    pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = postcard::to_stdvec(message).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        if bytes.len() > MAX_MESSAGE || fds.len() >= MAX_FDS {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message exceeds the channel's bounds"));
+        }
+        if bytes.len() <= MAX_DATAGRAM {
+            return self.send_datagram(INLINE, &bytes, fds);
+        }
+        let file = sealed_memfd(&bytes)?;
+        let all: Vec<_> = std::iter::once(file.as_fd()).chain(fds.iter().copied()).collect();
+        self.send_datagram(IN_MEMFD, &[], &all)
+    }
+
+    fn send_datagram(&self, kind: u8, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let kind = [kind];
+        let parts = [IoSlice::new(&kind), IoSlice::new(bytes)];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        loop {
+            match sendmsg(&self.fd, &parts, &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                other => return other.map(drop).map_err(Into::into),
+            }
+        }
+    }
+
+    /// Receives one message.
+    pub fn recv<T: DeserializeOwned>(&self) -> Result<Received<T>, RecvError> {
+        let mut buffer = vec![0; MAX_DATAGRAM + 1];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let outcome =
+            recvmsg(&self.fd, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                fds.extend(received);
+            }
+        }
+        if outcome.bytes == 0 {
+            return Err(RecvError::Closed);
+        }
+        if outcome.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(RecvError::Malformed("truncated"));
+        }
+        let message = match buffer[0] {
+            INLINE => postcard::from_bytes(&buffer[1..outcome.bytes]),
+            IN_MEMFD if !fds.is_empty() => postcard::from_bytes(&read_sealed(&fds.remove(0))?),
+            _ => return Err(RecvError::Malformed("unknown framing")),
+        };
+        Ok(Received { message: message.map_err(|_| RecvError::Malformed("undecodable"))?, fds })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A read-only file in memory with this content: sealed against every change.
+pub fn sealed_memfd(content: &[u8]) -> io::Result<OwnedFd> {
+    let file = memfd_create("mhnos", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        match write(&file, rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// The content of a sealed memfd. Unsealed or oversized files are refused before a byte is read: reading a
+/// pipe or a file that shrinks meanwhile could block or fault.
+fn read_sealed(file: &OwnedFd) -> Result<Vec<u8>, RecvError> {
+    let needed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+    if !fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed)) {
+        return Err(RecvError::Malformed("unsealed memfd"));
+    }
+    let size = fstat(file)?.st_size as usize;
+    if size > MAX_MESSAGE {
+        return Err(RecvError::Malformed("oversized memfd"));
+    }
+    let mut content = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        match pread(file, &mut content[filled..], filled as u64) {
+            Ok(0) => return Err(RecvError::Malformed("short memfd")),
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Socket, Socket) {
+        Socket::pair(Blocking::No).expect("socketpair")
+    }
+
+    #[test]
+    fn messages_of_every_size_arrive_whole_with_their_descriptors() {
+        let (a, b) = pair();
+        for size in [0, 1, MAX_DATAGRAM - 8, MAX_DATAGRAM, MAX_DATAGRAM + 1, 3 << 20] {
+            let sent: Vec<u8> = (0..size).map(|i| i as u8).collect();
+            a.send(&sent, &[b.as_fd()]).expect("send");
+            let got: Received<Vec<u8>> = b.recv().expect("recv");
+            assert!(got.message == sent, "{size} bytes");
+            assert_eq!(got.fds.len(), 1, "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn an_empty_channel_says_so_and_a_closed_one_too() {
+        let (a, b) = pair();
+        assert!(matches!(b.recv::<u8>(), Err(RecvError::WouldBlock)));
+        drop(a);
+        assert!(matches!(b.recv::<u8>(), Err(RecvError::Closed)));
+    }
+
+    #[test]
+    fn malformed_datagrams_are_refused() {
+        let (a, b) = pair();
+        for raw in [&[7u8, 1, 2][..], &[IN_MEMFD], &[INLINE]] {
+            rustix::net::send(&a, raw, SendFlags::empty()).expect("send");
+            assert!(matches!(b.recv::<u32>(), Err(RecvError::Malformed(_))), "{raw:?}");
+        }
+        a.send_datagram(IN_MEMFD, &[], &[a.as_fd()]).expect("send");
+        assert!(matches!(b.recv::<u32>(), Err(RecvError::Malformed("unsealed memfd"))));
+    }
+
+    #[test]
+    fn too_many_descriptors_are_refused_by_the_sender() {
+        let (a, _b) = pair();
+        let fds = [a.as_fd(); MAX_FDS];
+        assert!(a.send(&1u8, &fds).is_err());
+    }
+}

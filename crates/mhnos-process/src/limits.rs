@@ -1,0 +1,56 @@
+//! Every bound and timeout of this crate, each with the reason for its size.
+
+use std::time::Duration;
+
+/// Most bytes moved from one process into its log before its viewers are told and other tasks get their
+/// turn. The capacity of a pipe, so that a writer blocked on a full pipe is freed as a whole.
+pub const READ_TURN: usize = 64 * 1024;
+
+/// How far a viewer may fall behind before it holds the reading of its process back. Four frames: enough
+/// to keep a socket busy while the program is woken.
+pub const VIEWER_WINDOW: u64 = 256 * 1024;
+
+/// Bytes of input that may wait for one process to read them.
+pub const INPUT_QUEUE: usize = 1024 * 1024;
+
+/// How long a write that does not fit into the queue waits for the process to take anything at all.
+pub const INPUT_STALL: Duration = Duration::from_secs(2);
+
+/// Bytes of a report pipe that are kept. What workerd reports is a line for each socket.
+pub const REPORT_BYTES: usize = 16 * 1024;
+
+/// How long the exit record waits, after the program's exit, for output that somebody else still holds open.
+pub const OUTPUT_DRAIN: Duration = Duration::from_millis(500);
+
+/// Bytes read from one descriptor after the program's exit with which all that it wrote before has come: the
+/// largest pipe a program may have (`fs.pipe-max-size`, see pipe(7)).
+pub const EXIT_BACKLOG: usize = 1024 * 1024;
+
+/// How long the exit record waits, after the exit and the end of output, for the word that no descendant is
+/// left. The two come microseconds apart unless descendants do live on.
+pub const TREE_SETTLE: Duration = Duration::from_millis(50);
+
+/// Interval at which SIGKILL is repeated while something of the tree is still alive: a fork can race with
+/// one round of it.
+pub const KILL_REPEAT: Duration = Duration::from_secs(1);
+
+/// How long after SIGKILL a stop may take until the caller is told that the kernel has not ended the tree
+/// (a process in uninterruptible sleep).
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest single sleep of a process's timer. Later deadlines are slept towards in steps, so that a timeout
+/// of any size works.
+pub const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+
+/// Interval of looking again at a terminal that every program has closed while its leader still runs: it
+/// may open `/dev/tty` again, and the kernel's hang-up flag hides that from epoll.
+pub const HANGUP_RETRY: Duration = Duration::from_millis(100);
+
+/// Requests to one process (signals) that may wait for its task.
+pub const COMMANDS: usize = 32;
+
+/// How long the keeper may take to answer the first message of a bridge, all adoptions included.
+pub const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes the server may keep in the service's note (see [`crate::Processes::set_service_note`]).
+pub const SERVICE_NOTE: usize = 32 * 1024;
