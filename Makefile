@@ -38,6 +38,9 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(XTASK) tidy
 
+bench: rust tools ## measure the built service against running the programs directly
+	cargo bench --locked --package mhnos-runtime --bench service
+
 clean: ## remove what was built and installed; the workspace stays
 	rm -rf target .tools
 

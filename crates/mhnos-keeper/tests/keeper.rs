@@ -17,7 +17,8 @@ use std::{
 use mhnos_keeper::{
     BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
     channel::{
-        Descriptor, Exit, ExitStatus, Failure, FromKeeper, Isolation, LimitHit, Order, Pid, Scope, Stage, ToKeeper,
+        Descriptor, Exit, ExitStatus, Failure, FromKeeper, Isolation, LimitHit, Order, Pid, Scope, Stage,
+        ToKeeper,
     },
     socket::Socket,
 };
@@ -30,7 +31,10 @@ use mhnos_sandbox::{
 type Script = fn(&mut Bridge);
 
 const TESTS: [(&str, Script); 10] = [
-    ("memory_beyond_the_limit_ends_the_program_and_says_so", memory_beyond_the_limit_ends_the_program_and_says_so),
+    (
+        "memory_beyond_the_limit_ends_the_program_and_says_so",
+        memory_beyond_the_limit_ends_the_program_and_says_so,
+    ),
     ("a_program_runs_and_its_exit_is_told", a_program_runs_and_its_exit_is_told),
     ("a_missing_program_or_directory_is_refused", a_missing_program_or_directory_is_refused),
     ("orders_that_are_wrong_are_refused", orders_that_are_wrong_are_refused),

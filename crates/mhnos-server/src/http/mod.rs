@@ -89,11 +89,14 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     let exchange = {
         let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
         let service = service_fn(move |request| {
-            let answer = answer(&front, request, peer, &promised);
+            let mut answer = answer(&front, request, peer, &promised);
+            // One request a connection, said by hand: hyper would say it in an upgrade too, which clients refuse.
+            if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+            }
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         http1::Builder::new()
-            .keep_alive(false)
             .max_buf_size(limits::MAX_REQUEST_HEAD)
             .max_headers(limits::MAX_REQUEST_HEADERS)
             .serve_connection(TokioIo::new(stream), service)
@@ -180,6 +183,8 @@ fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Ans
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    // Said here and not by hyper's `keep_alive(false)`, which would say it in a 101 as well.
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     answer
 }
 
