@@ -93,7 +93,6 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         http1::Builder::new()
-            .keep_alive(false)
             .max_buf_size(limits::MAX_REQUEST_HEAD)
             .max_headers(limits::MAX_REQUEST_HEADERS)
             .serve_connection(TokioIo::new(stream), service)
@@ -180,6 +179,8 @@ fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Ans
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    // Said here and not by hyper's `keep_alive(false)`, which would say it in a 101 as well.
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     answer
 }
 

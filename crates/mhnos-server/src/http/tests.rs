@@ -95,6 +95,7 @@ async fn a_handshake_opens_a_web_socket_on_any_path() {
     assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
     // The accept key of RFC 6455, section 1.3.
     assert!(answer.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"));
+    assert!(answer.to_ascii_lowercase().contains("connection: upgrade\r\n"), "{answer}");
     assert!(!answer.to_ascii_lowercase().contains("sec-websocket-protocol"));
     let guest = guest.expect("a guest");
     assert_eq!((guest.visitor, guest.subprotocol), (Visitor::Program, Subprotocol::None));
