@@ -2,27 +2,35 @@
 //!
 //! The keeper starts programs and holds their descriptors; this crate owns the other end of the keeper's
 //! channel and runs one task for each process. That task alone reads the program's output (into a log that
-//! outlives the bridge, see [`log`]), drives its state machine (`state`, pure), and sets its exit record,
+//! outlives the bridge, see `log`), drives its state machine (`state`, pure), and sets its exit record,
 //! which happens after the last byte of output and never before. Everything a new bridge needs to go on is
 //! in the log itself and in a note that the keeper holds, so a bridge may be killed at any instant.
 //!
 //! Nothing here knows JSON, WebSocket or connections: the server attaches [`Viewer`]s and is woken by the
 //! `Notify` it gave.
 
+mod clock;
 mod exit;
+mod input;
+mod keeper_link;
 pub mod limits;
-pub mod log;
-//mod process;
-//mod registry;
+mod log;
+mod note;
+mod process;
+mod reader;
+mod registry;
 mod request;
 mod signal;
+mod state;
+mod task;
 mod viewer;
+mod watched;
 
 pub use exit::{ExitRecord, Reason, State, Usage};
 pub use log::Stream;
 pub use mhnos_keeper::channel::{ExitStatus, FIRST_PID, Failure, Isolation, Pid, Scope, Stage, Welcome};
-//pub use process::{Gone, Process, SignalOutcome, WriteError};
-//pub use registry::{ConnectError, Driver, DriverEnd, Processes, Stats};
+pub use process::{Gone, Process, SignalOutcome, WriteError};
+pub use registry::{ConnectError, Driver, DriverEnd, Processes, Stats};
 pub use request::{Encoding, Info, Settings, SpawnError, SpawnRequest};
-pub use signal::Signal;
+pub use signal::{NoSignal, Signal};
 pub use viewer::{Next, Piece, Replay, Viewer};

@@ -22,6 +22,10 @@ pub const REPORT_BYTES: usize = 16 * 1024;
 /// How long the exit record waits, after the program's exit, for output that somebody else still holds open.
 pub const OUTPUT_DRAIN: Duration = Duration::from_millis(500);
 
+/// Bytes read from one descriptor after the program's exit with which all that it wrote before has come: the
+/// largest pipe a program may have (`fs.pipe-max-size`, see pipe(7)).
+pub const EXIT_BACKLOG: usize = 1024 * 1024;
+
 /// How long the exit record waits, after the exit and the end of output, for the word that no descendant is
 /// left. The two come microseconds apart unless descendants do live on.
 pub const TREE_SETTLE: Duration = Duration::from_millis(50);

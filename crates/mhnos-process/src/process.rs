@@ -1,23 +1,100 @@
-//! One process as the server sees it.
+//! One process as the server sees it. What it shows is set by the process's task ([`crate::task`]), what it
+//! is asked for is handed there; only input and terminal sizes go to the descriptors directly.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use mhnos_keeper::channel::{Isolation, Pid, Scope};
+use mhnos_keeper::channel::{Exit, Isolation, Pid, Scope, Usage};
 use mhnos_sandbox::{Enforcement, Limits, Stdio, WindowSize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
     exit::{ExitRecord, State},
+    input::Input,
+    limits::KILL_PATIENCE,
+    log::OutputLog,
     request::Info,
     signal::Signal,
     viewer::{Replay, Viewer},
+    watched::Watched,
 };
 
 /// A process: running, lingering or ended and retained.
 #[derive(Debug)]
 pub struct Process {
-    _private: (),
+    pub(crate) pid: Pid,
+    pub(crate) os_pid: i32,
+    pub(crate) info: Info,
+    pub(crate) enforcement: Enforcement,
+    pub(crate) isolation: Isolation,
+    pub(crate) limits: Limits,
+    pub(crate) started_ms: u64,
+    pub(crate) stdio: Stdio,
+    pub(crate) grace: Duration,
+    pub(crate) log: Arc<OutputLog>,
+    pub(crate) input: Input,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) view: watch::Sender<View>,
+    pub(crate) report: watch::Sender<Report>,
+    pub(crate) terminal: Mutex<Terminal>,
+    pub(crate) mail: Mutex<Mail>,
+    /// Told when there is mail, a new size, or input to move on.
+    pub(crate) poke: Arc<Notify>,
+}
+
+/// What is shown of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) state: State,
+    /// No process of the tree is left.
+    pub(crate) tree_ended: bool,
+    /// Nothing can happen any more.
+    pub(crate) gone: bool,
+}
+
+impl View {
+    fn ended(&self, scope: Scope) -> bool {
+        matches!(self.state, State::Exited(_)) && (scope == Scope::Leader || self.tree_ended)
+    }
+}
+
+/// What the report pipe has said.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) ended: bool,
+}
+
+/// The terminal of a process, while it may be used.
+#[derive(Debug, Default)]
+pub(crate) struct Terminal {
+    pub(crate) size: Option<WindowSize>,
+    pub(crate) master: Option<Arc<Watched>>,
+}
+
+/// What the keeper has told, until the process's task takes it. Each comes once, so it is no queue.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    pub(crate) exit: Option<Exit>,
+    pub(crate) ended: Option<Usage>,
+    /// The service stops: so shall the process.
+    pub(crate) drain: bool,
+    /// The process is no longer retained: its task is to end.
+    pub(crate) forget: bool,
+    /// The terminal's size has changed.
+    pub(crate) resized: bool,
+}
+
+/// A client's signal, on its way to the process's task: a stop, if it is one that stops.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) signal: Signal,
+    pub(crate) scope: Scope,
+    /// Answered when it is sent, or there is nobody to send it to.
+    pub(crate) sent: oneshot::Sender<Result<(), Gone>>,
 }
 
 /// Why input was not taken, or not all of it.
@@ -72,67 +149,71 @@ pub struct Gone;
 impl Process {
     /// Our number for it.
     pub fn pid(&self) -> Pid {
-        todo!()
+        self.pid
     }
 
     /// The kernel's number.
     pub fn os_pid(&self) -> i32 {
-        todo!()
+        self.os_pid
     }
 
     /// What clients are told.
     pub fn info(&self) -> &Info {
-        todo!()
+        &self.info
     }
 
     /// The walls it runs behind.
     pub fn enforcement(&self) -> &Enforcement {
-        todo!()
+        &self.enforcement
     }
 
     /// In which sandbox.
     pub fn isolation(&self) -> Isolation {
-        todo!()
+        self.isolation
     }
 
     /// The limits of its tree, as ordered from the keeper.
     pub fn limits(&self) -> Limits {
-        todo!()
+        self.limits
     }
 
     /// When it was started, milliseconds since the Unix epoch.
     pub fn started_ms(&self) -> u64 {
-        todo!()
+        self.started_ms
     }
 
     /// How its descriptors are connected, with the window size it was started with.
     pub fn stdio(&self) -> Stdio {
-        todo!()
+        self.stdio
     }
 
     /// Its terminal's size now, if it has one.
     pub fn window_size(&self) -> Option<WindowSize> {
-        todo!()
+        self.lock_terminal().size
     }
 
     /// Where it is in its life.
     pub fn state(&self) -> State {
-        todo!()
+        self.view.borrow().state
     }
 
     /// Its exit record, once all its output is in the log.
     pub fn exit(&self) -> Option<ExitRecord> {
-        todo!()
+        match self.state() {
+            State::Exited(record) => Some(record),
+            State::Running | State::Stopping { .. } => None,
+        }
     }
 
     /// Whether it has exited and descendants live on, or its output is still held open.
     pub fn lingers(&self) -> bool {
-        todo!()
+        let view = self.view.borrow();
+        matches!(view.state, State::Exited(_)) && !view.gone
     }
 
     /// The end of its log: the position after the last byte.
     pub fn end_position(&self) -> u64 {
-        todo!()
+        self.log.end()
     }
 
     /// Waits for its exit record. `Err` if this bridge ends first.
@@ -140,7 +221,8 @@ impl Process {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn exited(&self) -> Result<ExitRecord, Gone> {
-        todo!()
+        self.until(|view| view.ended(Scope::Leader)).await?;
+        self.exit().ok_or(Gone)
     }
 
     /// What it has written to its report pipe, as soon as that is more than `after` bytes: the whole, from
@@ -149,15 +231,15 @@ impl Process {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn report(&self, after: usize) -> Option<Vec<u8>> {
-        let _ = after;
-        todo!()
+        let mut report = self.report.subscribe();
+        let now = report.wait_for(|report| report.ended || report.bytes.len() > after).await.ok()?;
+        (now.bytes.len() > after).then(|| now.bytes.clone())
     }
 
     /// A new viewer. `wake.notify_one()` is called on new output, on exit and when the terminal's size
     /// changes: one task should wait on it, for as many viewers as it likes.
     pub fn attach(&self, replay: Replay, wake: Arc<Notify>) -> Viewer {
-        let _ = (replay, wake);
-        todo!()
+        Viewer::new(self.log.clone(), replay, wake)
     }
 
     /// Queues input, whole and in the order of calls. Returns at once if it fits the queue
@@ -168,8 +250,7 @@ impl Process {
     /// # Cancel safety
     /// What was queued until then will be written.
     pub async fn write(&self, data: Bytes) -> Result<(), WriteError> {
-        let _ = data;
-        todo!()
+        self.input.write(data).await
     }
 
     /// End of file after what is queued: closes a pipe, sends the terminal's end-of-file character (^D).
@@ -178,13 +259,21 @@ impl Process {
     /// # Cancel safety
     /// Happens at once or not at all.
     pub async fn close_stdin(&self) -> Result<(), WriteError> {
-        todo!()
+        self.input.close().await
     }
 
     /// Sets the terminal's size and tells all viewers. Does nothing without a terminal.
     pub fn resize(&self, size: WindowSize) -> Result<(), Gone> {
-        let _ = size;
-        todo!()
+        let mut terminal = self.lock_terminal();
+        if terminal.size.is_none() {
+            return Ok(());
+        }
+        let master = terminal.master.as_ref().ok_or(Gone)?;
+        rustix::termios::tcsetwinsize(master.get_ref(), winsize(size)).map_err(|_| Gone)?;
+        terminal.size = Some(size);
+        drop(terminal);
+        self.post(|mail| mail.resized = true);
+        Ok(())
     }
 
     /// Sends a signal. SIGTERM, SIGINT and SIGHUP begin a stop: SIGKILL follows to the same scope after the
@@ -194,7 +283,48 @@ impl Process {
     /// # Cancel safety
     /// The signal may have been sent, and a stop that began goes on.
     pub async fn signal(&self, signal: Signal, scope: Scope) -> Result<SignalOutcome, Gone> {
-        let _ = (signal, scope);
-        todo!()
+        let (sent, answer) = oneshot::channel();
+        self.commands.send(Command { signal, scope, sent }).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)??;
+        if !signal.stops() {
+            return Ok(SignalOutcome::Delivered);
+        }
+        let patience =
+            KILL_PATIENCE.saturating_add(if signal == Signal::KILL { Duration::ZERO } else { self.grace });
+        match tokio::time::timeout(patience, self.until(|view| view.ended(scope))).await {
+            Ok(Ok(())) => Ok(SignalOutcome::Ended),
+            Ok(Err(gone)) => Err(gone),
+            Err(_) => Ok(SignalOutcome::Survives),
+        }
     }
+
+    /// Waits until what is shown satisfies `done`. `Err` if the process's task ends before.
+    async fn until(&self, mut done: impl FnMut(&View) -> bool) -> Result<(), Gone> {
+        let mut view = self.view.subscribe();
+        tokio::select! {
+            biased;
+            outcome = view.wait_for(|view| done(view)) => return outcome.map(drop).map_err(|_| Gone),
+            () = self.commands.closed() => {}
+        }
+        // The task shows the end before it ends.
+        if done(&self.view.borrow()) { Ok(()) } else { Err(Gone) }
+    }
+
+    pub(crate) fn lock_terminal(&self) -> MutexGuard<'_, Terminal> {
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_mail(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves mail for the process's task.
+    pub(crate) fn post(&self, write: impl FnOnce(&mut Mail)) {
+        write(&mut self.lock_mail());
+        self.poke.notify_one();
+    }
+}
+
+fn winsize(size: WindowSize) -> rustix::termios::Winsize {
+    rustix::termios::Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
 }

@@ -91,6 +91,9 @@ pub enum SpawnError {
     /// Arguments, environment or [`Info::extra`] exceed what the channel to the keeper carries.
     #[error("the request is too large")]
     TooLarge,
+    /// All numbers have been used: four billion processes, or a thousand probes.
+    #[error("no process number is left")]
+    NoNumber,
     /// The channel to the keeper has closed: this bridge is about to end.
     #[error("the keeper is gone")]
     KeeperGone,

@@ -1,7 +1,10 @@
 //! Signal numbers that can be sent.
 
+use serde::{Deserialize, Serialize};
+
 /// A signal number, 1..=64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Signal(u8);
 
 impl Signal {
@@ -32,5 +35,24 @@ impl Signal {
     /// Its bit in a set of signals.
     pub(crate) fn bit(self) -> u64 {
         1 << (self.0 - 1)
+    }
+}
+
+/// No signal has this number.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is no signal number")]
+pub struct NoSignal(u8);
+
+impl TryFrom<u8> for Signal {
+    type Error = NoSignal;
+
+    fn try_from(number: u8) -> Result<Self, NoSignal> {
+        Self::from_number(i32::from(number)).ok_or(NoSignal(number))
+    }
+}
+
+impl From<Signal> for u8 {
+    fn from(signal: Signal) -> Self {
+        signal.0
     }
 }

@@ -238,10 +238,6 @@ impl OutputLog {
         self.lock().exit = Some(record);
     }
 
-    pub(crate) fn exit(&self) -> Option<ExitRecord> {
-        self.lock().exit
-    }
-
     /// Tells all viewers that there is something new.
     pub(crate) fn wake_viewers(&self) {
         for cursor in self.lock().cursors.iter().flatten() {

@@ -1,0 +1,244 @@
+//! What is written to a process: in order, whole, bounded.
+//!
+//! A write goes straight into the pipe if nothing is waiting, so that an echo costs no task switch. What does
+//! not fit is queued and moved on by the process's task as the program reads.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use rustix::{
+    io::Errno,
+    termios::{SpecialCodeIndex, tcgetattr},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    limits::{INPUT_QUEUE, INPUT_STALL},
+    process::WriteError,
+    watched::Watched,
+};
+
+/// The input side of one process.
+#[derive(Debug)]
+pub(crate) struct Input {
+    queue: Mutex<Queue>,
+    /// One write at a time, in the order of calls.
+    turn: tokio::sync::Mutex<()>,
+    /// Told when the program has read something, or input is over.
+    room: Notify,
+    /// Told when the process's task has something to do here.
+    task: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    sink: Sink,
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    /// Close the pipe when the queue is empty.
+    closing: bool,
+    /// The keeper is to close its duplicate, and does not know yet.
+    tell_keeper: bool,
+}
+
+/// Where input goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Sink {
+    Pipe(Arc<Watched>),
+    Terminal(Arc<Watched>),
+    Closed,
+    Exited,
+}
+
+impl Sink {
+    fn fd(&self) -> Option<&Arc<Watched>> {
+        match self {
+            Self::Pipe(fd) | Self::Terminal(fd) => Some(fd),
+            Self::Closed | Self::Exited => None,
+        }
+    }
+}
+
+/// The end-of-file character of a terminal that does not say otherwise: ^D (termios(3)).
+const END_OF_FILE: u8 = 4;
+
+impl Input {
+    pub(crate) fn new(sink: Sink, task: Arc<Notify>) -> Self {
+        let queue = Queue { sink, chunks: VecDeque::new(), bytes: 0, closing: false, tell_keeper: false };
+        Self { queue: Mutex::new(queue), turn: tokio::sync::Mutex::new(()), room: Notify::new(), task }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`crate::Process::write`].
+    pub(crate) async fn write(&self, mut data: Bytes) -> Result<(), WriteError> {
+        let whole = data.len();
+        let _turn = self.turn.lock().await;
+        loop {
+            let mut queue = self.lock();
+            let outcome = queue.offer(&mut data);
+            if !queue.chunks.is_empty() || queue.tell_keeper {
+                self.task.notify_one();
+            }
+            drop(queue);
+            outcome.map_err(|sink| sink.error(whole - data.len()))?;
+            if data.is_empty() {
+                return Ok(());
+            }
+            if timeout_at(Instant::now() + INPUT_STALL, self.room.notified()).await.is_err() {
+                return Err(WriteError::Full { taken: whole - data.len() });
+            }
+        }
+    }
+
+    /// See [`crate::Process::close_stdin`].
+    pub(crate) async fn close(&self) -> Result<(), WriteError> {
+        let _turn = self.turn.lock().await;
+        let mut queue = self.lock();
+        match &queue.sink {
+            Sink::Terminal(master) => {
+                let character = match tcgetattr(master.get_ref()) {
+                    Ok(settings) => settings.special_codes[SpecialCodeIndex::VEOF],
+                    Err(_) => END_OF_FILE,
+                };
+                queue.push(Bytes::copy_from_slice(&[character]));
+            }
+            Sink::Pipe(_) if !queue.closing => queue.closing = true,
+            sink => return Err(sink.error(0)),
+        }
+        queue.flush();
+        drop(queue);
+        self.task.notify_one();
+        Ok(())
+    }
+
+    /// The process has ended.
+    pub(crate) fn exited(&self) {
+        self.lock().end(Sink::Exited);
+        self.room.notify_one();
+    }
+
+    /// Whether the program has left something unread.
+    pub(crate) fn waiting(&self) -> bool {
+        !self.lock().chunks.is_empty()
+    }
+
+    /// Whether the keeper is to close its duplicate now. Tells once.
+    pub(crate) fn take_closed(&self) -> bool {
+        std::mem::take(&mut self.lock().tell_keeper)
+    }
+
+    /// Moves on what is queued; ready when nothing is left, or input is over. For the process's task.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(fd) = self.lock().sink.fd().cloned() else { return Poll::Ready(()) };
+            let Ok(mut ready) = ready!(fd.poll_write_ready(cx)) else { return Poll::Ready(()) };
+            let mut queue = self.lock();
+            let before = queue.bytes;
+            queue.flush();
+            if queue.bytes < before || queue.sink.fd().is_none() {
+                self.room.notify_one();
+            }
+            if queue.chunks.is_empty() {
+                return Poll::Ready(());
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+impl Queue {
+    /// Takes from `data` what fits.
+    fn offer(&mut self, data: &mut Bytes) -> Result<(), Sink> {
+        if self.closing && !data.is_empty() {
+            return Err(Sink::Closed);
+        }
+        if self.sink.fd().is_none() {
+            return Err(self.sink.clone());
+        }
+        if self.chunks.is_empty() {
+            self.write_some(data)?;
+        }
+        let room = INPUT_QUEUE.saturating_sub(self.bytes);
+        let queued = data.split_to(room.min(data.len()));
+        self.push(queued);
+        Ok(())
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.bytes += data.len();
+            self.chunks.push_back(data);
+        }
+    }
+
+    /// Writes what the pipe or terminal takes now.
+    fn write_some(&mut self, data: &mut Bytes) -> Result<(), Sink> {
+        while let (Some(fd), false) = (self.sink.fd(), data.is_empty()) {
+            match rustix::io::write(fd.get_ref(), data) {
+                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(written) => data.advance(written),
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    self.refused(errno);
+                    return Err(Sink::Closed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// EIO: nobody has the terminal open just now. All else (EPIPE): nobody will ever read it.
+    fn refused(&mut self, errno: Errno) {
+        if errno == Errno::IO && matches!(self.sink, Sink::Terminal(_)) {
+            self.chunks.clear();
+            self.bytes = 0;
+        } else {
+            self.end(Sink::Closed);
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(mut first) = self.chunks.pop_front() {
+            let before = first.len();
+            let outcome = self.write_some(&mut first);
+            self.bytes -= (before - first.len()).min(self.bytes);
+            if outcome.is_err() {
+                return;
+            }
+            if !first.is_empty() {
+                self.chunks.push_front(first);
+                return;
+            }
+        }
+        if self.closing {
+            self.end(Sink::Closed);
+        }
+    }
+
+    fn end(&mut self, sink: Sink) {
+        self.tell_keeper |= matches!((&self.sink, &sink), (Sink::Pipe(_), Sink::Closed));
+        self.sink = sink;
+        self.chunks.clear();
+        self.bytes = 0;
+        self.closing = false;
+    }
+}
+
+impl Sink {
+    fn error(&self, taken: usize) -> WriteError {
+        match self {
+            Self::Exited => WriteError::Exited { taken },
+            _ => WriteError::Closed { taken },
+        }
+    }
+}

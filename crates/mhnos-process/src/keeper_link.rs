@@ -1,0 +1,64 @@
+//! The channel to the keeper, for tasks.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use mhnos_keeper::{
+    channel::{FromKeeper, ToKeeper},
+    socket::{Received, RecvError, Socket},
+};
+use tokio::io::Interest;
+
+use crate::watched::{Watched, watch};
+
+/// Our end. Datagrams are whole, so any task may send; one receives.
+#[derive(Debug)]
+pub(crate) struct KeeperLink {
+    socket: Socket,
+    /// A duplicate, to wait for.
+    ready: Watched,
+}
+
+impl KeeperLink {
+    /// Takes over an inherited end, and makes it non-blocking.
+    pub(crate) fn new(channel: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&channel, true)?;
+        let socket = Socket::from_fd(channel);
+        let ready = watch(socket.as_fd().try_clone_to_owned()?, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { socket, ready })
+    }
+
+    /// Sends one message, waiting for room if there is none.
+    ///
+    /// # Cancel safety
+    /// It was sent whole or not at all.
+    pub(crate) async fn send(&self, message: &ToKeeper) -> io::Result<()> {
+        match self.socket.send(message, &[]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        loop {
+            let mut ready = self.ready.writable().await?;
+            match self.socket.send(message, &[]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                other => return other,
+            }
+        }
+    }
+
+    /// Receives one message.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn recv(&self) -> Result<Received<FromKeeper>, RecvError> {
+        loop {
+            let mut ready = self.ready.readable().await.map_err(RecvError::Io)?;
+            match self.socket.recv() {
+                Err(RecvError::WouldBlock) => ready.clear_ready(),
+                other => return other,
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the keeper holds for the next bridge: one opaque note a process, and one for the service.
+//!
+//! A note is written when the process is ordered and again whenever what it says changes, which is seldom:
+//! a stop, a new terminal size, a report. Everything else a new bridge finds in the log, in the descriptors
+//! or in the keeper's own words.
+
+use mhnos_keeper::channel::{Isolation, MAX_NOTE, Pid};
+use mhnos_sandbox::{Limits, Stdio};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    limits::REPORT_BYTES,
+    request::{Encoding, Info},
+    state::Memory,
+};
+
+/// The note of one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    process_type: String,
+    command: Option<String>,
+    args: Vec<String>,
+    name: Option<String>,
+    base64: bool,
+    extra: Vec<u8>,
+    pub(crate) isolation: Isolation,
+    pub(crate) limits: Limits,
+    /// As started, but for the window size, which is the latest.
+    pub(crate) stdio: Stdio,
+    pub(crate) started_ms: u64,
+    pub(crate) memory: Memory,
+    pub(crate) report: Vec<u8>,
+    /// The exit record's end position, if it was made while output was still held open.
+    pub(crate) recorded_at: Option<u64>,
+}
+
+/// The note of the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServiceNote {
+    /// Every lower number from `FIRST_PID` may have been used.
+    pub(crate) next_pid: Pid,
+    /// Every lower number may have been used by a probe.
+    pub(crate) next_probe: Pid,
+    /// Processes started, of those the keeper has been told to forget.
+    pub(crate) forgotten: u64,
+    /// Of those, killed.
+    pub(crate) forgotten_killed: u64,
+    /// Counted above, but the keeper may not have been told yet.
+    pub(crate) forgetting: Vec<Pid>,
+    /// The server's own.
+    pub(crate) extra: Vec<u8>,
+}
+
+impl Note {
+    pub(crate) fn new(
+        info: &Info,
+        isolation: Isolation,
+        limits: Limits,
+        stdio: Stdio,
+        started_ms: u64,
+        memory: Memory,
+    ) -> Self {
+        Self {
+            process_type: info.process_type.clone(),
+            command: info.command.clone(),
+            args: info.args.clone(),
+            name: info.name.clone(),
+            base64: info.encoding == Encoding::Base64,
+            extra: info.extra.clone(),
+            isolation,
+            limits,
+            stdio,
+            started_ms,
+            memory,
+            report: Vec::new(),
+            recorded_at: None,
+        }
+    }
+
+    pub(crate) fn info(&self) -> Info {
+        Info {
+            process_type: self.process_type.clone(),
+            command: self.command.clone(),
+            args: self.args.clone(),
+            name: self.name.clone(),
+            encoding: if self.base64 { Encoding::Base64 } else { Encoding::Utf8 },
+            extra: self.extra.clone(),
+        }
+    }
+
+    /// Drops what clients are told of the arguments, from the end, until the note fits with any report.
+    /// `None` if it never does.
+    pub(crate) fn fitted(mut self) -> Option<Self> {
+        // Numbers that grow later are a few bytes each.
+        const ROOM: usize = MAX_NOTE - REPORT_BYTES - 256;
+        let mut size = self.encode().len();
+        while size > ROOM {
+            let dropped = self.args.pop().or_else(|| self.command.take())?;
+            size -= dropped.len().min(size);
+        }
+        Some(self)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+impl ServiceNote {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// An empty note is the first bridge's.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() { Some(Self::default()) } else { postcard::from_bytes(bytes).ok() }
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Only a type that cannot tell its length or a writer that fails could refuse: there are neither.
+    postcard::to_stdvec(value).expect("notes are plain data in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use mhnos_sandbox::WindowSize;
+
+    use super::*;
+
+    fn note(info: &Info) -> Note {
+        let limits = Limits { memory: 1, pids: 2, cpu_millis: 3 };
+        Note::new(
+            info,
+            Isolation::Shared,
+            limits,
+            Stdio::Pty(WindowSize::DEFAULT),
+            9,
+            Memory::new(5000, None),
+        )
+    }
+
+    #[test]
+    fn a_note_comes_back_as_it_was() {
+        let info = Info { args: vec!["a".into(), "é".into()], name: Some("n".into()), ..Info::default() };
+        let there = note(&info);
+        let back = Note::decode(&there.encode()).expect("decodes");
+        assert_eq!((&back, back.info()), (&there, info));
+        assert_eq!(Note::decode(b"\xff\xff"), None);
+        assert_eq!(ServiceNote::decode(b""), Some(ServiceNote::default()));
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_are_dropped_from_the_end() {
+        let args = (0..100).map(|n| format!("{n:01000}")).collect::<Vec<_>>();
+        let info = Info { args: args.clone(), extra: vec![1; 1000], ..Info::default() };
+        let fitted = note(&info).fitted().expect("fits");
+        assert!(fitted.encode().len() <= MAX_NOTE - REPORT_BYTES);
+        let kept = fitted.info().args;
+        assert!(kept.len() > 40 && kept[..] == args[..kept.len()]);
+        assert_eq!(fitted.info().extra, info.extra);
+        assert_eq!(note(&Info { extra: vec![1; MAX_NOTE], ..Info::default() }).fitted(), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! What a program writes, on its way into the log: up to two pipes or one terminal, and its report pipe.
+//!
+//! A turn reads until nothing is left or [`READ_TURN`] is reached; then the task tells the viewers. Nothing
+//! sleeps to collect more: when viewers lag, the log itself joins what comes meanwhile.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use rustix::io::Errno;
+use tokio::{io::Interest, time::Instant};
+
+use crate::{
+    limits::{EXIT_BACKLOG, HANGUP_RETRY, READ_TURN, REPORT_BYTES},
+    log::{LogWriter, Moved, OutputLog, Stream},
+    watched::{Watched, watch},
+};
+
+/// All reading of one process.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    writer: LogWriter,
+    sources: Vec<Source>,
+    report: Option<Watched>,
+    program_exited: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    kind: Kind,
+    fd: Arc<Watched>,
+    /// Nobody has the terminal open, or reading failed: look again then.
+    retry_at: Option<Instant>,
+    /// Read now, whatever epoll has said: its word may be on the way.
+    forced: bool,
+    /// Bytes read since the program's exit.
+    since_exit: usize,
+    /// All that was written before the exit has been read.
+    caught_up: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Pipe(Stream),
+    Terminal,
+}
+
+/// What one turn brought.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// There is new output, or a stream has ended.
+    pub(crate) news: bool,
+    /// There is probably more, or a viewer was in the way: come back after others had their turn.
+    pub(crate) more: bool,
+    /// [`Reader::retry_at`] or [`Reader::caught_up`] has changed.
+    pub(crate) later: bool,
+    /// What came out of the report pipe: bytes, or nothing at its end.
+    pub(crate) report: Option<Vec<u8>>,
+}
+
+impl Reader {
+    pub(crate) fn new(writer: LogWriter) -> Self {
+        Self { writer, sources: Vec::new(), report: None, program_exited: false }
+    }
+
+    /// The log it fills.
+    pub(crate) fn log(&self) -> &Arc<OutputLog> {
+        self.writer.log()
+    }
+
+    pub(crate) fn add_pipe(&mut self, stream: Stream, pipe: OwnedFd) -> io::Result<()> {
+        let fd = Arc::new(watch(pipe, Interest::READABLE)?);
+        self.sources.push(Source::new(Kind::Pipe(stream), fd));
+        Ok(())
+    }
+
+    pub(crate) fn add_terminal(&mut self, master: Arc<Watched>) {
+        self.sources.push(Source::new(Kind::Terminal, master));
+    }
+
+    pub(crate) fn add_report(&mut self, pipe: OwnedFd) -> io::Result<()> {
+        self.report = Some(watch(pipe, Interest::READABLE)?);
+        Ok(())
+    }
+
+    /// Streams without a source have ended.
+    pub(crate) fn end_missing(&self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if !self.sources.iter().any(|source| source.kind.stream() == stream) {
+                self.writer.log().end_stream(stream);
+            }
+        }
+    }
+
+    /// Nothing more can come.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// The program has ended: what it wrote is there to be read now, and a terminal without programs is final.
+    pub(crate) fn program_exited(&mut self) {
+        self.program_exited = true;
+        for source in &mut self.sources {
+            source.forced = true;
+            source.retry_at = None;
+        }
+    }
+
+    /// All that was written before the program's exit is in the log.
+    pub(crate) fn caught_up(&self) -> bool {
+        self.program_exited && self.sources.iter().all(|source| source.caught_up)
+    }
+
+    /// When to take a turn although nothing is ready.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.sources.iter().filter_map(|source| source.retry_at).min()
+    }
+
+    /// One turn, when there is something to read.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let mut turn = Turn { report: self.poll_report(cx), ..Turn::default() };
+        let mut budget = READ_TURN;
+        let mut index = 0;
+        while index < self.sources.len() {
+            let source = &mut self.sources[index];
+            if source.poll(&mut self.writer, self.program_exited, &mut budget, &mut turn, cx) {
+                let ended = self.sources.remove(index).kind.stream();
+                self.writer.log().end_stream(ended);
+                turn.news = true;
+            } else {
+                index += 1;
+            }
+        }
+        let nothing = !turn.news && !turn.more && !turn.later && turn.report.is_none();
+        if nothing { Poll::Pending } else { Poll::Ready(turn) }
+    }
+
+    fn poll_report(&mut self, cx: &mut Context<'_>) -> Option<Vec<u8>> {
+        let report = self.report.as_ref()?;
+        while let Poll::Ready(ready) = report.poll_read_ready(cx) {
+            let mut buffer = vec![0; REPORT_BYTES];
+            let outcome = rustix::io::read(report.get_ref(), &mut buffer);
+            match (outcome, ready) {
+                (Ok(len @ 1..), _) => {
+                    buffer.truncate(len);
+                    return Some(buffer);
+                }
+                (Err(Errno::AGAIN), Ok(mut ready)) => ready.clear_ready(),
+                (Err(Errno::INTR), _) => {}
+                _ => {
+                    self.report = None;
+                    return Some(Vec::new());
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Kind {
+    fn stream(self) -> Stream {
+        match self {
+            Self::Pipe(stream) => stream,
+            Self::Terminal => Stream::Stdout,
+        }
+    }
+}
+
+impl Source {
+    fn new(kind: Kind, fd: Arc<Watched>) -> Self {
+        Self { kind, fd, retry_at: None, forced: false, since_exit: 0, caught_up: false }
+    }
+
+    /// Reads until nothing is left or the budget is used. Returns whether it has ended.
+    fn poll(
+        &mut self,
+        writer: &mut LogWriter,
+        program_exited: bool,
+        budget: &mut usize,
+        turn: &mut Turn,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
+        self.retry_at = None;
+        let fd = self.fd.clone();
+        loop {
+            // Asked even if forced, so that this task is woken by what comes later.
+            let ready = fd.poll_read_ready(cx);
+            if ready.is_pending() && !self.forced {
+                return false;
+            }
+            if *budget == 0 {
+                turn.more = true;
+                return false;
+            }
+            match self.move_some(writer, *budget) {
+                Ok(Moved::Bytes(moved)) => {
+                    *budget -= moved.min(*budget);
+                    turn.news = true;
+                    self.moved_after_exit(program_exited, moved);
+                }
+                Ok(Moved::Empty) => {
+                    self.forced = false;
+                    turn.later |= program_exited && !self.caught_up;
+                    self.caught_up |= program_exited;
+                    if let Poll::Ready(Ok(mut ready)) = ready {
+                        ready.clear_ready();
+                    }
+                }
+                Ok(Moved::Pinned) => {
+                    turn.more = true;
+                    return false;
+                }
+                Ok(Moved::Ended) if self.kind == Kind::Terminal && !program_exited => {
+                    self.retry_at = Some(Instant::now() + HANGUP_RETRY);
+                    turn.later = true;
+                    return false;
+                }
+                Ok(Moved::Ended) => return true,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read a program's output; trying again");
+                    self.retry_at = Some(Instant::now() + HANGUP_RETRY);
+                    turn.later = true;
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn move_some(&self, writer: &mut LogWriter, max: usize) -> io::Result<Moved> {
+        match self.kind {
+            Kind::Pipe(stream) => writer.move_pipe(stream, self.fd.as_fd(), max),
+            Kind::Terminal => writer.move_terminal(self.fd.as_fd(), max),
+        }
+    }
+
+    fn moved_after_exit(&mut self, program_exited: bool, moved: usize) {
+        if program_exited {
+            self.since_exit += moved;
+            self.caught_up |= self.since_exit >= EXIT_BACKLOG;
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The channel's reading side: adoption at the start, then what the keeper tells, and all tasks.
+
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
+use mhnos_keeper::{
+    channel::{Adoption, Descriptor, Exit, Failure, FromKeeper, Pid, Scope, Stage, ToKeeper, Usage, Welcome},
+    socket::{Received, RecvError},
+};
+use mhnos_sandbox::Enforcement;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    Inner, Processes,
+    open::{Descriptors, Told, open},
+    retire,
+    table::Table,
+};
+use crate::{
+    clock::Clock, keeper_link::KeeperLink, limits::HELLO_DEADLINE, note::Note, request::Settings,
+    request::SpawnError, signal::Signal, task::Task,
+};
+
+/// What moves everything; the server runs it beside its own tasks.
+#[derive(Debug)]
+pub struct Driver {
+    inner: Arc<Inner>,
+    adopted: Vec<Task>,
+    /// Adoptions that failed, or were about to be forgotten.
+    rejected: Vec<ToKeeper>,
+}
+
+/// Why the driver ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverEnd {
+    /// The keeper has closed its end: the service is over.
+    #[error("the keeper has closed the channel")]
+    Closed,
+    /// The channel failed.
+    #[error("the keeper's channel failed")]
+    Channel(#[source] io::Error),
+}
+
+/// Why a bridge could not take over.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The channel failed.
+    #[error("the keeper's channel failed")]
+    Channel(#[source] io::Error),
+    /// The keeper has closed its end.
+    #[error("the keeper has closed the channel")]
+    Closed,
+    /// The keeper says something else than it should; what it said, or that it cannot be read.
+    #[error("the keeper says what this bridge does not understand: {0}")]
+    Unexpected(&'static str),
+    /// The keeper did not answer within [`HELLO_DEADLINE`].
+    #[error("the keeper does not answer")]
+    Timeout,
+}
+
+impl From<RecvError> for ConnectError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::WouldBlock => Self::Unexpected("nothing"),
+            RecvError::Closed => Self::Closed,
+            RecvError::Malformed(what) => Self::Unexpected(what),
+            RecvError::Io(source) => Self::Channel(source),
+        }
+    }
+}
+
+pub(super) async fn connect(
+    channel: OwnedFd,
+    settings: Settings,
+) -> Result<(Processes, Driver), ConnectError> {
+    let link = KeeperLink::new(channel).map_err(ConnectError::Channel)?;
+    match timeout(HELLO_DEADLINE, hello(link, settings)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Driver), ConnectError> {
+    link.send(&ToKeeper::Hello).await.map_err(ConnectError::Channel)?;
+    let FromKeeper::Welcome(welcome) = link.recv().await?.message else {
+        return Err(ConnectError::Unexpected("no welcome"));
+    };
+    let inner = Arc::new(new_inner(link, settings, welcome)?);
+    let mut driver = Driver { inner: inner.clone(), adopted: Vec::new(), rejected: Vec::new() };
+    loop {
+        let Received { message, fds } = inner.link.recv().await?;
+        match message {
+            FromKeeper::Adopt(adoption) => driver.adopt(adoption, fds),
+            FromKeeper::Adopted => break,
+            // These may come between the adoptions, of processes that were told already.
+            other => driver.tell_process(&other),
+        }
+    }
+    inner.alive.send_replace(inner.lock().alive());
+    Ok((Processes { inner }, driver))
+}
+
+fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<Inner, ConnectError> {
+    let table = Table::new(&welcome, &settings).ok_or(ConnectError::Unexpected("an unreadable note"))?;
+    Ok(Inner {
+        link,
+        settings,
+        clock: Clock::new(),
+        welcome,
+        table: table.into(),
+        alive: watch::Sender::new(0),
+        drain_asked: watch::Sender::new(false),
+        retire: Notify::new(),
+        note_turn: tokio::sync::Mutex::new(()),
+    })
+}
+
+impl Driver {
+    /// Runs until the channel closes. Dropping it stops all process tasks; the programs do not notice.
+    pub async fn run(mut self) -> DriverEnd {
+        let mut tasks = JoinSet::new();
+        for message in std::mem::take(&mut self.rejected) {
+            if let Err(error) = self.inner.link.send(&message).await {
+                return DriverEnd::Channel(error);
+            }
+        }
+        for task in std::mem::take(&mut self.adopted) {
+            tasks.spawn(task.run());
+        }
+        tasks.spawn(retire::run(self.inner.clone()));
+        let end = loop {
+            tokio::select! {
+                received = self.inner.link.recv() => match received {
+                    Ok(received) => self.told(received, &mut tasks),
+                    Err(RecvError::Closed) => break DriverEnd::Closed,
+                    Err(RecvError::Io(error)) => break DriverEnd::Channel(error),
+                    Err(error) => tracing::error!(%error, "the keeper's message is ignored"),
+                },
+                Some(Err(error)) = tasks.join_next() => tracing::error!(%error, "a process's task has failed"),
+            }
+        };
+        // Who waits for a start will get none.
+        self.inner.lock().abandon();
+        end
+    }
+
+    fn told(&mut self, received: Received<FromKeeper>, tasks: &mut JoinSet<()>) {
+        match received.message {
+            FromKeeper::Started { pid, os_pid, enforcement, fds } => {
+                self.started(pid, os_pid, enforcement, &fds, received.fds, tasks);
+            }
+            FromKeeper::Refused { pid, failure } => self.refused(pid, failure),
+            FromKeeper::Welcome(_) | FromKeeper::Adopt(_) | FromKeeper::Adopted => {
+                tracing::error!("the keeper speaks out of turn");
+            }
+            other => {
+                self.tell_process(&other);
+                for message in std::mem::take(&mut self.rejected) {
+                    let inner = self.inner.clone();
+                    tasks.spawn(async move { _ = inner.link.send(&message).await });
+                }
+            }
+        }
+    }
+
+    fn started(
+        &mut self,
+        pid: Pid,
+        os_pid: i32,
+        enforcement: Enforcement,
+        names: &[Descriptor],
+        fds: Vec<OwnedFd>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let Some(pending) = self.inner.lock().take_pending(pid) else {
+            tracing::error!(pid, "the keeper started what nobody asked for");
+            return;
+        };
+        let descriptors = Descriptors::new(names, fds).ok_or_else(|| io::ErrorKind::InvalidData.into());
+        let opened = descriptors.and_then(|descriptors| {
+            let told = Told { pid, os_pid, enforcement, descriptors };
+            open(&self.inner, told, pending.info, pending.note)
+        });
+        match opened {
+            Ok(task) => {
+                let process = task.process.clone();
+                if self.inner.lock().started(process.clone()) {
+                    process.post(|mail| mail.drain = true);
+                }
+                tasks.spawn(task.run());
+                // Whoever asked may have gone; the process is listed all the same.
+                _ = pending.reply.send(Ok(process));
+            }
+            Err(error) => {
+                tracing::error!(pid, %error, "cannot take over a started program; killing it");
+                self.inner.lock().place_lost(pid);
+                self.inner.alive.send_replace(self.inner.lock().alive());
+                let errno = error.raw_os_error().unwrap_or(0);
+                let failure = Failure { stage: Stage::Stdio, errno, detail: error.to_string() };
+                _ = pending.reply.send(Err(SpawnError::Failed(failure)));
+                let inner = self.inner.clone();
+                tasks.spawn(async move { _ = inner.link.send(&kill(pid)).await });
+            }
+        }
+    }
+
+    fn refused(&self, pid: Pid, failure: Failure) {
+        if let Some(pending) = self.inner.not_started(pid) {
+            _ = pending.reply.send(Err(SpawnError::Failed(failure)));
+        }
+    }
+
+    /// Passes on what concerns one process, or all.
+    fn tell_process(&mut self, message: &FromKeeper) {
+        match message {
+            FromKeeper::Exited { pid, exit } => self.post_exit(*pid, Some(*exit), None),
+            FromKeeper::Ended { pid, usage } => self.post_exit(*pid, None, Some(*usage)),
+            FromKeeper::Drain => _ = self.inner.drain_asked.send_replace(true),
+            _ => tracing::error!("the keeper speaks out of turn"),
+        }
+    }
+
+    fn post_exit(&mut self, pid: Pid, exit: Option<Exit>, ended: Option<Usage>) {
+        let process = self.inner.lock().find(pid).cloned();
+        match process {
+            Some(process) => process.post(|mail| {
+                mail.exit = exit.or(mail.exit);
+                mail.ended = ended.or(mail.ended);
+            }),
+            // One that could not be taken over: nobody will ask for it.
+            None if ended.is_some() => self.rejected.push(ToKeeper::Forget { pid }),
+            None => {}
+        }
+    }
+
+    fn adopt(&mut self, adoption: Adoption, fds: Vec<OwnedFd>) {
+        let Adoption { pid, os_pid, enforcement, note, exit, usage, fds: names } = adoption;
+        if self.inner.lock().was_forgetting(pid) {
+            self.rejected.push(ToKeeper::Forget { pid });
+            return;
+        }
+        let opened = match (Note::decode(&note), Descriptors::new(&names, fds)) {
+            (Some(note), Some(descriptors)) => {
+                open(&self.inner, Told { pid, os_pid, enforcement, descriptors }, note.info(), note)
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        };
+        match opened {
+            Ok(task) => {
+                let slack = self.inner.settings.max_processes as Pid;
+                self.inner.lock().adopted(task.process.clone(), slack);
+                self.adopted.push(task);
+                self.post_exit(pid, exit, usage);
+            }
+            Err(error) => {
+                tracing::error!(pid, %error, "cannot adopt a process; ending it");
+                self.rejected.push(if usage.is_some() { ToKeeper::Forget { pid } } else { kill(pid) });
+            }
+        }
+    }
+}
+
+fn kill(pid: Pid) -> ToKeeper {
+    ToKeeper::Signal { pid, signal: Signal::KILL.number(), scope: Scope::Tree }
+}

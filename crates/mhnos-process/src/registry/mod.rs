@@ -1,0 +1,206 @@
+//! All processes: admission, numbers, retention, and the end of the service.
+
+mod driver;
+mod open;
+mod retire;
+mod table;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mhnos_keeper::channel::{Order, Pid, ToKeeper, Welcome};
+use mhnos_sandbox::Limits;
+use tokio::sync::{Notify, oneshot, watch};
+
+pub use self::driver::{ConnectError, Driver, DriverEnd};
+use self::table::{Admission, Pending, Table};
+use crate::{
+    clock::{Clock, millis, unix_ms},
+    keeper_link::KeeperLink,
+    limits::{KILL_PATIENCE, OUTPUT_DRAIN, SERVICE_NOTE},
+    note::Note,
+    process::Process,
+    request::{Settings, SpawnError, SpawnRequest},
+    state::Memory,
+};
+
+/// All processes of the service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Processes {
+    inner: Arc<Inner>,
+}
+
+/// Counters, for `status` and `list`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Programs started since the service began, over all bridges; no probes.
+    pub total_spawned: u64,
+    /// Of those, ended by a kill, a timeout or a limit.
+    pub total_killed: u64,
+    /// Alive or being started now, lingering ones included.
+    pub active: usize,
+}
+
+/// What all parts of the crate share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) link: KeeperLink,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    welcome: Welcome,
+    table: Mutex<Table>,
+    /// Processes alive or being started, probes included.
+    alive: watch::Sender<usize>,
+    drain_asked: watch::Sender<bool>,
+    /// Told when something has become forgettable, or the service's note must be written.
+    retire: Notify,
+    /// Held from building the service's note until it is sent: an older one must not come later.
+    note_turn: tokio::sync::Mutex<()>,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process has got its exit record.
+    pub(crate) fn recorded(&self, pid: Pid, killed: bool) {
+        if killed {
+            self.lock().count_kill(pid);
+        }
+    }
+
+    /// A process has got its record, and nothing of its tree is left: its place is free.
+    pub(crate) fn over(&self, pid: Pid) {
+        let mut table = self.lock();
+        table.over(pid);
+        self.alive.send_replace(table.alive());
+        self.retire.notify_one();
+    }
+
+    /// Sends the service's note as the table has it now.
+    async fn send_service_note(&self) -> io::Result<()> {
+        let _turn = self.note_turn.lock().await;
+        let note = self.lock().service_note().encode();
+        self.link.send(&ToKeeper::Note { pid: 0, note }).await
+    }
+}
+
+impl Processes {
+    /// Says hello to the keeper and adopts what an earlier bridge started. Must be called in a tokio runtime
+    /// with I/O and time enabled. The processes move once the [`Driver`] runs.
+    pub async fn connect(channel: OwnedFd, settings: Settings) -> Result<(Self, Driver), ConnectError> {
+        driver::connect(channel, settings).await
+    }
+
+    /// The keeper's welcome. Its `note` is this crate's own; the server's is
+    /// [`Processes::service_note`].
+    pub fn welcome(&self) -> &Welcome {
+        &self.inner.welcome
+    }
+
+    /// What the server of an earlier bridge left with [`Processes::set_service_note`]; empty at first.
+    pub fn service_note(&self) -> Vec<u8> {
+        self.inner.lock().service_note().extra.clone()
+    }
+
+    /// Leaves bytes for the server of the next bridge. Returns `false`, and keeps what was there, if they exceed
+    /// [`SERVICE_NOTE`]; `false` also if the keeper is gone.
+    pub async fn set_service_note(&self, note: Vec<u8>) -> bool {
+        if note.len() > SERVICE_NOTE {
+            return false;
+        }
+        self.inner.lock().set_extra(note);
+        self.inner.send_service_note().await.is_ok()
+    }
+
+    /// Starts a program. Counted against the limit before anything else happens, so that a burst cannot
+    /// pass it.
+    ///
+    /// # Cancel safety
+    /// The program may be started all the same; it is then listed like any other.
+    pub async fn spawn(&self, request: SpawnRequest) -> Result<Arc<Process>, SpawnError> {
+        let inner = &*self.inner;
+        let SpawnRequest { launch, stdio, isolation, limits, timeout, grace, info, probe } = request;
+        let limits = lowered(limits, inner.settings.limits);
+        let timeout_at = timeout.map(|timeout| inner.clock.now().saturating_add(millis(timeout)));
+        let memory = Memory::new(millis(grace.unwrap_or(inner.settings.kill_grace)), timeout_at);
+        let note = Note::new(&info, isolation, limits, stdio, unix_ms(), memory);
+        let note = note.fitted().ok_or(SpawnError::TooLarge)?;
+        let (reply, answer) = oneshot::channel();
+        let (encoded, pending) = (note.encode(), Pending { note, info, reply });
+        let admission = Admission::new(inner, pending, probe)?;
+        let order = Order { pid: admission.pid, launch, stdio, isolation, limits, note: encoded };
+        match inner.link.send(&ToKeeper::Spawn(order)).await {
+            Ok(()) => admission.sent(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(SpawnError::TooLarge),
+            Err(_) => return Err(SpawnError::KeeperGone),
+        }
+        answer.await.unwrap_or(Err(SpawnError::KeeperGone))
+    }
+
+    /// By number: alive or retained. Probes are not found.
+    pub fn get(&self, pid: Pid) -> Option<Arc<Process>> {
+        self.inner.lock().get(pid)
+    }
+
+    /// By ascending number: those alive (lingering ones included) and, if asked for, the retained. No probes.
+    pub fn list(&self, include_exited: bool) -> Vec<Arc<Process>> {
+        self.inner.lock().list(include_exited)
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.inner.lock().stats()
+    }
+
+    /// Resolves when the keeper asks for a drain (the service got SIGTERM or SIGINT).
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn drain_requested(&self) {
+        // The sender is ours: it cannot be gone.
+        _ = self.inner.drain_asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
+    /// Starts nothing new, and stops everything: SIGTERM, the grace period, SIGKILL. Returns when all have
+    /// ended, with their exit records set; or when the kernel has not ended what was killed within
+    /// [`KILL_PATIENCE`].
+    ///
+    /// # Cancel safety
+    /// What began goes on.
+    pub async fn drain(&self) {
+        let processes = self.inner.lock().drain();
+        let grace = processes.iter().map(|process| process.grace).max().unwrap_or(Duration::ZERO);
+        for process in processes {
+            process.post(|mail| mail.drain = true);
+        }
+        let patience = grace.saturating_add(OUTPUT_DRAIN + KILL_PATIENCE);
+        let mut alive = self.inner.alive.subscribe();
+        if tokio::time::timeout(patience, alive.wait_for(|alive| *alive == 0)).await.is_err() {
+            tracing::warn!(
+                left = *self.inner.alive.borrow(),
+                "processes survive SIGKILL; not waiting for them"
+            );
+        }
+    }
+
+    /// Tells the keeper that the drain is over and all clients have been told.
+    pub async fn drained(&self) {
+        if let Err(error) = self.inner.link.send(&ToKeeper::Drained).await {
+            tracing::debug!(%error, "the keeper is gone");
+        }
+    }
+}
+
+fn lowered(asked: Limits, most: Limits) -> Limits {
+    Limits {
+        memory: asked.memory.min(most.memory),
+        pids: asked.pids.min(most.pids),
+        cpu_millis: asked.cpu_millis.min(most.cpu_millis),
+    }
+}
