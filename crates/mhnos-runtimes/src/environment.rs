@@ -6,7 +6,7 @@ use crate::{Context, RecipeError};
 /// the service was started with stays with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceEnvironment {
-    /// `LANG`; without it programs get `C.UTF-8`.
+    /// `LANG`; without it, or with `C` or `POSIX`, which say no more, programs get `C.UTF-8`.
     pub lang: Option<String>,
     /// `LC_ALL`.
     pub lc_all: Option<String>,
@@ -21,9 +21,13 @@ pub struct ServiceEnvironment {
 /// What programs get when the service has no `LANG`: UTF-8 without any language's own rules.
 const DEFAULT_LANG: &str = "C.UTF-8";
 
+/// What service managers set where nobody chose a language; terminals would lose all but ASCII.
+const NO_LANGS: [&str; 3] = ["", "C", "POSIX"];
+
 /// The environment every program gets, whatever it is.
 pub(crate) fn base(context: &Context) -> Vec<(String, String)> {
     let service = &context.service;
+    let lang = service.lang.as_deref().filter(|lang| !NO_LANGS.contains(lang)).unwrap_or(DEFAULT_LANG);
     let always = [
         ("PATH", context.path.as_str()),
         ("HOME", &context.workspace),
@@ -31,7 +35,7 @@ pub(crate) fn base(context: &Context) -> Vec<(String, String)> {
         ("LOGNAME", "mhnos"),
         ("NODE_ENV", "production"),
         ("TERM", "xterm-256color"),
-        ("LANG", service.lang.as_deref().filter(|lang| !lang.is_empty()).unwrap_or(DEFAULT_LANG)),
+        ("LANG", lang),
     ];
     let if_set = [("LC_ALL", &service.lc_all), ("TZ", &service.tz), ("DEBUG", &service.debug)];
     always

@@ -27,7 +27,7 @@ pub enum RecipeError {
     /// A string contains a NUL byte, which no argument or variable can.
     #[error("{what} contains a NUL byte")]
     Nul {
-        /// "args[2]", "env FOO", ...
+        /// `args[2]`, `env FOO`, `command`.
         what: String,
     },
     /// A variable's name is empty or contains `=`.

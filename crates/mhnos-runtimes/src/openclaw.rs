@@ -6,7 +6,8 @@
 //! gateway itself; `gateway status`, and every other subcommand, pass as they are. A port is passed on as it
 //! comes (`--port N`, or OPENCLAW_GATEWAY_PORT); OpenClaw's own default is 18789.
 //!
-//! Its state lives under HOME, which is the workspace. The Web OS client sends a path of its own file system in
+//! Its state, and its agents' own directory, live under HOME, which is the workspace (OPENCLAW_WORKSPACE_DIR in
+//! `options.env` moves the latter). The Web OS client sends a path of its own file system in
 //! OPENCLAW_WORKSPACE; that is taken for the same place in the workspace, as `cwd` is.
 //!
 //! It runs on the Node that was found, by absolute path; its own first line would search a client's `PATH`.

@@ -60,7 +60,7 @@ impl Tool {
             Self::Python => "apt-get install -y python3",
             Self::Bash => "apt-get install -y bash",
             Self::Workerd => "npm install -g workerd",
-            Self::OpenClaw => "npm install -g openclaw",
+            Self::OpenClaw => "npm install -g openclaw@latest",
         }
     }
 

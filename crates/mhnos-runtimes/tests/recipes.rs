@@ -264,6 +264,14 @@ fn the_environment_is_the_base_then_the_request_s() {
         assert_eq!(value(&plain, name), Some(expected));
     }
 
+    for none in ["", "C", "POSIX"] {
+        let service = ServiceEnvironment { lang: Some(none.to_owned()), ..ServiceEnvironment::default() };
+        let context = Context { service, ..context() };
+        let recipe =
+            recipe(ProcessType::Node, &input(word("-v"), &[]), &toolbox(), &context, &Files).unwrap();
+        assert_eq!(value(&recipe, "LANG"), Some("C.UTF-8"), "LANG={none:?} is no choice");
+    }
+
     let mut context = context();
     context.service = ServiceEnvironment {
         lang: Some("de_DE.UTF-8".to_owned()),

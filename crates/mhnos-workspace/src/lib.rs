@@ -22,9 +22,8 @@ mod push;
 mod resolve;
 mod walk;
 
+pub use confined::Workspace;
 pub use error::{OpenError, PathError, PullError};
 pub use pull::{Piece, Pull, PullSettings, Survey};
 pub use push::{Content, Entry, PushFailure, PushReport};
 pub use resolve::{Kind, Resolved};
-
-pub use crate::confined::Workspace;
