@@ -27,8 +27,8 @@ run: rust tools ## get what is missing, build, serve on port 18790 with ./worksp
 dev: rust tools ## the same, rebuilt and restarted when a source file changes
 	@cargo run --locked --quiet --package xtask -- dev --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)
 
-demo: rust ## show every process type against the running service
-	@cargo run --release --locked --quiet --package mhnos-client --example demo -- $(ADDRESS)
+demo: tools ## show every process type against the running service
+	@"$(TOOLS)/node" examples/demo/demo.mjs $(ADDRESS)
 
 test: rust tools-test lint ## everything CI checks
 	$(XTASK) test
@@ -37,6 +37,9 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(XTASK) tidy
+
+bench: rust tools ## measure the built service against running the programs directly
+	cargo bench --locked --package mhnos-runtime --bench service
 
 clean: ## remove what was built and installed; the workspace stays
 	rm -rf target .tools

@@ -6,14 +6,14 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use mhnos_sandbox::{Enforcement, ExtraFdKind, Launch, Stdio};
+use mhnos_sandbox::{Enforcement, ExtraFdKind, Launch, Stdio, cgroup::Group};
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
 };
 
 use crate::{
-    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, Pid, Usage},
+    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Usage},
     inner::{Slot, ToSupervisor},
     log_file,
     outbox::Outbox,
@@ -32,6 +32,7 @@ pub(crate) struct Held {
     pub(crate) phase: Phase,
     pub(crate) enforcement: Enforcement,
     fds: Vec<(Descriptor, OwnedFd)>,
+    group: Option<Group>,
 }
 
 /// How far it is.
@@ -60,6 +61,7 @@ impl Held {
         generation: u32,
         enforcement: Enforcement,
         log_bytes: u64,
+        group: Option<Group>,
     ) -> io::Result<(Self, Inside)> {
         let (control, supervisors) = Socket::pair(Blocking::No)?;
         let mut inside = Inside {
@@ -67,6 +69,10 @@ impl Held {
             slots: vec![Slot::Control],
             fds: vec![supervisors.into_fd()],
         };
+        for door in group.as_ref().map(Group::doors).transpose()?.unwrap_or_default() {
+            inside.slots.push(Slot::Door);
+            inside.fds.push(door);
+        }
         let mut fds = Vec::new();
         match order.stdio {
             Stdio::Pipes { stdin } => {
@@ -100,6 +106,7 @@ impl Held {
             phase: Phase::Starting(Outbox::new(control)),
             enforcement,
             fds,
+            group,
         };
         Ok((held, inside))
     }
@@ -120,10 +127,27 @@ impl Held {
         };
     }
 
-    pub(crate) fn exited(&mut self, exit: Exit) {
+    /// The program has ended; what is returned says also if a limit was the reason.
+    pub(crate) fn exited(&mut self, mut exit: Exit) -> Exit {
+        exit.limit = exit.limit.or(self.limit_hit(exit.status));
         if let Phase::Running { exit: known, .. } = &mut self.phase {
             known.get_or_insert(exit);
         }
+        exit
+    }
+
+    fn limit_hit(&self, status: ExitStatus) -> Option<LimitHit> {
+        let group = self.group.as_ref()?;
+        let failed = status != ExitStatus::Code(0);
+        if failed && group.memory_kills() > 0 {
+            return Some(LimitHit::Memory);
+        }
+        (failed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
+    }
+
+    /// Kills the whole tree at once, where the kernel can.
+    pub(crate) fn kill_group(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::kill)
     }
 
     /// The tree is over, or out of reach: then the exit is a lost one.
@@ -134,6 +158,7 @@ impl Held {
             Phase::Starting(_) => (0, lost),
         };
         self.phase = Phase::Ended { os_pid, exit, usage };
+        self.group = None;
         exit
     }
 

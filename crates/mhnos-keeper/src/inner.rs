@@ -35,6 +35,8 @@ pub(crate) enum Slot {
     Control,
     /// The program's descriptor of this number.
     Program(u32),
+    /// A door of the program's control group.
+    Door,
 }
 
 /// Init to keeper.

@@ -2,12 +2,14 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use mhnos_sandbox::{Limits, Policy};
+use mhnos_sandbox::{Cgroups, Limits, Policy};
 
 /// Everything a keeper needs to run.
 pub struct Settings {
     /// What sandboxes shall be. Sources are already reachable for the account this process runs as.
     pub policy: Policy,
+    /// Control groups for the limits of a tree, where they are to be had.
+    pub cgroups: Option<Cgroups>,
     /// The most one process tree may be given.
     pub limits: Limits,
     /// Bytes of output kept per process.

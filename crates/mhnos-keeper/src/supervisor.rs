@@ -38,8 +38,8 @@ use crate::{
 
 /// Supervises one program; for a process just forked from init, which ends with it.
 pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction]) -> ! {
-    let Some((control, program_fds)) = sort_out(order, fds) else { sys::exit_now(1) };
-    let outcome = start(order, program_fds, filter);
+    let Some(Sorted { control, program, doors }) = sort_out(order, fds) else { sys::exit_now(1) };
+    let outcome = start(order, program, doors, filter);
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure));
@@ -58,17 +58,25 @@ pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction]) ->
     sys::exit_now(0)
 }
 
-/// The control channel, and the program's descriptors by number.
-fn sort_out(order: &Execute, fds: Vec<OwnedFd>) -> Option<(Socket, Vec<(u32, OwnedFd)>)> {
+/// What an order's descriptors are for.
+struct Sorted {
+    control: Socket,
+    program: Vec<(u32, OwnedFd)>,
+    doors: Vec<OwnedFd>,
+}
+
+fn sort_out(order: &Execute, fds: Vec<OwnedFd>) -> Option<Sorted> {
     let mut control = None;
     let mut program = Vec::new();
+    let mut doors = Vec::new();
     for (slot, fd) in order.slots.iter().zip(fds) {
         match slot {
             Slot::Control => control = Some(Socket::from_fd(fd)),
             Slot::Program(number) => program.push((*number, fd)),
+            Slot::Door => doors.push(fd),
         }
     }
-    Some((control?, program))
+    Some(Sorted { control: control?, program, doors })
 }
 
 struct Supervisor {
@@ -82,6 +90,7 @@ struct Supervisor {
 fn start(
     order: &Execute,
     program_fds: Vec<(u32, OwnedFd)>,
+    doors: Vec<OwnedFd>,
     filter: &[Instruction],
 ) -> Result<Supervisor, Failure> {
     let os = |stage, detail: &str, error: io::Error| Failure {
@@ -96,8 +105,8 @@ fn start(
         sys::signal_fd(&sys::HANDLED).map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
     let program = Prepared::new(&order.launch)
         .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?;
-    let (descriptors, master) =
-        connect(order.stdio, program_fds).map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
+    let (descriptors, master) = connect(order.stdio, program_fds, doors)
+        .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
     let terminal = descriptors.terminal;
     let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
@@ -147,7 +156,11 @@ fn read_failure(told: &OwnedFd) -> Option<Failure> {
 }
 
 /// The program's descriptors, and the master of its terminal if it has one.
-fn connect(stdio: Stdio, fds: Vec<(u32, OwnedFd)>) -> io::Result<(Descriptors, Option<OwnedFd>)> {
+fn connect(
+    stdio: Stdio,
+    fds: Vec<(u32, OwnedFd)>,
+    doors: Vec<OwnedFd>,
+) -> io::Result<(Descriptors, Option<OwnedFd>)> {
     let mut given: [Option<OwnedFd>; 3] = [None, None, None];
     let mut extra = Vec::new();
     for (number, fd) in fds {
@@ -159,12 +172,12 @@ fn connect(stdio: Stdio, fds: Vec<(u32, OwnedFd)>) -> io::Result<(Descriptors, O
     match stdio {
         Stdio::Pipes { .. } => {
             let [zero, one, two] = given.map(|fd| fd.map_or_else(confine::null, Ok));
-            Ok((Descriptors { stdio: [zero?, one?, two?], extra, terminal: false }, None))
+            Ok((Descriptors { stdio: [zero?, one?, two?], extra, terminal: false, doors }, None))
         }
         Stdio::Pty(size) => {
             let (master, terminal) = open_terminal(size)?;
             let stdio = [terminal.try_clone()?, terminal.try_clone()?, terminal];
-            Ok((Descriptors { stdio, extra, terminal: true }, Some(master)))
+            Ok((Descriptors { stdio, extra, terminal: true, doors }, Some(master)))
         }
     }
 }

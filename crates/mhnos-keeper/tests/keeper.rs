@@ -17,7 +17,8 @@ use std::{
 use mhnos_keeper::{
     BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
     channel::{
-        Descriptor, Exit, ExitStatus, Failure, FromKeeper, Isolation, Order, Pid, Scope, Stage, ToKeeper,
+        Descriptor, Exit, ExitStatus, Failure, FromKeeper, Isolation, LimitHit, Order, Pid, Scope, Stage,
+        ToKeeper,
     },
     socket::Socket,
 };
@@ -29,7 +30,11 @@ use mhnos_sandbox::{
 
 type Script = fn(&mut Bridge);
 
-const TESTS: [(&str, Script); 9] = [
+const TESTS: [(&str, Script); 10] = [
+    (
+        "memory_beyond_the_limit_ends_the_program_and_says_so",
+        memory_beyond_the_limit_ends_the_program_and_says_so,
+    ),
     ("a_program_runs_and_its_exit_is_told", a_program_runs_and_its_exit_is_told),
     ("a_missing_program_or_directory_is_refused", a_missing_program_or_directory_is_refused),
     ("orders_that_are_wrong_are_refused", orders_that_are_wrong_are_refused),
@@ -94,6 +99,7 @@ fn keeper(name: &str, workspace: &str) -> ExitCode {
         filter: mhnos_sandbox::policy::filter_for(Mode::Strict),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");
+    let cgroups = mhnos_sandbox::Cgroups::prepare(account);
     if root {
         stage::hand_over(&path, account).expect("hand over");
         stage::stage(&mut policy).expect("stage");
@@ -101,6 +107,7 @@ fn keeper(name: &str, workspace: &str) -> ExitCode {
     }
     let settings = Settings {
         policy,
+        cgroups,
         limits: Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 },
         log_bytes: 1 << 20,
         bridge: BridgeCommand {
@@ -204,6 +211,11 @@ impl Bridge {
     }
 
     fn order(&mut self, argv: &[&str], stdio: Stdio, isolation: Isolation) -> Pid {
+        let limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 };
+        self.order_within(argv, stdio, isolation, limits)
+    }
+
+    fn order_within(&mut self, argv: &[&str], stdio: Stdio, isolation: Isolation, limits: Limits) -> Pid {
         let pid = self.next;
         self.next += 1;
         let launch = Launch {
@@ -213,7 +225,6 @@ impl Bridge {
             cwd: std::env::var("WORKSPACE").expect("workspace"),
             extra_fds: Vec::new(),
         };
-        let limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 };
         self.send(&ToKeeper::Spawn(Order { pid, launch, stdio, isolation, limits, note: b"note".to_vec() }));
         pid
     }
@@ -233,8 +244,12 @@ impl Bridge {
     }
 
     fn exit(&mut self, pid: Pid) -> ExitStatus {
+        self.exit_record(pid).status
+    }
+
+    fn exit_record(&mut self, pid: Pid) -> Exit {
         self.until(|message| match message {
-            FromKeeper::Exited { pid: who, exit } if *who == pid => Some(exit.status),
+            FromKeeper::Exited { pid: who, exit } if *who == pid => Some(*exit),
             _ => None,
         })
     }
@@ -387,4 +402,18 @@ fn a_second_bridge_adopts(bridge: &mut Bridge) {
     bridge.send(&ToKeeper::Signal { pid, signal: libc::SIGKILL, scope: Scope::Tree });
     bridge.exit(pid);
     assert_eq!(bridge.output(pid), "before\n");
+}
+
+fn memory_beyond_the_limit_ends_the_program_and_says_so(bridge: &mut Bridge) {
+    let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
+    let hungry = ["python3", "-c", "x = bytearray(300 << 20); print(len(x))"];
+    let pid = bridge.order_within(&hungry, Stdio::Pipes { stdin: false }, Isolation::Shared, limits);
+    bridge.started(pid).expect("starts");
+    let exit = bridge.exit_record(pid);
+    assert_eq!((exit.status, exit.limit), (ExitStatus::Signal(libc::SIGKILL), Some(LimitHit::Memory)));
+    // The positive control: with room it works.
+    let roomy = Limits { memory: 512 << 20, ..limits };
+    let pid = bridge.order_within(&hungry, Stdio::Pipes { stdin: false }, Isolation::Shared, roomy);
+    bridge.started(pid).expect("starts");
+    assert_eq!(bridge.exit(pid), ExitStatus::Code(0));
 }

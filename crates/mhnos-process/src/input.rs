@@ -84,13 +84,7 @@ impl Input {
         let whole = data.len();
         let _turn = self.turn.lock().await;
         loop {
-            let mut queue = self.lock();
-            let outcome = queue.offer(&mut data);
-            if !queue.chunks.is_empty() || queue.tell_keeper {
-                self.task.notify_one();
-            }
-            drop(queue);
-            outcome.map_err(|sink| sink.error(whole - data.len()))?;
+            self.offer(&mut data).map_err(|sink| sink.error(whole - data.len()))?;
             if data.is_empty() {
                 return Ok(());
             }
@@ -103,6 +97,19 @@ impl Input {
     /// See [`crate::Process::close_stdin`].
     pub(crate) async fn close(&self) -> Result<(), WriteError> {
         let _turn = self.turn.lock().await;
+        self.queue_end()
+    }
+
+    fn offer(&self, data: &mut Bytes) -> Result<(), Sink> {
+        let mut queue = self.lock();
+        let outcome = queue.offer(data);
+        if !queue.chunks.is_empty() || queue.tell_keeper {
+            self.task.notify_one();
+        }
+        outcome
+    }
+
+    fn queue_end(&self) -> Result<(), WriteError> {
         let mut queue = self.lock();
         match &queue.sink {
             Sink::Terminal(master) => {

@@ -34,8 +34,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let visible_workspace = config.workspace.to_string_lossy().into_owned();
-    let bridge = mhnos_server::Bridge { channel, listeners, workspace, visible_workspace, config };
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, config };
     match runtime.block_on(mhnos_server::run(bridge)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

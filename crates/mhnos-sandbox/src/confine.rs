@@ -40,6 +40,8 @@ pub struct Descriptors {
     pub extra: Vec<(u32, OwnedFd)>,
     /// Whether 0 is a terminal that shall control the new session.
     pub terminal: bool,
+    /// The doors of its control group.
+    pub doors: Vec<OwnedFd>,
 }
 
 /// A [`Launch`] with everything allocated that its last steps need.
@@ -108,6 +110,9 @@ pub fn become_program(
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    for door in &fds.doors {
+        rustix::io::write(door, b"0").step("join the control group")?;
+    }
     set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
     setsid().step("open a session")?;
     connect(fds)?;

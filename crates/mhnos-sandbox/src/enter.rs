@@ -27,8 +27,9 @@ pub fn namespaces(policy: &Policy) -> Namespaces {
     }
 }
 
-/// What processes of this policy run behind, once [`enter`] and `confine` have succeeded.
-pub fn enforcement(policy: &Policy) -> Enforcement {
+/// What processes of this policy run behind, once [`enter`] and `confine` have succeeded, with or without
+/// control groups.
+pub fn enforcement(policy: &Policy, cgroups: bool) -> Enforcement {
     let base = [
         Layer::NoNewPrivileges,
         Layer::NoCapabilities,
@@ -50,6 +51,7 @@ pub fn enforcement(policy: &Policy) -> Enforcement {
         Mode::None => (Tier::None, base.to_vec()),
         Mode::Strict | Mode::Relaxed => (Tier::T1, walls.into_iter().chain(base).collect()),
     };
+    let layers = layers.into_iter().chain(cgroups.then_some(Layer::Cgroup)).collect();
     Enforcement { mode: policy.mode, tier, layers }
 }
 

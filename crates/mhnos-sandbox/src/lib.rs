@@ -1,6 +1,7 @@
 //! Policy to enforcement: what walls a process runs behind, one layer per file. The only crate with
 //! unsafe code, all of it in [`sys`].
 
+pub mod cgroup;
 pub mod confine;
 pub mod enforcement;
 mod enter;
@@ -14,6 +15,7 @@ pub mod sys;
 mod syscalls;
 mod tree;
 
+pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
 pub use enter::{enforcement, enter, namespaces};
 pub use error::SetupError;

@@ -228,9 +228,10 @@ pub(crate) fn spawn_error(error: &SpawnError, program: &str, cwd: &str) -> Error
         }
         SpawnError::Failed(failure) => spawn_failure(failure, program, cwd),
         SpawnError::TooLarge => too_long(),
-        SpawnError::NoNumber => {
-            ErrorReply::new(ErrorCode::SpawnFailed, "No process number is left; restart the service")
-        }
+        SpawnError::NoNumber => ErrorReply::new(
+            ErrorCode::ProcessLimit,
+            "All process numbers have been used; restart the service",
+        ),
         SpawnError::KeeperGone => {
             ErrorReply::new(ErrorCode::Internal, "The service is restarting; try again")
         }

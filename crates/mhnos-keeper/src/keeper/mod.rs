@@ -131,7 +131,7 @@ impl Keeper {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|errno| KeeperError::System("create an epoll", errno.into()))?;
         let keeper = Self {
-            enforcement: enforcement(&settings.policy),
+            enforcement: enforcement(&settings.policy, settings.cgroups.is_some()),
             settings,
             epoll,
             signals,

@@ -2,6 +2,8 @@
 
 use std::{io, os::fd::OwnedFd};
 
+use mhnos_sandbox::cgroup::Group;
+
 use super::{Keeper, Token, failure, now_ms};
 use crate::{
     channel::{Exit, ExitStatus, FIRST_PID, Failure, FromKeeper, Isolation, Order, Pid, Stage, Usage},
@@ -24,9 +26,16 @@ impl Keeper {
         self.admit(order)?;
         let id = self.sandbox_for(order.isolation)?;
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
-        let (mut held, inside) =
-            Held::prepare(order, id, self.generation, self.enforcement.clone(), self.settings.log_bytes)
-                .map_err(io_failed)?;
+        let group = self.group_for(order)?;
+        let (mut held, inside) = Held::prepare(
+            order,
+            id,
+            self.generation,
+            self.enforcement.clone(),
+            self.settings.log_bytes,
+            group,
+        )
+        .map_err(io_failed)?;
         if let Some(control) = held.control() {
             self.watch(&*control, Token::Process(order.pid)).map_err(io_failed)?;
         }
@@ -43,6 +52,15 @@ impl Keeper {
             return Err(failure(Stage::Sandbox, &io::ErrorKind::NotFound.into()));
         };
         sandbox.execute(execute, inside.fds).map_err(|error| failure(Stage::Fork, &error))
+    }
+
+    fn group_for(&self, order: &Order) -> Result<Option<Group>, Failure> {
+        let Some(cgroups) = &self.settings.cgroups else { return Ok(None) };
+        let made = cgroups.create(&order.pid.to_string(), &order.limits);
+        made.map(Some).map_err(|error| Failure {
+            detail: "make a control group".to_owned(),
+            ..failure(Stage::Sandbox, &error)
+        })
     }
 
     /// Numbers only ever rise, limits are at most the operator's, and no more is held than may be.
@@ -98,7 +116,7 @@ impl Keeper {
                 self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
             }
             FromSupervisor::Exited(exit) => {
-                held.exited(exit);
+                let exit = held.exited(exit);
                 self.tell(FromKeeper::Exited { pid, exit }, Vec::new());
             }
             FromSupervisor::Ended(usage) => self.end(pid, usage),

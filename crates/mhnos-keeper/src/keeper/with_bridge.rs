@@ -8,8 +8,8 @@ use rustix::event::epoll;
 use super::{Keeper, KeeperError, Token};
 use crate::{
     bridge::Bridge,
-    channel::{FromKeeper, MAX_NOTE, Pid, ToKeeper, Welcome},
-    held::{Held, Phase},
+    channel::{FromKeeper, MAX_NOTE, Pid, Scope, ToKeeper, Welcome},
+    held::Phase,
     inner::ToSupervisor,
     limits::BATCH,
     socket::RecvError,
@@ -75,9 +75,15 @@ impl Keeper {
             ToKeeper::Spawn(order) => self.spawn(order),
             ToKeeper::Signal { pid, signal, scope } => {
                 if (1..=64).contains(&signal)
-                    && let Some(control) = self.held.get_mut(&pid).and_then(Held::control)
+                    && let Some(held) = self.held.get_mut(&pid)
                 {
-                    let _ = control.send(ToSupervisor::Signal { signal, scope }, Vec::new());
+                    if signal == libc::SIGKILL && scope == Scope::Tree {
+                        held.kill_group();
+                    }
+                    // The supervisor reaps what the group's kill left, or kills the tree itself.
+                    if let Some(control) = held.control() {
+                        let _ = control.send(ToSupervisor::Signal { signal, scope }, Vec::new());
+                    }
                 }
             }
             ToKeeper::CloseStdin { pid } => {

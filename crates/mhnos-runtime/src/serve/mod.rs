@@ -70,7 +70,7 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let program = std::fs::File::open("/proc/self/exe").context("cannot open this program")?;
     let (listeners, port) = listen::bind(&config.hosts, config.port)?;
     let place = place::take(config)?;
-    let tier = mhnos_sandbox::enforcement(&place.policy).tier;
+    let tier = mhnos_sandbox::enforcement(&place.policy, place.cgroups.is_some()).tier;
     if tier < config.sandbox_min_tier {
         anyhow::bail!(
             "the sandbox would be of tier {}, below MHNOS_SANDBOX_MIN_TIER={}",
@@ -97,6 +97,7 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let addresses = listen::urls(&config.hosts, port);
     let settings = Settings {
         policy: place.policy,
+        cgroups: place.cgroups,
         limits,
         log_bytes: config.output_log,
         bridge,

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use mhnos_sandbox::{
-    Mode, Policy,
+    Cgroups, Mode, Policy,
     policy::{Source, Workspace, filter_for},
     stage::{self, Account},
 };
@@ -52,6 +52,8 @@ const ALWAYS_BOUND: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/li
 pub(crate) struct Place {
     /// What sandboxes shall be.
     pub(crate) policy: Policy,
+    /// Control groups, where they are to be had.
+    pub(crate) cgroups: Option<Cgroups>,
     /// The workspace, open for the bridge.
     pub(crate) dir: OwnedFd,
 }
@@ -99,6 +101,7 @@ pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
         gid: account.gid,
         filter: filter_for(config.sandbox),
     };
+    let cgroups = Cgroups::prepare(account);
     if root {
         leave_root(&mut policy, owner, account, &path)?;
     }
@@ -113,7 +116,7 @@ pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
             )
         })?;
     }
-    Ok(Place { policy, dir })
+    Ok(Place { policy, cgroups, dir })
 }
 
 fn leave_root(policy: &mut Policy, owner: Account, account: Account, path: &Path) -> anyhow::Result<()> {

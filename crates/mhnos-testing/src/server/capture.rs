@@ -81,9 +81,11 @@ impl Capture {
     }
 }
 
+/// The first address of the readiness line; there is one for each address family.
 fn address(stdout: &str) -> Option<SocketAddr> {
     let complete = &stdout[..stdout.rfind('\n')?];
-    complete.lines().find_map(|line| line.strip_prefix(READY))?.trim_end_matches('/').parse().ok()
+    let addresses = complete.lines().find_map(|line| line.strip_prefix(READY))?;
+    addresses.split_whitespace().next()?.trim_end_matches('/').parse().ok()
 }
 
 /// `None` tells `append` that the stream has ended.
