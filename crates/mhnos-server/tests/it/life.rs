@@ -8,8 +8,7 @@ use crate::keeper::Service;
 
 #[tokio::test]
 async fn a_drain_ends_processes_tells_clients_and_closes() {
-    let mut service =
-        Service::start_with(|config| config.kill_grace = std::time::Duration::from_millis(200)).await;
+    let mut service = Service::start_with(|config| config.kill_grace = std::time::Duration::from_millis(200));
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
     let gentle = json!({"processType": "shell", "args": ["-c", "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"], "options": {"pty": false}});
     let stubborn = json!({"processType": "shell", "args": ["-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], "options": {"pty": false}});
@@ -33,8 +32,7 @@ async fn a_drain_ends_processes_tells_clients_and_closes() {
 
 #[tokio::test]
 async fn a_kill_that_waits_during_a_drain_is_still_answered() {
-    let mut service =
-        Service::start_with(|config| config.kill_grace = std::time::Duration::from_millis(200)).await;
+    let mut service = Service::start_with(|config| config.kill_grace = std::time::Duration::from_millis(200));
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
     let spawn = json!({"processType": "shell", "args": ["-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], "options": {"pty": false}});
     let pid = wire.spawn(spawn).await;
@@ -50,7 +48,7 @@ async fn a_kill_that_waits_during_a_drain_is_still_answered() {
 
 #[tokio::test]
 async fn a_client_that_closes_is_answered() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
     let close = tokio_tungstenite::tungstenite::Message::Close(None);
     wire.send_message(close).await.expect("sent");
