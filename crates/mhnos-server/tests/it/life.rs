@@ -2,6 +2,7 @@
 
 use mhnos_testing::{Wire, WireOptions};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::keeper::Service;
@@ -55,4 +56,23 @@ async fn a_client_that_closes_is_answered() {
     assert!(wire.closed().await.is_none(), "the echo of an empty close frame is empty");
     let mut other = Wire::connect(service.address).await;
     assert_eq!(other.request(json!({"type": "ping", "id": 1})).await["type"], "pong");
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_pings_is_dropped() {
+    let service = Service::start();
+    let mut socket = tokio::net::TcpStream::connect(service.address).await.expect("connect");
+    let handshake = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(handshake.as_bytes()).await.expect("sent");
+    let mut first = [0; 12];
+    socket.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 101");
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).await.expect("the end");
+    assert_eq!(began.elapsed().as_secs() / 30, 3, "{:?}", began.elapsed());
+    let ping = [0x89, 0];
+    assert!(rest.ends_with(&[ping, ping].concat()), "two pings, then the end");
 }

@@ -158,3 +158,22 @@ async fn fact_22_small_writes_are_joined() {
     }
     assert!(messages <= 5, "{messages} messages for 20 small writes");
 }
+
+#[tokio::test]
+async fn fact_18_the_exit_is_held_back_fifteen_seconds_at_most() {
+    let service = Service::start();
+    let mut wire = page(&service).await;
+    let pid = wire.spawn(python("print('hi')")).await;
+    wire.stdout_until(pid, "hi").await;
+    loop {
+        let list = wire.request(json!({"type": "list", "id": "l"})).await;
+        if list["processes"] == json!([]) {
+            break;
+        }
+    }
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let exit = wire.next_where(|value| value["type"] == "exit").await;
+    assert_eq!(exit["pid"], pid);
+    assert!((14..=16).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
