@@ -229,7 +229,13 @@ impl Task {
             self.process.log.set_exit(record);
             let ExitRecord { status, reason, runtime_ms, .. } = record;
             if self.process.pid >= FIRST_PID {
-                tracing::info!(pid = self.process.pid, ?status, reason = reason.as_str(), runtime_ms, "ended");
+                tracing::info!(
+                    pid = self.process.pid,
+                    ?status,
+                    reason = reason.as_str(),
+                    runtime_ms,
+                    "ended"
+                );
             }
         }
         self.process.view.send_replace(view);

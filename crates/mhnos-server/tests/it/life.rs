@@ -76,3 +76,19 @@ async fn a_client_that_answers_no_pings_is_dropped() {
     let ping = [0x89, 0];
     assert!(rest.ends_with(&[ping, ping].concat()), "two pings, then the end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_never_closes_before_the_exits_are_told() {
+    for _ in 0..20 {
+        let mut service = Service::start();
+        let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
+        let sleeper =
+            json!({"processType": "shell", "args": ["-c", "exec sleep 60"], "options": {"pty": false}});
+        let pid = wire.spawn(sleeper).await;
+        service.drain();
+        let exit = wire.next_where(|value| value["type"] == "exit").await;
+        assert_eq!((&exit["pid"], &exit["reason"]), (&json!(pid), &json!("shutdown")));
+        drop(wire);
+        service.ended().await.expect("a clean end");
+    }
+}

@@ -177,3 +177,16 @@ async fn fact_18_the_exit_is_held_back_fifteen_seconds_at_most() {
     assert_eq!(exit["pid"], pid);
     assert!((14..=16).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_drain_tells_exits_that_are_held_back() {
+    let mut service = Service::start();
+    let mut wire = page(&service).await;
+    let pid = wire.spawn(python("print('hi', flush=True); import time; time.sleep(60)")).await;
+    wire.stdout_until(pid, "hi").await;
+    service.drain();
+    let exit = wire.next_where(|value| value["type"] == "exit").await;
+    assert_eq!((&exit["pid"], &exit["reason"]), (&json!(pid), &json!("shutdown")));
+    assert!(wire.closed().await.is_some());
+    service.ended().await.expect("a clean end");
+}
