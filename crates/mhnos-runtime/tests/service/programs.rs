@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mhnos_testing::{Wire, WireOptions};
+use mhnos_testing::{Scratch, Server, Wire, WireOptions};
 use serde_json::{Value, json};
 
 use crate::{options, start};
@@ -192,7 +192,7 @@ async fn openclaws_other_commands_pass_through() {
 #[tokio::test]
 async fn programs_in_a_directory_that_only_the_service_can_reach_are_found() {
     use std::os::unix::fs::PermissionsExt;
-    let private = Scratch::new("private");
+    let private = Scratch::new();
     let bin = private.path().join("tools/bin");
     std::fs::create_dir_all(&bin).expect("make");
     let node = bin.join("node");
