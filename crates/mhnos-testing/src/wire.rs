@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -209,15 +209,18 @@ impl Wire {
         self.close.clone()
     }
 
-    /// The next JSON message off the socket.
+    /// The next JSON message off the socket. The deadline is for a message: pings do not extend it.
     async fn receive(&mut self) -> Option<Value> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             match self.next_frame().await? {
                 Message::Text(text) => {
                     let value = serde_json::from_str(&text);
                     return Some(value.unwrap_or_else(|error| panic!("not JSON ({error}): {text}")));
                 }
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {
+                    assert!(Instant::now() < deadline, "nothing but pings; kept: {:?}", self.kept);
+                }
                 other => panic!("not a text frame: {other:?}"),
             }
         }

@@ -21,7 +21,7 @@ async fn node_runs_a_script_with_arguments_environment_and_directory() {
         .spawn(json!({"processType": "node", "command": "app.mjs", "args": ["--port", "3000"], "options": options}))
         .await;
     let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
-    assert_eq!(stdout, "--port,3000 hello /workspace/project\n");
+    assert_eq!(stdout, format!("--port,3000 hello {}/project\n", server.workspace().display()));
     assert_eq!(stderr, "to stderr\n");
     assert_eq!(
         (&exit["code"], &exit["signal"], &exit["reason"]),
