@@ -10,6 +10,7 @@
 
 #![allow(clippy::disallowed_methods)] // starts the binary under test, and reads where the tools are
 
+pub mod doc_examples;
 mod eventually;
 mod http;
 mod leftovers;
