@@ -81,6 +81,20 @@ async fn a_viewer_that_takes_nothing_holds_the_program_until_it_stalls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_exit_of_a_killed_flood_does_not_wait_for_a_viewer_that_takes_nothing() {
+    let keeper = Keeper::new(LOG_BYTES);
+    let never = Duration::from_secs(3600);
+    let bridge = Bridge::start(&keeper, Settings { stall_deadline: never, ..settings() }).await;
+    let process = bridge.sh("exec yes").await;
+    let asleep = Watcher::new(&process, Replay::Retained);
+    eventually(|| process.end_position() > 256 * 1024).await;
+    let kill = process.signal(mhnos_process::Signal::KILL, mhnos_process::Scope::Tree);
+    tokio::time::timeout(PATIENCE, kill).await.expect("the kill is answered").expect("killed");
+    assert!(process.exit().is_some());
+    drop(asleep);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_without_viewers_runs_free_and_the_newest_output_stays() {
     let (_keeper, bridge) = bridge().await;
     let process = bridge.sh("seq 1 2000000").await;
