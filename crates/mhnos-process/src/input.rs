@@ -84,13 +84,7 @@ impl Input {
         let whole = data.len();
         let _turn = self.turn.lock().await;
         loop {
-            let mut queue = self.lock();
-            let outcome = queue.offer(&mut data);
-            if !queue.chunks.is_empty() || queue.tell_keeper {
-                self.task.notify_one();
-            }
-            drop(queue);
-            outcome.map_err(|sink| sink.error(whole - data.len()))?;
+            self.offer(&mut data).map_err(|sink| sink.error(whole - data.len()))?;
             if data.is_empty() {
                 return Ok(());
             }
@@ -98,6 +92,15 @@ impl Input {
                 return Err(WriteError::Full { taken: whole - data.len() });
             }
         }
+    }
+
+    fn offer(&self, data: &mut Bytes) -> Result<(), Sink> {
+        let mut queue = self.lock();
+        let outcome = queue.offer(data);
+        if !queue.chunks.is_empty() || queue.tell_keeper {
+            self.task.notify_one();
+        }
+        outcome
     }
 
     /// See [`crate::Process::close_stdin`].
@@ -137,9 +140,19 @@ impl Input {
         std::mem::take(&mut self.lock().tell_keeper)
     }
 
+    /// A new registration of the terminal.
+    pub(crate) fn replace_terminal(&self, master: &Arc<Watched>) {
+        let mut queue = self.lock();
+        if let Sink::Terminal(old) = &mut queue.sink {
+            *old = master.clone();
+        }
+    }
+
     /// Moves on what is queued; ready when nothing is left, or input is over. For the process's task.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        // Twice: once to learn that nothing fits, once to be woken when it does. A terminal that was hung up
+        // seems ready for ever; the task looks at it at intervals.
+        for _ in 0..2 {
             let Some(fd) = self.lock().sink.fd().cloned() else { return Poll::Ready(()) };
             let Ok(mut ready) = ready!(fd.poll_write_ready(cx)) else { return Poll::Ready(()) };
             let mut queue = self.lock();
@@ -153,6 +166,7 @@ impl Input {
             }
             ready.clear_ready();
         }
+        Poll::Pending
     }
 }
 

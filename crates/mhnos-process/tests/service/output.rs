@@ -30,7 +30,7 @@ async fn three_hundred_short_programs_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_never_loses_its_tail() {
     let (_keeper, bridge) = bridge().await;
-    let expected: String = (1..=30_000).map(|n| format!("{n}\r\n")).collect();
+    let expected = seq(30_000, "\r\n");
     for round in 0..20 {
         let process = bridge.spawn(pty("bash", &["--norc", "-i"])).await;
         process.write("stty -echo; seq 1 30000; exit\n".into()).await.expect("write");
