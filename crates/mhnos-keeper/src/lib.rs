@@ -1,5 +1,24 @@
-//! The keeper: starts, holds and ends every user process; restarts the bridge.
+//! The keeper: starts, holds and ends every user process, and restarts the bridge.
+//!
+//! Three kinds of our own processes share this crate. The [`keeper`](run) is one thread that reads nothing
+//! from the network. An `init` is the first process of each sandbox. A `supervisor` is the parent of one
+//! program. They and the bridge speak typed messages over `SOCK_SEQPACKET` ([`socket`]); [`channel`] is what
+//! the bridge sees.
 
+mod bridge;
 pub mod channel;
+mod held;
+mod init;
+mod inner;
+mod keeper;
+pub mod limits;
 pub mod log_file;
+mod outbox;
+mod sandboxes;
+mod settings;
 pub mod socket;
+mod supervisor;
+mod tree;
+
+pub use keeper::{KeeperError, run};
+pub use settings::{BRIDGE_CHANNEL_FD, BridgeCommand, Settings};

@@ -106,6 +106,10 @@ impl Input {
     /// See [`crate::Process::close_stdin`].
     pub(crate) async fn close(&self) -> Result<(), WriteError> {
         let _turn = self.turn.lock().await;
+        self.queue_end()
+    }
+
+    fn queue_end(&self) -> Result<(), WriteError> {
         let mut queue = self.lock();
         match &queue.sink {
             Sink::Terminal(master) => {

@@ -1,1 +1,18 @@
-fn main() {}
+//! `mhnos-runtime`: the one binary. `serve` is the keeper, which starts the same program again as the
+//! bridge; the other commands are clients of a running service.
+
+mod bridge;
+mod cli;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let matches = cli::command().get_matches();
+    match matches.subcommand() {
+        Some(("serve", arguments)) => serve::run(arguments),
+        Some(("bridge", arguments)) => bridge::run(arguments),
+        _ => unreachable!("clap asks for a subcommand"),
+    }
+}

@@ -1,9 +1,23 @@
 //! Policy to enforcement: what walls a process runs behind, one layer per file. The only crate with
 //! unsafe code, all of it in [`sys`].
 
+pub mod cgroup;
+pub mod confine;
 pub mod enforcement;
+mod enter;
+mod error;
+mod etc;
+mod filter;
 pub mod launch;
+pub mod policy;
+pub mod stage;
 pub mod sys;
+mod syscalls;
+mod tree;
 
+pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
+pub use enter::{enforcement, enter, namespaces};
+pub use error::SetupError;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
+pub use policy::Policy;

@@ -1,1 +1,157 @@
-//! placeholder
+//! The bridge: the part of the service that clients talk to.
+//!
+//! It gets everything from the keeper: listening sockets, the channel, the workspace's descriptor. It
+//! parses all untrusted input and starts nothing by itself; it may be killed at any time, and the next bridge
+//! goes on where it was. [`run`] serves until the keeper asks for a drain or is gone.
+//!
+//! A request's way: `listen` accepts, `door` judges, `http` upgrades, `connection` reads it and lets it take
+//! effect with the help of `launcher`, `mhnos-process` and `mhnos-workspace`; `translate` turns what those
+//! say into the wire's words. Facts that hold only for the unmodified Web OS page are in `web_os`.
+
+pub mod config;
+mod connection;
+mod discovery;
+pub mod door;
+mod frames;
+mod http;
+mod launcher;
+pub mod limits;
+mod listen;
+mod service;
+mod translate;
+mod web_os;
+
+pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
+
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
+use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
+use mhnos_runtimes::Context;
+use mhnos_sandbox::Limits;
+use mhnos_workspace::{OpenError, Workspace};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tracing::info;
+
+use crate::{config::Config, connection::Phase, door::Door, http::Front, service::Service};
+
+/// What a bridge is started with.
+#[derive(Debug)]
+pub struct Bridge {
+    /// To the keeper.
+    pub channel: OwnedFd,
+    /// TCP sockets that listen already.
+    pub listeners: Vec<OwnedFd>,
+    /// The workspace directory.
+    pub workspace: OwnedFd,
+    /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
+    pub config: Config,
+}
+
+/// Why a bridge ended other than by a drain.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The processes could not be taken over.
+    #[error("the processes could not be taken over from the keeper")]
+    Connect(#[source] ConnectError),
+    /// The workspace cannot be used.
+    #[error("the workspace cannot be used")]
+    Workspace(#[source] OpenError),
+    /// A listening socket cannot be used.
+    #[error("a listening socket cannot be used")]
+    Listener(#[source] io::Error),
+    /// The keeper is gone; so are the processes.
+    #[error("the bridge has lost its keeper")]
+    Keeper(#[source] DriverEnd),
+}
+
+/// Serves until the keeper asks for a drain, and drains: nothing new, all processes ended, all clients told.
+/// Must be called in a tokio runtime with I/O and time enabled.
+///
+/// # Cancel safety
+/// Connections break; processes go on.
+pub async fn run(bridge: Bridge) -> Result<(), RunError> {
+    let config = &bridge.config;
+    let listeners = bridge.listeners.into_iter().map(listen::adopt);
+    let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
+    let connected = Processes::connect(bridge.channel, process_settings(config)).await;
+    let (processes, driver) = connected.map_err(RunError::Connect)?;
+    let visible = config.workspace.to_string_lossy();
+    let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
+
+    let (found, toolbox) = watch::channel(None);
+    let service = Arc::new(Service {
+        context: context(config, &workspace),
+        processes: processes.clone(),
+        workspace,
+        toolbox,
+        frames: frames::FrameShelf::default(),
+        config: bridge.config,
+    });
+    let welcome = processes.welcome();
+    info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
+
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let front = Arc::new(front(&service));
+    let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        let (front, service, places) = (Arc::clone(&front), Arc::clone(&service), Arc::clone(&places));
+        accepting.spawn(listen::accept(listener, front, service, places, phases.clone()));
+    }
+    let serving = async {
+        let discovery = async {
+            discovery::discover(&service, &found).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = discovery => {}
+            () = processes.drain_requested() => {}
+        }
+        info!("draining");
+        processes.drain().await;
+        phase.send_replace(Phase::Closing);
+        while accepting.join_next().await.is_some() {}
+        info!("drained");
+        processes.drained().await;
+    };
+    tokio::select! {
+        () = serving => Ok(()),
+        end = driver.run() => Err(RunError::Keeper(end)),
+    }
+}
+
+fn process_settings(config: &Config) -> Settings {
+    Settings {
+        max_processes: config.max_processes,
+        kill_grace: config.kill_grace,
+        retain_count: limits::RETAINED_PROCESSES,
+        retain_for: limits::RETAINED_FOR,
+        limits: Limits {
+            memory: config.max_memory,
+            pids: config.max_pids,
+            cpu_millis: config.max_cpu_millis,
+        },
+        stall_deadline: limits::STALL_DEADLINE,
+    }
+}
+
+fn context(config: &Config, workspace: &Workspace) -> Context {
+    Context {
+        workspace: workspace.visible_path().to_owned(),
+        path: config.path.clone(),
+        service: config.children.clone(),
+        kill_grace: config.kill_grace,
+        allow_openclaw: config.allow_openclaw,
+        sandbox_mode: config.sandbox.as_str(),
+    }
+}
+
+fn front(service: &Arc<Service>) -> Front {
+    let config = &service.config;
+    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
+    let service = Arc::clone(service);
+    Front { door, health: Box::new(move || service.health()) }
+}

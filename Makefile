@@ -1,0 +1,59 @@
+# One command for each thing a person wants of a checkout; `make help` lists them. CI runs `make test` and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Where rustup puts cargo, for a shell that has not been started anew since.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+TOOLS := $(CURDIR)/.tools/node_modules/.bin
+SERVICE_PATH := $(TOOLS):/usr/local/bin:/usr/bin:/bin
+WORKSPACE ?= $(or $(MHNOS_WORKSPACE),./workspace)
+ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
+ARGS ?=
+XTASK := cargo run --release --locked --quiet --package xtask --
+
+.PHONY: help run dev demo test bench lint tools tools-test rust rust-lints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+run: rust tools ## get what is missing, build, serve on port 18790 with ./workspace (ARGS="--sandbox none" adds flags)
+	cargo build --release --locked --package mhnos-runtime
+	@exec target/release/mhnos-runtime serve --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)
+
+dev: rust tools ## the same, rebuilt and restarted when a source file changes
+	@cargo run --locked --quiet --package xtask -- dev --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)
+
+demo: tools ## show every process type against the running service
+	@"$(TOOLS)/node" examples/demo/demo.mjs $(ADDRESS)
+
+test: rust tools-test lint ## everything CI checks
+	$(XTASK) test
+
+lint: rust-lints ## formatting, clippy, and the rules that a program can check
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	$(XTASK) tidy
+
+bench: rust tools ## measure the built service against running the programs directly
+	cargo bench --locked --package mhnos-runtime --bench service
+
+clean: ## remove what was built and installed; the workspace stays
+	rm -rf target .tools
+
+tools:
+	@deploy/tools/install run
+
+tools-test:
+	@deploy/tools/install test
+
+rust:
+	@command -v cargo >/dev/null || { \
+	  echo "Rust is missing. To install it: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2; exit 1; }
+
+rust-lints: rust
+	@command -v cargo-clippy >/dev/null && command -v rustfmt >/dev/null || { \
+	  echo "clippy or rustfmt is missing. To install them: rustup component add clippy rustfmt" >&2; exit 1; }

@@ -1,0 +1,268 @@
+//! What the keeper holds of one process: duplicates of its descriptors, its output log, the channel to its
+//! supervisor, the bridge's note, and how it ended.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use mhnos_sandbox::{Enforcement, ExtraFdKind, Launch, Stdio, cgroup::Group};
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    pipe::{PipeFlags, pipe_with},
+};
+
+use crate::{
+    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Usage},
+    inner::{Slot, ToSupervisor},
+    log_file,
+    outbox::Outbox,
+    socket::{Blocking, Socket, sealed_memfd},
+};
+
+/// One process or retained exit.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) pid: Pid,
+    pub(crate) note: Vec<u8>,
+    /// Number of the sandbox it runs in.
+    pub(crate) sandbox: u32,
+    /// The bridge that ordered it.
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) enforcement: Enforcement,
+    fds: Vec<(Descriptor, OwnedFd)>,
+    group: Option<Group>,
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Its supervisor has not said yet whether it runs.
+    Starting(Outbox<ToSupervisor>),
+    /// It runs, or descendants of it do.
+    Running { os_pid: i32, exit: Option<Exit>, control: Outbox<ToSupervisor> },
+    /// Nothing of it is left.
+    Ended { os_pid: i32, exit: Exit, usage: Usage },
+}
+
+/// The ends of a new process's descriptors that go inside.
+pub(crate) struct Inside {
+    pub(crate) launch: Launch,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Held {
+    /// Makes pipes, log and channel for a process about to be started.
+    pub(crate) fn prepare(
+        order: &mut crate::channel::Order,
+        sandbox: u32,
+        generation: u32,
+        enforcement: Enforcement,
+        log_bytes: u64,
+        group: Option<Group>,
+    ) -> io::Result<(Self, Inside)> {
+        let (control, supervisors) = Socket::pair(Blocking::No)?;
+        let mut inside = Inside {
+            launch: order.launch.clone(),
+            slots: vec![Slot::Control],
+            fds: vec![supervisors.into_fd()],
+        };
+        for door in group.as_ref().map(Group::doors).transpose()?.unwrap_or_default() {
+            inside.slots.push(Slot::Door);
+            inside.fds.push(door);
+        }
+        let mut fds = Vec::new();
+        match order.stdio {
+            Stdio::Pipes { stdin } => {
+                if stdin {
+                    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                    inside.place(0, read);
+                    fcntl_setfl(&write, OFlags::NONBLOCK)?;
+                    fds.push((Descriptor::Stdin, write));
+                }
+                fds.push((Descriptor::Stdout, inside.output(1)?));
+                fds.push((Descriptor::Stderr, inside.output(2)?));
+            }
+            Stdio::Pty(_) => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                fds.push((Descriptor::ScratchRead, read));
+                fds.push((Descriptor::ScratchWrite, write));
+            }
+        }
+        for extra in std::mem::take(&mut inside.launch.extra_fds) {
+            match extra.kind {
+                ExtraFdKind::Content(content) => inside.place(extra.fd, sealed_memfd(&content)?),
+                ExtraFdKind::Report => fds.push((Descriptor::Report, inside.output(extra.fd)?)),
+            }
+        }
+        fds.push((Descriptor::Log, log_file::create(log_bytes)?));
+        let held = Self {
+            pid: order.pid,
+            note: std::mem::take(&mut order.note),
+            sandbox,
+            generation,
+            phase: Phase::Starting(Outbox::new(control)),
+            enforcement,
+            fds,
+            group,
+        };
+        Ok((held, inside))
+    }
+
+    /// The channel to its supervisor, while there is one.
+    pub(crate) fn control(&mut self) -> Option<&mut Outbox<ToSupervisor>> {
+        match &mut self.phase {
+            Phase::Starting(control) | Phase::Running { control, .. } => Some(control),
+            Phase::Ended { .. } => None,
+        }
+    }
+
+    pub(crate) fn started(&mut self, os_pid: i32, master: Option<OwnedFd>) {
+        self.fds.extend(master.map(|fd| (Descriptor::Pty, fd)));
+        self.phase = match std::mem::replace(&mut self.phase, nothing()) {
+            Phase::Starting(control) => Phase::Running { os_pid, exit: None, control },
+            other => other,
+        };
+    }
+
+    /// The program has ended; what is returned says also if a limit was the reason.
+    pub(crate) fn exited(&mut self, mut exit: Exit) -> Exit {
+        exit.limit = exit.limit.or(self.limit_hit(exit.status));
+        if let Phase::Running { exit: known, .. } = &mut self.phase {
+            known.get_or_insert(exit);
+        }
+        exit
+    }
+
+    fn limit_hit(&self, status: ExitStatus) -> Option<LimitHit> {
+        let group = self.group.as_ref()?;
+        let failed = status != ExitStatus::Code(0);
+        if failed && group.memory_kills() > 0 {
+            return Some(LimitHit::Memory);
+        }
+        (failed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
+    }
+
+    /// Kills the whole tree at once, where the kernel can.
+    pub(crate) fn kill_group(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::kill)
+    }
+
+    /// The tree is over, or out of reach: then the exit is a lost one.
+    pub(crate) fn ended(&mut self, usage: Usage, lost: Exit) -> Exit {
+        let (os_pid, exit) = match &self.phase {
+            Phase::Running { os_pid, exit, .. } => (*os_pid, exit.unwrap_or(lost)),
+            Phase::Ended { os_pid, exit, .. } => (*os_pid, *exit),
+            Phase::Starting(_) => (0, lost),
+        };
+        self.phase = Phase::Ended { os_pid, exit, usage };
+        self.group = None;
+        exit
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        self.fds.retain(|(descriptor, _)| *descriptor != Descriptor::Stdin);
+    }
+
+    /// The message that tells a bridge of the start, with duplicates of what it needs.
+    pub(crate) fn start_message(&self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
+        let (fds, duplicates) = self.duplicates()?;
+        let os_pid = self.os_pid();
+        let message =
+            FromKeeper::Started { pid: self.pid, os_pid, enforcement: self.enforcement.clone(), fds };
+        Ok((message, duplicates))
+    }
+
+    /// The message that tells a new bridge of a process it did not start.
+    pub(crate) fn adoption(&self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
+        let (fds, duplicates) = self.duplicates()?;
+        let (exit, usage) = match &self.phase {
+            Phase::Starting(_) => (None, None),
+            Phase::Running { exit, .. } => (*exit, None),
+            Phase::Ended { exit, usage, .. } => (Some(*exit), Some(*usage)),
+        };
+        let adoption = Adoption {
+            pid: self.pid,
+            os_pid: self.os_pid(),
+            enforcement: self.enforcement.clone(),
+            note: self.note.clone(),
+            exit,
+            usage,
+            fds,
+        };
+        Ok((FromKeeper::Adopt(adoption), duplicates))
+    }
+
+    fn os_pid(&self) -> i32 {
+        match &self.phase {
+            Phase::Starting(_) => 0,
+            Phase::Running { os_pid, .. } | Phase::Ended { os_pid, .. } => *os_pid,
+        }
+    }
+
+    fn duplicates(&self) -> io::Result<(Vec<Descriptor>, Vec<OwnedFd>)> {
+        let duplicates = self.fds.iter().map(|(_, fd)| fd.as_fd().try_clone_to_owned());
+        Ok((
+            self.fds.iter().map(|(descriptor, _)| *descriptor).collect(),
+            duplicates.collect::<Result<_, _>>()?,
+        ))
+    }
+}
+
+/// A phase to stand in while another is being made.
+fn nothing() -> Phase {
+    let exit = Exit { status: ExitStatus::Lost, time_ms: 0, limit: None, usage: Usage::default() };
+    Phase::Ended { os_pid: 0, exit, usage: Usage::default() }
+}
+
+impl Inside {
+    fn place(&mut self, number: u32, fd: OwnedFd) {
+        self.slots.push(Slot::Program(number));
+        self.fds.push(fd);
+    }
+
+    /// A pipe the program writes to as `number`; returns the end that is read, non-blocking.
+    fn output(&mut self, number: u32) -> io::Result<OwnedFd> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        self.place(number, write);
+        fcntl_setfl(&read, OFlags::NONBLOCK)?;
+        Ok(read)
+    }
+}
+
+/// Refuses an order that this service would never make: the first wall against a bridge gone wrong.
+pub(crate) fn check(order: &crate::channel::Order) -> Result<(), Failure> {
+    let refuse = |detail: &str| {
+        Err(Failure { stage: crate::channel::Stage::Order, errno: 0, detail: detail.to_owned() })
+    };
+    let launch = &order.launch;
+    let strings = launch.argv.iter().chain([&launch.program, &launch.cwd]);
+    let env = launch.env.iter().flat_map(|(name, value)| [name, value]);
+    if strings.chain(env).any(|text| text.contains('\0')) {
+        return refuse("arguments and environment must not contain NUL bytes");
+    }
+    if launch.argv.is_empty() || launch.program.is_empty() || !launch.cwd.starts_with('/') {
+        return refuse("a program, its name and an absolute working directory are needed");
+    }
+    if launch.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
+        return refuse("names in the environment must be neither empty nor contain '='");
+    }
+    let mut numbers: Vec<u32> = launch.extra_fds.iter().map(|extra| extra.fd).collect();
+    numbers.sort_unstable();
+    let reports = launch.extra_fds.iter().filter(|extra| extra.kind == ExtraFdKind::Report).count();
+    let in_range = numbers.iter().all(|number| (3..mhnos_sandbox::ExtraFd::MAX).contains(number));
+    if !in_range || numbers.windows(2).any(|pair| pair[0] == pair[1]) || reports > 1 || numbers.len() > 8 {
+        return refuse("extra descriptors must be distinct, from 3 to 15, at most 8, one report at most");
+    }
+    if let Stdio::Pty(size) = order.stdio
+        && (size.cols == 0 || size.rows == 0)
+    {
+        return refuse("a terminal needs at least one column and one row");
+    }
+    if order.note.len() > crate::channel::MAX_NOTE {
+        return refuse("the note is too long");
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The first process of a sandbox: puts up the walls around itself, forks a supervisor for each program,
+//! and reaps.
+//!
+//! Supervisors are child subreapers, so nothing should ever be re-parented to init. If something is, its
+//! supervisor has been killed (by a program of the same user, say), and the tree is without its end: init
+//! kills it, so that what the keeper reports as lost is really gone.
+
+use std::{
+    collections::HashSet,
+    os::fd::{AsFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use mhnos_sandbox::{
+    Policy, enter,
+    sys::{self, Fork, Instruction, Namespaces, Reap},
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, getpid},
+};
+
+use crate::{
+    channel::Stage,
+    inner::{Execute, FromInit, ToInit, failure},
+    socket::{RecvError, Socket},
+    supervisor,
+    tree::children,
+};
+
+/// Serves as init; for a process just forked from the keeper in the policy's namespaces.
+pub(crate) fn run(socket: &Socket, policy: &Policy) -> ! {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        if sys::close_all_but(&[socket.as_fd()]).is_err() {
+            return;
+        }
+        match enter(policy) {
+            Err(error) => {
+                let _ = socket.send(&FromInit::SetupFailed(failure(Stage::Sandbox, &error)), &[]);
+            }
+            Ok(()) => serve(socket, &policy.filter),
+        }
+    }));
+    sys::exit_now(if outcome.is_ok() { 0 } else { 101 })
+}
+
+fn serve(socket: &Socket, filter: &[Instruction]) {
+    let Ok(signals) = sys::signal_fd(&sys::HANDLED) else { return };
+    if socket.send(&FromInit::Ready, &[]).is_err() {
+        return;
+    }
+    let mut supervisors = HashSet::new();
+    loop {
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let _ = poll(&mut fds, None);
+        while sys::next_signal(&signals).is_some() {}
+        reap(&mut supervisors);
+        loop {
+            match socket.recv::<ToInit>() {
+                Ok(received) => {
+                    let ToInit::Execute(order) = received.message;
+                    execute(&order, received.fds, filter, &mut supervisors);
+                }
+                Err(RecvError::WouldBlock) => break,
+                Err(RecvError::Malformed(_)) => {}
+                Err(RecvError::Closed | RecvError::Io(_)) => return end(&signals),
+            }
+        }
+    }
+}
+
+/// The keeper has let go of this sandbox. As PID 1 init takes everything along by ending. Elsewhere it stays
+/// until the supervisors, whose channels closed with the keeper's end of them, have killed their trees.
+fn end(signals: &OwnedFd) {
+    while getpid().as_raw_nonzero().get() != 1 {
+        loop {
+            match sys::reap() {
+                Reap::Ended(_) => {}
+                Reap::NoneYet => break,
+                Reap::NoChildren => return,
+            }
+        }
+        let _ = poll(&mut [PollFd::new(signals, PollFlags::IN)], None);
+        while sys::next_signal(signals).is_some() {}
+    }
+}
+
+/// Forks a supervisor. If that fails, its channel closes with the order and the keeper sees the end of it.
+fn execute(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction], supervisors: &mut HashSet<Pid>) {
+    match sys::fork(Namespaces::NONE) {
+        Ok(Fork::Child) => {
+            let kept: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            if sys::close_all_but(&kept).is_err() {
+                sys::exit_now(1);
+            }
+            supervisor::run(order, fds, filter)
+        }
+        Ok(Fork::Parent(pid)) => {
+            supervisors.insert(pid);
+        }
+        Err(_) => {}
+    }
+}
+
+fn reap(supervisors: &mut HashSet<Pid>) {
+    let mut ended = false;
+    while let Reap::Ended(child) = sys::reap() {
+        supervisors.remove(&child.pid);
+        ended = true;
+    }
+    if ended {
+        for orphan in children(getpid()).into_iter().filter(|pid| !supervisors.contains(pid)) {
+            let _ = sys::kill(orphan, libc::SIGKILL);
+        }
+    }
+}

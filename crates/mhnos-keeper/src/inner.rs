@@ -1,0 +1,82 @@
+//! What keeper, init and supervisor say to each other. Same framing as [`channel`](crate::channel); these
+//! three are one program, so the types are private to the crate.
+
+use mhnos_sandbox::{Launch, Limits, SetupError, Stdio};
+use serde::{Deserialize, Serialize};
+
+use crate::channel::{Exit, Failure, Scope, Stage, Usage};
+
+/// Keeper to init.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToInit {
+    /// Fork a supervisor for this program. The attached descriptors stand in the order of `slots`.
+    Execute(Execute),
+}
+
+/// A program for a supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Execute {
+    /// What; contents of extra descriptors have become files.
+    pub(crate) launch: Launch,
+    /// How it is connected.
+    pub(crate) stdio: Stdio,
+    /// Its limits.
+    pub(crate) limits: Limits,
+    /// Processes the whole sandbox may have.
+    pub(crate) nproc: u64,
+    /// What each attached descriptor is.
+    pub(crate) slots: Vec<Slot>,
+}
+
+/// What a descriptor attached to [`Execute`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Slot {
+    /// The supervisor's end of its channel to the keeper.
+    Control,
+    /// The program's descriptor of this number.
+    Program(u32),
+    /// A door of the program's control group.
+    Door,
+}
+
+/// Init to keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromInit {
+    /// The walls stand.
+    Ready,
+    /// They could not be put up; init ends.
+    SetupFailed(Failure),
+}
+
+/// Keeper to supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToSupervisor {
+    /// Send a signal.
+    Signal {
+        /// Kernel's number.
+        signal: i32,
+        /// How far.
+        scope: Scope,
+    },
+}
+
+/// Supervisor to keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromSupervisor {
+    /// Executed. With a terminal, its master is attached.
+    Started {
+        /// The sandbox's pid of the program.
+        os_pid: i32,
+    },
+    /// Not executed.
+    Failed(Failure),
+    /// The program has ended.
+    Exited(Exit),
+    /// Nothing of its tree is left; the supervisor ends.
+    Ended(Usage),
+}
+
+/// A failure of our own code's step, for people.
+pub(crate) fn failure(stage: Stage, error: &SetupError) -> Failure {
+    Failure { stage, errno: error.errno(), detail: error.to_string() }
+}

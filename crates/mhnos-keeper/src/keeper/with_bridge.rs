@@ -1,0 +1,147 @@
+//! The keeper's talk with the bridge: starting it, telling it, obeying it within bounds.
+
+use std::{os::fd::OwnedFd, time::Instant};
+
+use mhnos_sandbox::sys;
+use rustix::event::epoll;
+
+use super::{Keeper, KeeperError, Token};
+use crate::{
+    bridge::Bridge,
+    channel::{FromKeeper, MAX_NOTE, Pid, Scope, ToKeeper, Welcome},
+    held::Phase,
+    inner::ToSupervisor,
+    limits::BATCH,
+    socket::RecvError,
+};
+
+impl Keeper {
+    pub(super) fn start_bridge(&mut self) -> Result<(), KeeperError> {
+        self.bridge_due = None;
+        let bridge = Bridge::start(&self.settings.bridge)
+            .map_err(|error| KeeperError::System("start the bridge", error))?;
+        self.generation += 1;
+        self.watch(&bridge.outbox, Token::Bridge)
+            .map_err(|error| KeeperError::System("watch the bridge", error))?;
+        self.bridge = Some(bridge);
+        Ok(())
+    }
+
+    pub(super) fn bridge_ended(&mut self, status: Result<u8, i32>) {
+        let Some(bridge) = self.bridge.take() else { return };
+        if self.stopping.is_some() {
+            self.finished = true;
+            return;
+        }
+        self.bridge_failures = if bridge.was_healthy() { 0 } else { self.bridge_failures + 1 };
+        let pause = Bridge::backoff(self.bridge_failures.saturating_sub(1));
+        tracing::error!(?status, restart_in = ?pause, "the bridge ended; processes go on");
+        self.bridge_due = Some(Instant::now() + pause);
+    }
+
+    pub(super) fn tell(&mut self, message: FromKeeper, fds: Vec<OwnedFd>) {
+        // A bridge that has not said hello yet will be told all by `greet`.
+        if let Some(bridge) = &mut self.bridge
+            && bridge.greeted
+            && let Err(error) = bridge.outbox.send(message, fds)
+        {
+            // A bridge that cannot be told is ended; the next one is told everything.
+            tracing::error!(%error, "the bridge does not listen");
+            let _ = sys::kill(bridge.pid, libc::SIGKILL);
+        }
+    }
+
+    pub(super) fn on_bridge(&mut self) {
+        for _ in 0..BATCH {
+            let Some(bridge) = &self.bridge else { return };
+            match bridge.outbox.recv::<ToKeeper>() {
+                Ok(received) => self.obey(received.message),
+                Err(RecvError::WouldBlock) => return,
+                Err(RecvError::Malformed(what)) => tracing::error!(what, "malformed message from the bridge"),
+                Err(RecvError::Closed | RecvError::Io(_)) => {
+                    let pid = bridge.pid;
+                    let _ = epoll::delete(&self.epoll, &bridge.outbox);
+                    // It may have closed the channel and live on; the exit is then seen by `reap`.
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn obey(&mut self, message: ToKeeper) {
+        match message {
+            ToKeeper::Hello => self.greet(),
+            ToKeeper::Spawn(order) => self.spawn(order),
+            ToKeeper::Signal { pid, signal, scope } => {
+                if (1..=64).contains(&signal)
+                    && let Some(held) = self.held.get_mut(&pid)
+                {
+                    if signal == libc::SIGKILL && scope == Scope::Tree {
+                        held.kill_group();
+                    }
+                    // The supervisor reaps what the group's kill left, or kills the tree itself.
+                    if let Some(control) = held.control() {
+                        let _ = control.send(ToSupervisor::Signal { signal, scope }, Vec::new());
+                    }
+                }
+            }
+            ToKeeper::CloseStdin { pid } => {
+                if let Some(held) = self.held.get_mut(&pid) {
+                    held.close_stdin();
+                }
+            }
+            ToKeeper::Note { pid, note } if note.len() <= MAX_NOTE => {
+                if pid == 0 {
+                    self.note = note;
+                } else if let Some(held) = self.held.get_mut(&pid) {
+                    held.note = note;
+                }
+            }
+            ToKeeper::Note { pid, .. } => tracing::error!(pid, "a note over its bound"),
+            ToKeeper::Forget { pid } => {
+                if self.held.get(&pid).is_some_and(|held| matches!(held.phase, Phase::Ended { .. })) {
+                    self.held.remove(&pid);
+                }
+            }
+            ToKeeper::Drained => self.finished = self.stopping.is_some(),
+        }
+    }
+
+    pub(super) fn greet(&mut self) {
+        let Some(bridge) = &mut self.bridge else { return };
+        if std::mem::replace(&mut bridge.greeted, true) {
+            return;
+        }
+        let welcome = Welcome {
+            generation: self.generation,
+            started_ms: self.started_ms,
+            enforcement: self.enforcement.clone(),
+            note: self.note.clone(),
+        };
+        self.tell(FromKeeper::Welcome(welcome), Vec::new());
+        let known: Vec<Pid> = self.held.keys().copied().collect();
+        for pid in known {
+            self.introduce(pid);
+        }
+        self.tell(FromKeeper::Adopted, Vec::new());
+        if self.stopping.is_some() {
+            self.tell(FromKeeper::Drain, Vec::new());
+        }
+        if let Some(on_ready) = self.settings.on_ready.take() {
+            on_ready();
+        }
+    }
+
+    /// Tells the bridge of a process that another bridge started, if it is far enough to be told of.
+    pub(super) fn introduce(&mut self, pid: Pid) {
+        let Some(held) = self.held.get(&pid) else { return };
+        if matches!(held.phase, Phase::Starting(_)) {
+            return;
+        }
+        match held.adoption() {
+            Ok((message, fds)) => self.tell(message, fds),
+            Err(error) => tracing::error!(pid, %error, "cannot hand a process over"),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Sandboxes come and go: the shared one, built before anybody asks and again if it is lost, and private
+//! ones that end with their process.
+
+use super::{Keeper, SHARED, Token, failure};
+use crate::{
+    channel::{Failure, FromKeeper, Isolation, Pid, Stage},
+    held::{Held, Phase},
+    inner::FromInit,
+    sandboxes::Sandbox,
+    socket::RecvError,
+};
+
+impl Keeper {
+    pub(super) fn open_shared_sandbox(&mut self) -> Result<(), Failure> {
+        self.create_sandbox(SHARED)?;
+        self.sandboxes.get(&SHARED).map_or(Ok(()), Sandbox::wait_ready)
+    }
+
+    pub(super) fn sandbox_for(&mut self, isolation: Isolation) -> Result<u32, Failure> {
+        match isolation {
+            Isolation::Shared if self.sandboxes.contains_key(&SHARED) => Ok(SHARED),
+            Isolation::Shared => self.create_sandbox(SHARED),
+            Isolation::Private => {
+                let id = self.next_sandbox;
+                self.next_sandbox = self.next_sandbox.wrapping_add(1).max(SHARED + 1);
+                self.create_sandbox(id)
+            }
+        }
+    }
+
+    pub(super) fn create_sandbox(&mut self, id: u32) -> Result<u32, Failure> {
+        let sandbox = Sandbox::create(&self.settings.policy).map_err(|error| Failure {
+            detail: "create the sandbox".into(),
+            ..failure(Stage::Sandbox, &error)
+        })?;
+        self.watch(&sandbox.outbox, Token::Sandbox(id)).map_err(|error| failure(Stage::Sandbox, &error))?;
+        self.sandboxes.insert(id, sandbox);
+        Ok(id)
+    }
+
+    pub(super) fn on_sandbox(&mut self, id: u32) {
+        while let Some(sandbox) = self.sandboxes.get_mut(&id) {
+            match sandbox.outbox.recv::<FromInit>() {
+                Ok(received) => match received.message {
+                    FromInit::Ready => {}
+                    FromInit::SetupFailed(failure) => sandbox.failure = Some(failure),
+                },
+                Err(RecvError::WouldBlock) => return,
+                Err(RecvError::Malformed(what)) => tracing::error!(id, what, "malformed report of init"),
+                Err(RecvError::Closed | RecvError::Io(_)) => {
+                    if id == SHARED {
+                        tracing::warn!("the shared sandbox has ended; the next spawn builds it anew");
+                    }
+                    let failure = sandbox.failure.take();
+                    self.sandboxes.remove(&id);
+                    if failure.is_none() {
+                        return;
+                    }
+                    return self.refuse_starting(id, failure.as_ref());
+                }
+            }
+        }
+    }
+
+    /// Programs that were waiting for walls that could not be put up.
+    pub(super) fn refuse_starting(&mut self, id: u32, failure: Option<&Failure>) {
+        let starting = |held: &Held| held.sandbox == id && matches!(held.phase, Phase::Starting(_));
+        let waiting: Vec<Pid> =
+            self.held.values().filter(|held| starting(held)).map(|held| held.pid).collect();
+        for pid in waiting {
+            self.held.remove(&pid);
+            if let Some(failure) = failure.cloned() {
+                self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
+            }
+        }
+    }
+
+    pub(super) fn close_private(&mut self, id: u32) {
+        if id != SHARED {
+            self.sandboxes.remove(&id);
+        }
+    }
+}

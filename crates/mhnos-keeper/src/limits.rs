@@ -1,0 +1,34 @@
+//! Every bound of the keeper, in one place.
+
+use std::time::Duration;
+
+/// Between two walks over a tree that is being killed.
+pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// For the first sandbox to stand, at start. Measured at 3 ms; a loaded machine gets a thousand times that.
+pub const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Processes and retained exits the keeper holds at most, whatever a bridge asks.
+pub const MAX_HELD: usize = 16_384;
+
+/// In a sandbox that processes share, each kernel task of all of them counts against one limit; this many
+/// times one process's share is allowed.
+pub const SHARED_PIDS_FACTOR: u64 = 16;
+
+/// Restarts of a bridge that never said hello before the service gives up.
+pub const MAX_FAILED_BRIDGES: u32 = 5;
+
+/// The longest pause before a bridge that keeps dying is started again.
+pub const MAX_BRIDGE_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A bridge that lived this long is not crashing in a loop.
+pub const HEALTHY_BRIDGE: Duration = Duration::from_secs(10);
+
+/// Messages waiting for a bridge, an init or a supervisor that does not read.
+pub const MAX_OUTBOX: usize = 65_536;
+
+/// Messages handled from one channel before the others get their turn.
+pub const BATCH: usize = 64;
+
+/// After a drain, for killed processes to be gone.
+pub const FINISH_TIMEOUT: Duration = Duration::from_secs(5);

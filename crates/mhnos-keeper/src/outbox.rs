@@ -1,0 +1,65 @@
+//! A channel that never makes the keeper wait: what the other end is too busy to take is queued, in order
+//! and within a bound.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    limits::MAX_OUTBOX,
+    socket::{Received, RecvError, Socket},
+};
+
+/// One end of a channel, with what waits to be sent.
+#[derive(Debug)]
+pub(crate) struct Outbox<T> {
+    socket: Socket,
+    queue: VecDeque<(T, Vec<OwnedFd>)>,
+}
+
+impl<T: Serialize> Outbox<T> {
+    pub(crate) fn new(socket: Socket) -> Self {
+        Self { socket, queue: VecDeque::new() }
+    }
+
+    /// Sends now or later. An error means that the other end is gone, or hopelessly behind: the same thing.
+    pub(crate) fn send(&mut self, message: T, fds: Vec<OwnedFd>) -> io::Result<()> {
+        if self.queue.len() >= MAX_OUTBOX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.queue.push_back((message, fds));
+        self.flush()
+    }
+
+    /// Sends what the other end takes now.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while let Some((message, fds)) = self.queue.front() {
+            let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            match self.socket.send(message, &borrowed) {
+                Ok(()) => drop(self.queue.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something waits for the other end to read.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(crate) fn recv<R: DeserializeOwned>(&self) -> Result<Received<R>, RecvError> {
+        self.socket.recv()
+    }
+}
+
+impl<T> AsFd for Outbox<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,40 @@
+//! What the keeper is told at start. It reads no environment and no file of its own.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use mhnos_sandbox::{Cgroups, Limits, Policy};
+
+/// Everything a keeper needs to run.
+pub struct Settings {
+    /// What sandboxes shall be. Sources are already reachable for the account this process runs as.
+    pub policy: Policy,
+    /// Control groups for the limits of a tree, where they are to be had.
+    pub cgroups: Option<Cgroups>,
+    /// The most one process tree may be given.
+    pub limits: Limits,
+    /// Bytes of output kept per process.
+    pub log_bytes: u64,
+    /// How the bridge is started.
+    pub bridge: BridgeCommand,
+    /// How long a drain may take before the keeper ends what is left.
+    pub drain_timeout: Duration,
+    /// Called once, when the sandbox stands and the first bridge has said hello.
+    pub on_ready: Option<Box<dyn FnOnce()>>,
+}
+
+/// How the bridge is started: this same program, with the descriptors it needs from number 3 on: the
+/// channel to the keeper, then these in order.
+#[derive(Debug)]
+pub struct BridgeCommand {
+    /// The program, open for execution.
+    pub program: OwnedFd,
+    /// Its arguments, the first being its name.
+    pub argv: Vec<String>,
+    /// Its environment, as `NAME=value`.
+    pub env: Vec<Vec<u8>>,
+    /// Descriptors it inherits from number 4 on.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// The number under which a bridge finds its channel to the keeper.
+pub const BRIDGE_CHANNEL_FD: i32 = 3;

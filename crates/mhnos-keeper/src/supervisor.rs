@@ -1,0 +1,325 @@
+//! One supervisor per program, forked by init: it opens the terminal inside the sandbox, starts the
+//! program, is the parent whose `waitpid` saw the exit, and ends the whole tree.
+//!
+//! Theory of operation: the supervisor is a child subreaper, so that every descendant whose parent dies (a
+//! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
+//! has no children left, and only then does it end itself. To kill the tree it walks its descendants in
+//! `/proc` and kills what it finds, again and again until `wait4` says that there is no child: whatever
+//! forks during a walk is found by the next one.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mhnos_sandbox::{
+    Stdio, WindowSize,
+    confine::{self, Descriptors, Prepared, StartError},
+    sys::{self, Fork, Instruction, Namespaces, Reap, Reaped},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{OFlags, fcntl_setfl},
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, getpid, set_child_subreaper},
+    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
+};
+
+use crate::{
+    channel::{Exit, ExitStatus, Failure, Scope, Stage, Usage},
+    inner::{Execute, FromSupervisor, Slot, ToSupervisor, failure},
+    limits::TREE_KILL_INTERVAL,
+    socket::{RecvError, Socket},
+    tree::descendants,
+};
+
+/// Supervises one program; for a process just forked from init, which ends with it.
+pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction]) -> ! {
+    let Some(Sorted { control, program, doors }) = sort_out(order, fds) else { sys::exit_now(1) };
+    let outcome = start(order, program, doors, filter);
+    match outcome {
+        Err(failure) => {
+            report(&control, &FromSupervisor::Failed(failure));
+        }
+        Ok(mut supervisor) => {
+            let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
+            let os_pid = supervisor.leader.map_or(0, |pid| pid.as_raw_nonzero().get());
+            if control.send(&FromSupervisor::Started { os_pid }, &master).is_ok() {
+                drop(supervisor.master.take());
+                supervisor.watch(&control);
+            } else {
+                supervisor.kill_tree();
+            }
+        }
+    }
+    sys::exit_now(0)
+}
+
+/// What an order's descriptors are for.
+struct Sorted {
+    control: Socket,
+    program: Vec<(u32, OwnedFd)>,
+    doors: Vec<OwnedFd>,
+}
+
+fn sort_out(order: &Execute, fds: Vec<OwnedFd>) -> Option<Sorted> {
+    let mut control = None;
+    let mut program = Vec::new();
+    let mut doors = Vec::new();
+    for (slot, fd) in order.slots.iter().zip(fds) {
+        match slot {
+            Slot::Control => control = Some(Socket::from_fd(fd)),
+            Slot::Program(number) => program.push((*number, fd)),
+            Slot::Door => doors.push(fd),
+        }
+    }
+    Some(Sorted { control: control?, program, doors })
+}
+
+struct Supervisor {
+    leader: Option<Pid>,
+    master: Option<OwnedFd>,
+    terminal: bool,
+    children: OwnedFd,
+    killing: bool,
+}
+
+fn start(
+    order: &Execute,
+    program_fds: Vec<(u32, OwnedFd)>,
+    doors: Vec<OwnedFd>,
+    filter: &[Instruction],
+) -> Result<Supervisor, Failure> {
+    let os = |stage, detail: &str, error: io::Error| Failure {
+        stage,
+        errno: error.raw_os_error().unwrap_or(0),
+        detail: detail.to_owned(),
+    };
+    set_child_subreaper(Some(getpid()))
+        .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
+        .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
+    let children =
+        sys::signal_fd(&sys::HANDLED).map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
+    let program = Prepared::new(&order.launch)
+        .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?;
+    let (descriptors, master) = connect(order.stdio, program_fds, doors)
+        .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
+    let terminal = descriptors.terminal;
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
+
+    match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
+        Fork::Child => {
+            let error = confine::become_program(&program, descriptors, &order.limits, order.nproc, filter);
+            let bytes = postcard::to_stdvec(&start_failure(&error)).unwrap_or_default();
+            let _ = rustix::io::write(&tell, &bytes);
+            sys::exit_now(127)
+        }
+        Fork::Parent(leader) => {
+            drop((tell, descriptors));
+            // End of file without a byte: the pipe closed at exec, so the program runs.
+            match read_failure(&told) {
+                Some(failure) => Err(failure),
+                None => Ok(Supervisor { leader: Some(leader), master, terminal, children, killing: false }),
+            }
+        }
+    }
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    match error {
+        StartError::Confine(error) => failure(Stage::Confine, error),
+        StartError::Chdir(error) => failure(Stage::Chdir, error),
+        StartError::Exec(error) => failure(Stage::Exec, error),
+    }
+}
+
+fn read_failure(told: &OwnedFd) -> Option<Failure> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 512];
+    loop {
+        match rustix::io::read(told, &mut chunk) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    if bytes.is_empty() {
+        return None;
+    }
+    let unknown = Failure { stage: Stage::Confine, errno: 0, detail: String::new() };
+    Some(postcard::from_bytes(&bytes).unwrap_or(unknown))
+}
+
+/// The program's descriptors, and the master of its terminal if it has one.
+fn connect(
+    stdio: Stdio,
+    fds: Vec<(u32, OwnedFd)>,
+    doors: Vec<OwnedFd>,
+) -> io::Result<(Descriptors, Option<OwnedFd>)> {
+    let mut given: [Option<OwnedFd>; 3] = [None, None, None];
+    let mut extra = Vec::new();
+    for (number, fd) in fds {
+        match given.get_mut(number as usize) {
+            Some(place) => *place = Some(fd),
+            None => extra.push((number, fd)),
+        }
+    }
+    match stdio {
+        Stdio::Pipes { .. } => {
+            let [zero, one, two] = given.map(|fd| fd.map_or_else(confine::null, Ok));
+            Ok((Descriptors { stdio: [zero?, one?, two?], extra, terminal: false, doors }, None))
+        }
+        Stdio::Pty(size) => {
+            let (master, terminal) = open_terminal(size)?;
+            let stdio = [terminal.try_clone()?, terminal.try_clone()?, terminal];
+            Ok((Descriptors { stdio, extra, terminal: true, doors }, Some(master)))
+        }
+    }
+}
+
+/// A pseudo-terminal of the sandbox's own devpts, so that `tty` names a device that exists.
+fn open_terminal(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    unlockpt(&master)?;
+    let terminal =
+        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&master, size)?;
+    let mut modes = tcgetattr(&terminal)?;
+    // Erasing deletes a character, not a byte.
+    modes.input_modes |= InputModes::IUTF8;
+    tcsetattr(&terminal, OptionalActions::Now, &modes)?;
+    fcntl_setfl(&master, OFlags::NONBLOCK)?;
+    Ok((master, terminal))
+}
+
+impl Supervisor {
+    /// Reports and obeys until nothing of the tree is left.
+    fn watch(&mut self, control: &Socket) {
+        loop {
+            if self.reap(control) {
+                let (cpu_us, max_rss) = sys::children_usage();
+                report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }));
+                return;
+            }
+            if self.killing {
+                signal_all(libc::SIGKILL);
+            }
+            self.wait(control);
+            while sys::next_signal(&self.children).is_some() {}
+            self.obey(control);
+        }
+    }
+
+    /// Sleeps until a child has ended or the keeper speaks; during a kill not for long, since what forked
+    /// while it was looked for must be found too.
+    fn wait(&self, control: &Socket) {
+        let interval = Timespec { tv_sec: 0, tv_nsec: TREE_KILL_INTERVAL.subsec_nanos().into() };
+        let timeout = self.killing.then_some(&interval);
+        let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// Reaps what has ended; true when there are no children any more.
+    fn reap(&mut self, control: &Socket) -> bool {
+        loop {
+            match sys::reap() {
+                Reap::Ended(reaped) if Some(reaped.pid) == self.leader => {
+                    self.leader = None;
+                    report(control, &FromSupervisor::Exited(exit(&reaped)));
+                }
+                Reap::Ended(_) => {}
+                Reap::NoneYet => return false,
+                Reap::NoChildren => return true,
+            }
+        }
+    }
+
+    fn obey(&mut self, control: &Socket) {
+        loop {
+            match control.recv::<ToSupervisor>() {
+                Ok(received) => {
+                    let ToSupervisor::Signal { signal, scope } = received.message;
+                    self.signal(signal, scope);
+                }
+                Err(RecvError::WouldBlock) => return,
+                Err(RecvError::Malformed(_)) => {}
+                // The keeper is gone, and with it all that it kept.
+                Err(RecvError::Closed | RecvError::Io(_)) => return self.kill_tree(),
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: i32, scope: Scope) {
+        match scope {
+            Scope::Leader => {
+                if let Some(leader) = self.leader {
+                    let _ = sys::kill(leader, signal);
+                }
+            }
+            Scope::Tree if signal == libc::SIGKILL => self.killing = true,
+            Scope::Tree => {
+                signal_all(signal);
+                if signal == libc::SIGTERM {
+                    // Interactive shells ignore SIGTERM; a closing terminal is what they end on. What is
+                    // stopped has to run to end.
+                    if self.terminal {
+                        signal_all(libc::SIGHUP);
+                    }
+                    signal_all(libc::SIGCONT);
+                }
+            }
+        }
+    }
+
+    /// Kills until nothing is left, for a supervisor that has nobody to report to.
+    fn kill_tree(&mut self) {
+        loop {
+            signal_all(libc::SIGKILL);
+            loop {
+                match sys::reap() {
+                    Reap::Ended(_) => {}
+                    Reap::NoneYet => break,
+                    Reap::NoChildren => sys::exit_now(0),
+                }
+            }
+            let interval = Timespec { tv_sec: 0, tv_nsec: TREE_KILL_INTERVAL.subsec_nanos().into() };
+            let _ = poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&interval));
+            while sys::next_signal(&self.children).is_some() {}
+        }
+    }
+}
+
+fn signal_all(signal: i32) {
+    for pid in descendants(getpid()) {
+        // Gone meanwhile is as good as signalled.
+        let _ = sys::kill(pid, signal);
+    }
+}
+
+fn exit(reaped: &Reaped) -> Exit {
+    Exit {
+        status: match reaped.status {
+            Ok(code) => ExitStatus::Code(code),
+            Err(signal) => ExitStatus::Signal(signal),
+        },
+        time_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
+        limit: None,
+        usage: Usage { cpu_us: reaped.cpu_us, max_rss: reaped.max_rss },
+    }
+}
+
+/// Tells the keeper, waiting if it is busy. A keeper that is gone is seen by the next `recv`.
+fn report(control: &Socket, message: &FromSupervisor) {
+    while let Err(error) = control.send(message, &[]) {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return;
+        }
+        let _ = poll(&mut [PollFd::new(control, PollFlags::OUT)], None);
+    }
+}

@@ -1,0 +1,229 @@
+//! The files of an `fsync`: reading a push's entries, writing a pull's answer.
+//!
+//! A file's content is an array of numbers (`[104,105]`), as the browser client sends it: four bytes of
+//! message for one of content. It is read straight into bytes while the message is scanned, once; an entry
+//! that is wrong is remembered as such and takes no other with it.
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::Encoding;
+use crate::error::Malformed;
+use crate::fields::{Fields, one_of, text};
+use crate::limits::{MAX_PATH_BYTES, MAX_PUSH_ENTRIES};
+use crate::parse::{data_bytes, encoding};
+use crate::scan::{Raw, Scanner};
+
+/// A file or directory to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// As the client gave it; not empty, without NUL. Where it leads is for the workspace to find out.
+    pub path: String,
+    /// What it shall be.
+    pub content: Content,
+    /// Modification time, milliseconds since the Unix epoch (may be negative).
+    pub mtime_ms: Option<i64>,
+}
+
+/// What a path holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A regular file with these bytes.
+    File(Vec<u8>),
+    /// A directory.
+    Directory,
+}
+
+/// An entry of a push that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadEntry {
+    /// As the client gave it, or `files[3]` if it gave none that can be read.
+    pub path: String,
+    /// What is wrong.
+    pub malformed: Malformed,
+}
+
+/// The largest time a JavaScript `Date` holds, in milliseconds either way of the epoch.
+const MAX_TIME_MS: f64 = 8.64e15;
+
+/// Reads `files`. The outer error is for a message that is not JSON; the inner one for a `files` that is
+/// no usable array, which only matters if the message turns out to be a push.
+pub(crate) fn scan_entries(
+    scanner: &mut Scanner<'_>,
+) -> Result<Result<Vec<Result<FileEntry, BadEntry>>, Malformed>, Malformed> {
+    const ACCEPTED: &str = "an array of {path, kind, content, mtime}";
+    if scanner.peek() != b'[' {
+        let raw = scanner.value()?;
+        return Ok(Err(Malformed::value("files", ACCEPTED, raw.0)));
+    }
+    let mut entries = Vec::new();
+    let mut count = 0;
+    scanner.array(|scanner, index| {
+        count = index + 1;
+        if count > MAX_PUSH_ENTRIES {
+            return scanner.value().map(drop);
+        }
+        entries.push(scan_entry(scanner, index)?);
+        Ok(())
+    })?;
+    if count > MAX_PUSH_ENTRIES {
+        let accepted = format!("at most {MAX_PUSH_ENTRIES} entries long");
+        return Ok(Err(Malformed::value("files", &accepted, &format!("{count} entries"))));
+    }
+    Ok(Ok(entries))
+}
+
+/// What stood as `content`.
+enum Given<'a> {
+    Bytes(Vec<u8>),
+    BadItem(Malformed),
+    Other(Raw<'a>),
+}
+
+fn scan_entry(scanner: &mut Scanner<'_>, index: usize) -> Result<Result<FileEntry, BadEntry>, Malformed> {
+    let place = format!("files[{index}]");
+    if scanner.peek() != b'{' {
+        let raw = scanner.value()?;
+        let malformed = Malformed::value(&place, "an object {path, kind, content, mtime}", raw.0);
+        return Ok(Err(BadEntry { path: place, malformed }));
+    }
+    let mut fields = Fields::new("", ["path", "kind", "mtime", "encoding"]);
+    let mut content = None;
+    scanner.object(|scanner, key| {
+        if key != "content" {
+            return fields.field(scanner, &key);
+        }
+        content = Some(match scanner.peek() {
+            b'[' => scan_bytes(scanner)?,
+            _ => Given::Other(scanner.value()?),
+        });
+        Ok(())
+    })?;
+    let path = fields.required("path", "where the file goes", |field, raw| path(field, raw));
+    Ok(match path {
+        Ok(path) => match typed_entry(&fields, content) {
+            Ok((content, mtime_ms)) => Ok(FileEntry { path, content, mtime_ms }),
+            Err(malformed) => Err(BadEntry { path, malformed }),
+        },
+        Err(malformed) => Err(BadEntry { path: place, malformed }),
+    })
+}
+
+fn path(field: &str, raw: Raw<'_>) -> Result<String, Malformed> {
+    let path = text(field, raw, MAX_PATH_BYTES)?;
+    if path.is_empty() {
+        return Err(Malformed::value(field, "a path that is not empty", raw.0));
+    }
+    Ok(path)
+}
+
+fn typed_entry(
+    fields: &Fields<'_, 4>,
+    content: Option<Given<'_>>,
+) -> Result<(Content, Option<i64>), Malformed> {
+    let mtime = fields.optional("mtime", |field, raw| {
+        let time = raw.as_number().filter(|time| time.abs() <= MAX_TIME_MS).map(|time| time.floor() as i64);
+        time.ok_or_else(|| Malformed::value(field, "a time in milliseconds since 1970", raw.0))
+    })?;
+    let kind = fields.required("kind", "\"file\" or \"directory\"", |field, raw| {
+        one_of(field, raw, &[("file", true), ("directory", false)])
+    })?;
+    if !kind {
+        return Ok((Content::Directory, mtime));
+    }
+    let encoding = fields.optional("encoding", encoding)?.unwrap_or(Encoding::Utf8);
+    let bytes = match content {
+        None => return Err(Malformed::missing("content", CONTENT_ACCEPTED)),
+        Some(Given::Bytes(bytes)) => bytes,
+        Some(Given::BadItem(malformed)) => return Err(malformed),
+        Some(Given::Other(raw)) if raw.as_string().is_none() => {
+            return Err(Malformed::value("content", CONTENT_ACCEPTED, raw.0));
+        }
+        Some(Given::Other(raw)) => data_bytes("content", raw, encoding)?,
+    };
+    Ok((Content::File(bytes), mtime))
+}
+
+const CONTENT_ACCEPTED: &str =
+    "an array of numbers from 0 to 255, a string, or base64 with \"encoding\":\"base64\"";
+
+/// Reads an array of numbers 0..=255 whose bracket is next. After a wrong item the rest is only skipped.
+fn scan_bytes<'a>(scanner: &mut Scanner<'a>) -> Result<Given<'a>, Malformed> {
+    let mut bytes = Vec::new();
+    let mut bad = None;
+    scanner.array(|scanner, _| {
+        scan_pairs(scanner, &mut bytes);
+        let raw = scanner.value()?;
+        match raw.as_whole().and_then(|number| u8::try_from(number).ok()) {
+            Some(byte) => bytes.push(byte),
+            None if bad.is_none() => {
+                let item = format!("content[{}]", bytes.len());
+                bad = Some(Malformed::value(&item, "a whole number from 0 to 255", raw.0));
+            }
+            None => {}
+        }
+        Ok(())
+    })?;
+    Ok(bad.map_or(Given::Bytes(bytes), Given::BadItem))
+}
+
+/// Reads numbers two at a time, as long as each has one to three digits, is at most 255 and is followed by
+/// a comma at once. Stops before anything else; what stops it is read, or refused, the ordinary way.
+///
+/// Two numbers with their commas are at most eight bytes: one load, no loop over digits and no branch on
+/// their count, which in real files cannot be predicted.
+fn scan_pairs(scanner: &mut Scanner<'_>, bytes: &mut Vec<u8>) {
+    const COMMA: u8 = b',' ^ b'0';
+    let rest = scanner.rest();
+    let mut at = 0;
+    while let Some(word) = rest.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        // Digits become 0..=9, the comma 0x1c; the high bit of each byte then says "not a digit".
+        let x = u64::from_le_bytes(*word) ^ 0x3030_3030_3030_3030;
+        let not_digit = (((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7676_7676_7676_7676) | x) & 0x8080_8080_8080_8080;
+        let first = not_digit.trailing_zeros() / 8;
+        let second = (not_digit & not_digit.wrapping_sub(1)).trailing_zeros() / 8;
+        let count = second.wrapping_sub(first + 1);
+        if !(1..=3).contains(&first) || !(1..=3).contains(&count) {
+            break;
+        }
+        let low = x << (64 - 8 * first);
+        let high = (x >> (8 * (first + 1))) << (64 - 8 * count);
+        let (one, two) = (decimal(low), decimal(high));
+        let byte_at = |index: u32| (x >> (8 * index)) as u8;
+        let commas = byte_at(first) == COMMA && byte_at(second) == COMMA;
+        let leading_zero = (first > 1 && byte_at(0) == 0) || (count > 1 && byte_at(first + 1) == 0);
+        if !commas || leading_zero || one > 255 || two > 255 {
+            break;
+        }
+        bytes.extend_from_slice(&[one as u8, two as u8]);
+        at += second as usize + 1;
+    }
+    scanner.advance(at);
+}
+
+/// The value of digits that stand in the top three bytes, the last one topmost.
+fn decimal(digits: u64) -> u64 {
+    (digits >> 56) + ((digits >> 48) & 0xff) * 10 + ((digits >> 40) & 0xff) * 100
+}
+
+impl Serialize for FileEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("FileEntry", 5)?;
+        fields.serialize_field("path", &self.path)?;
+        match &self.content {
+            Content::Directory => fields.serialize_field("kind", "directory")?,
+            Content::File(bytes) => {
+                fields.serialize_field("kind", "file")?;
+                if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
+                    fields.serialize_field("content", text)?;
+                } else {
+                    fields.serialize_field("content", &base64_simd::STANDARD.encode_to_string(bytes))?;
+                    fields.serialize_field("encoding", &Encoding::Base64)?;
+                }
+            }
+        }
+        if let Some(time) = self.mtime_ms {
+            fields.serialize_field("mtime", &time)?;
+        }
+        fields.end()
+    }
+}

@@ -1,0 +1,57 @@
+//! The bridge: started by the keeper with the same settings, and the descriptors it works on.
+
+use std::{os::fd::OwnedFd, process::ExitCode};
+
+use clap::ArgMatches;
+use mhnos_keeper::BRIDGE_CHANNEL_FD;
+use mhnos_sandbox::sys;
+use mhnos_server::config::Config;
+
+use crate::{cli, logging};
+
+/// Runs the bridge until it is drained or loses its keeper.
+pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
+    let Ok((config, _)) = Config::parse(std::env::vars_os(), &cli::flags(arguments)) else {
+        eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
+        return ExitCode::from(2);
+    };
+    let listeners = arguments.get_one::<i32>("listeners").copied().unwrap_or(0);
+    let first = BRIDGE_CHANNEL_FD + 2;
+    let inherited = (BRIDGE_CHANNEL_FD..first.saturating_add(listeners)).map(sys::take_inherited);
+    let Some(mut inherited) = inherited.collect::<Option<Vec<OwnedFd>>>().filter(|fds| fds.len() > 2) else {
+        eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
+        return ExitCode::from(2);
+    };
+    logging::start(&config);
+    let listeners = inherited.split_off(2);
+    let (Some(workspace), Some(channel)) = (inherited.pop(), inherited.pop()) else {
+        unreachable!("split off above the first two")
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the bridge's threads");
+            return ExitCode::FAILURE;
+        }
+    };
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, config };
+    match runtime.block_on(mhnos_server::run(bridge)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "the bridge ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

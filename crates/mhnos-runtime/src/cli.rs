@@ -1,0 +1,70 @@
+//! The command line. The flags of `serve` come from the table of settings, so that a setting is described
+//! in one place.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use mhnos_server::config::{SETTINGS, Setting};
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    Command::new("mhnos-runtime")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs Node.js, Python, workerd, shells and OpenClaw for MHNOS Web OS, isolated.")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_settings(Command::new("serve").about("Serve WebSocket clients until SIGTERM or SIGINT"))
+                .arg(
+                    Arg::new("check")
+                        .long("check")
+                        .action(ArgAction::SetTrue)
+                        .help("Check the settings, print the effective ones and exit"),
+                ),
+        )
+        .subcommand(
+            with_settings(Command::new("bridge").hide(true))
+                .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true)),
+        )
+}
+
+fn with_settings(command: Command) -> Command {
+    SETTINGS.iter().fold(command, |command, setting| command.arg(flag(setting)))
+}
+
+fn flag(setting: &Setting) -> Arg {
+    let default = if setting.default.is_empty() { "none" } else { setting.default };
+    let arg = Arg::new(setting.variable)
+        .long(setting.flag().trim_start_matches('-').to_owned())
+        .value_name("VALUE")
+        .action(ArgAction::Append)
+        .allow_hyphen_values(true)
+        .help(format!("{} [{}, default: {default}]", setting.about.replace('`', ""), setting.variable));
+    if setting.accepts == "true or false" { arg.num_args(0..=1).default_missing_value("true") } else { arg }
+}
+
+/// The settings given as flags, as `Config::parse` takes them.
+pub(crate) fn flags(arguments: &ArgMatches) -> Vec<(String, String)> {
+    let given = |setting: &'static Setting| {
+        let values = arguments.get_many::<String>(setting.variable).into_iter().flatten();
+        values.map(|value| (setting.flag(), value.clone()))
+    };
+    SETTINGS.iter().flat_map(given).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let matches = super::command()
+            .try_get_matches_from(["mhnos-runtime", "serve", "--max-memory", "2g", "--allow-openclaw"])
+            .expect("accepted");
+        let (_, serve) = matches.subcommand().expect("serve");
+        let flags = super::flags(serve);
+        assert!(flags.contains(&("--max-memory".into(), "2g".into())), "{flags:?}");
+        assert!(flags.contains(&("--allow-openclaw".into(), "true".into())), "{flags:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! `serve`: checks everything, binds, gives up root, and becomes the keeper.
+//!
+//! The order matters. Settings are checked before anything is touched; the port is bound before the
+//! workspace is handed over, so that a second service started by mistake changes nothing; root goes before
+//! the first sandbox is built.
+
+mod listen;
+mod place;
+
+use std::{io::Write, os::fd::OwnedFd, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::ArgMatches;
+use mhnos_keeper::{BridgeCommand, Settings};
+use mhnos_sandbox::Limits;
+use mhnos_server::config::{Config, Warning};
+
+use crate::{cli, logging};
+
+/// How long after the grace period a drain may still take.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// Exit status for settings that are not accepted.
+const BAD_SETTINGS: u8 = 2;
+
+/// Serves until asked to stop. Exit status 0 after a stop, 1 after a failure, 2 for bad settings.
+pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
+    let flags = cli::flags(arguments);
+    let (config, warnings) = match Config::parse(std::env::vars_os(), &flags) {
+        Ok(parsed) => parsed,
+        Err(mistakes) => {
+            eprintln!("mhnos-runtime: the settings are not accepted:");
+            for mistake in mistakes {
+                eprintln!("  {mistake}");
+            }
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    if let Err(mistake) = place::check(&config.workspace) {
+        eprintln!("mhnos-runtime: the settings are not accepted:\n  {mistake}");
+        return ExitCode::from(BAD_SETTINGS);
+    }
+    if arguments.get_flag("check") {
+        return print_effective(&config, &warnings);
+    }
+    logging::start(&config);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    match keep(&config, &flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_effective(config: &Config, warnings: &[Warning]) -> ExitCode {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    for (variable, value) in config.effective() {
+        println!("{variable}={value}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
+    let program = std::fs::File::open("/proc/self/exe").context("cannot open this program")?;
+    let (listeners, port) = listen::bind(&config.hosts, config.port)?;
+    let place = place::take(config)?;
+    let tier = mhnos_sandbox::enforcement(&place.policy, place.cgroups.is_some()).tier;
+    if tier < config.sandbox_min_tier {
+        anyhow::bail!(
+            "the sandbox would be of tier {}, below MHNOS_SANDBOX_MIN_TIER={}",
+            tier.as_str(),
+            config.sandbox_min_tier.as_str()
+        );
+    }
+    if config.sandbox == mhnos_sandbox::Mode::None {
+        tracing::warn!("MHNOS_SANDBOX=none: programs are NOT isolated from this machine or from each other");
+    }
+    let count = listeners.len();
+    let mut fds: Vec<OwnedFd> = vec![place.dir];
+    fds.extend(listeners);
+    let workspace = place.policy.workspace.source.inside.to_string_lossy().into_owned();
+    let bridge = BridgeCommand {
+        program: program.into(),
+        argv: bridge_arguments(flags, &workspace, port, count),
+        env: environment(),
+        fds,
+    };
+    let limits =
+        Limits { memory: config.max_memory, pids: config.max_pids, cpu_millis: config.max_cpu_millis };
+    let grace = config.kill_grace.max(mhnos_server::LONGEST_GRACE);
+    let addresses = listen::urls(&config.hosts, port);
+    let settings = Settings {
+        policy: place.policy,
+        cgroups: place.cgroups,
+        limits,
+        log_bytes: config.output_log,
+        bridge,
+        drain_timeout: grace + DRAIN_MARGIN,
+        on_ready: Some(Box::new(move || announce(&addresses))),
+    };
+    mhnos_keeper::run(settings).context("the service ends")
+}
+
+/// The readiness line, for people and for scripts that wait for it.
+fn announce(addresses: &[String]) {
+    let mut out = std::io::stdout().lock();
+    // Whoever closed stdout does not want to know.
+    let _ = writeln!(out, "listening on {}", addresses.join(" and ")).and_then(|()| out.flush());
+}
+
+/// The bridge gets the operator's flags, then what has been decided since: of two equal flags the last wins.
+fn bridge_arguments(flags: &[(String, String)], workspace: &str, port: u16, count: usize) -> Vec<String> {
+    let mut argv = vec!["mhnos-runtime".to_owned(), "bridge".to_owned(), format!("--listeners={count}")];
+    argv.extend(flags.iter().map(|(flag, value)| format!("{flag}={value}")));
+    argv.push(format!("--workspace={workspace}"));
+    argv.push(format!("--runtime-port={port}"));
+    argv
+}
+
+fn environment() -> Vec<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name.into_vec()
+        })
+        .collect()
+}

@@ -1,0 +1,189 @@
+//! The workspace and the account: made, checked, handed over, and, for a service started by root, left
+//! behind for an account that owns nothing else.
+
+use std::{
+    fs,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use mhnos_sandbox::{
+    Cgroups, Mode, Policy,
+    policy::{Source, Workspace, filter_for},
+    stage::{self, Account},
+};
+use mhnos_server::config::Config;
+use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+
+/// Directories that are never a workspace: programs would own the machine's own files.
+const SYSTEM: [&str; 22] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var",
+    "/usr/local",
+];
+
+/// Directories that every sandbox has already.
+const ALWAYS_BOUND: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+
+/// Where the service works, ready for the keeper.
+pub(crate) struct Place {
+    /// What sandboxes shall be.
+    pub(crate) policy: Policy,
+    /// Control groups, where they are to be had.
+    pub(crate) cgroups: Option<Cgroups>,
+    /// The workspace, open for the bridge.
+    pub(crate) dir: OwnedFd,
+}
+
+/// Refuses a workspace that must not be one, before anything is touched.
+pub(crate) fn check(workspace: &Path) -> Result<(), String> {
+    let path = fs::canonicalize(workspace).unwrap_or_else(|_| workspace.to_owned());
+    if SYSTEM.iter().any(|system| path == Path::new(system)) {
+        return Err(format!(
+            "MHNOS_WORKSPACE={:?}: expected a directory of its own, not one of the system's",
+            workspace.display().to_string()
+        ));
+    }
+    if path.exists() && !path.is_dir() {
+        return Err(format!(
+            "MHNOS_WORKSPACE={:?}: expected a directory, but this is something else",
+            workspace.display().to_string()
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the workspace and, as root, becomes the account that everything runs as.
+pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
+    let given = &config.workspace;
+    let remedy =
+        || format!("cannot make the workspace {}; choose another with MHNOS_WORKSPACE", given.display());
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(given).with_context(remedy)?;
+    let path = fs::canonicalize(given).with_context(remedy)?;
+    let meta = fs::metadata(&path).with_context(remedy)?;
+
+    let root = rustix::process::geteuid().is_root();
+    let owner = Account { uid: meta.uid(), gid: meta.gid() };
+    let account = if root { Account::for_root(owner) } else { Account::current() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = openat(CWD, &path, flags, FileMode::empty()).with_context(remedy)?;
+    let mut policy = Policy {
+        mode: config.sandbox,
+        workspace: Workspace {
+            source: Source { outside: path.clone(), inside: path.clone() },
+            identity: (meta.dev(), meta.ino()),
+        },
+        read_only: prefixes(&config.path, &path),
+        uid: account.uid,
+        gid: account.gid,
+        filter: filter_for(config.sandbox),
+    };
+    let cgroups = Cgroups::prepare(account);
+    if root {
+        leave_root(&mut policy, owner, account, &path)?;
+    }
+    ensure_writable(&dir, &path, account)?;
+    if config.sandbox == Mode::None {
+        // Without walls there is no other name for it: programs walk the host's path.
+        fs::metadata(&path).with_context(|| {
+            format!(
+                "uid {} cannot reach the workspace {}; move it, or open its parents",
+                account.uid,
+                path.display()
+            )
+        })?;
+    }
+    Ok(Place { policy, cgroups, dir })
+}
+
+fn leave_root(policy: &mut Policy, owner: Account, account: Account, path: &Path) -> anyhow::Result<()> {
+    if owner.uid == 0 {
+        let given = stage::hand_over(path, account).context("cannot hand the workspace over")?;
+        tracing::info!(
+            uid = account.uid,
+            files = given,
+            "the workspace has been handed over: programs do not run as root"
+        );
+    }
+    if policy.mode != Mode::None {
+        stage::stage(policy).context("cannot prepare the sandbox's sources")?;
+    }
+    stage::become_account(account).context("cannot stop being root")?;
+    Ok(())
+}
+
+/// Fails early, by name, where every spawn would fail late.
+fn ensure_writable(dir: &OwnedFd, path: &Path, account: Account) -> anyhow::Result<()> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::accessat(dir, ".", access, rustix::fs::AtFlags::EACCESS).with_context(|| {
+        format!("the workspace {} is not writable for uid {}; chown it", path.display(), account.uid)
+    })
+}
+
+/// What the directories of `MHNOS_PATH` need beside the system's own: `X` for `X/bin`, `X/node_modules` for
+/// `X/node_modules/.bin`. Directories that do not exist are passed over, as by every shell.
+fn prefixes(search: &str, workspace: &Path) -> Vec<Source> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for dir in search.split(':').map(Path::new) {
+        let Some(prefix) = prefix(dir) else { continue };
+        let bound = ALWAYS_BOUND.iter().any(|system| prefix.starts_with(system));
+        if !bound && !prefix.starts_with(workspace) && prefix.is_dir() && !found.contains(&prefix) {
+            found.push(prefix);
+        }
+    }
+    found.into_iter().map(|prefix| Source { outside: prefix.clone(), inside: prefix }).collect()
+}
+
+fn prefix(dir: &Path) -> Option<PathBuf> {
+    let parent = dir.parent()?;
+    let whole = if dir.ends_with("bin") || dir.ends_with("node_modules/.bin") { parent } else { dir };
+    (whole != Path::new("/")).then(|| whole.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_a_search_path() {
+        let check = |dir: &str, expected: Option<&str>| {
+            assert_eq!(prefix(Path::new(dir)), expected.map(PathBuf::from), "{dir}");
+        };
+        check("/usr/local/bin", Some("/usr/local"));
+        check("/bin", None);
+        check("/home/u/x/node_modules/.bin", Some("/home/u/x/node_modules"));
+        check("/home/u/node/bin", Some("/home/u/node"));
+        check("/srv/scripts", Some("/srv/scripts"));
+    }
+
+    #[test]
+    fn a_system_directory_is_no_workspace() {
+        assert!(check(Path::new("/etc")).is_err());
+        assert!(check(Path::new("/usr/../etc")).is_err());
+        assert!(check(Path::new("/etc/passwd")).is_err());
+        assert!(check(Path::new("/var/lib/mhnos/workspace")).is_ok());
+    }
+}

@@ -1,0 +1,25 @@
+//! The built service, driven from outside with the real programs.
+//!
+//! Each test starts a service of its own: a test that kills its bridge or fills its process table disturbs nobody.
+
+mod bad_input;
+mod defects;
+mod documentation;
+mod life;
+mod programs;
+mod sandbox;
+
+use mhnos_testing::{Options, Server};
+
+const SERVICE: &str = env!("CARGO_BIN_EXE_mhnos-runtime");
+
+/// A service with the defaults of the tests.
+#[track_caller]
+fn start() -> Server {
+    Server::start(options())
+}
+
+#[track_caller]
+fn options() -> Options {
+    Options::new(SERVICE)
+}

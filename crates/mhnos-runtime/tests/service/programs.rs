@@ -1,0 +1,189 @@
+//! Every process type, with the program it stands for.
+
+use std::time::Duration;
+
+use mhnos_testing::{Wire, WireOptions};
+use serde_json::{Value, json};
+
+use crate::{options, start};
+
+#[tokio::test]
+async fn node_runs_a_script_with_arguments_environment_and_directory() {
+    let server = start();
+    server.write(
+        "project/app.mjs",
+        "console.log(process.argv.slice(2).join(), process.env.GREETING, process.cwd());\n\
+         console.error('to stderr');\nprocess.exitCode = 3;\n",
+    );
+    let mut wire = Wire::connect(server.address()).await;
+    let options = json!({"cwd": "/project", "env": {"GREETING": "hello"}});
+    let pid = wire
+        .spawn(json!({"processType": "node", "command": "app.mjs", "args": ["--port", "3000"], "options": options}))
+        .await;
+    let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+    assert_eq!(stdout, "--port,3000 hello /workspace/project\n");
+    assert_eq!(stderr, "to stderr\n");
+    assert_eq!(
+        (&exit["code"], &exit["signal"], &exit["reason"]),
+        (&json!(3), &Value::Null, &json!("exited"))
+    );
+}
+
+#[tokio::test]
+async fn python_output_is_visible_as_it_is_printed() {
+    let server = start();
+    server.write("ask.py", "print('name?')\nname = input()\nprint('hello', name)\n");
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(json!({"processType": "python", "command": "/workspace/ask.py"})).await;
+    assert_eq!(wire.stdout_until(pid, "name?\n").await, "name?\n");
+    wire.send(&json!({"type": "write", "pid": pid, "data": "you\n"})).await;
+    let (stdout, _, exit) = wire.run_to_exit(pid).await;
+    assert_eq!((stdout.as_str(), &exit["code"]), ("hello you\n", &json!(0)));
+}
+
+#[tokio::test]
+async fn a_shell_has_a_terminal_with_a_name_a_size_job_control_and_utf8() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let options = json!({"pty": {"cols": 91, "rows": 17}});
+    let pid = wire.spawn(json!({"processType": "shell", "options": options})).await;
+    let script = "tty; stty size; sleep 100 & jobs; kill %1; locale 2>/dev/null | grep -c UTF-8; echo \"e${EMPTY}nd\"; exit 7\r";
+    wire.send(&json!({"type": "write", "pid": pid, "data": script})).await;
+    let (stdout, _, exit) = wire.run_to_exit(pid).await;
+    assert!(stdout.contains("/dev/pts/"), "{stdout}");
+    assert!(stdout.contains("17 91"), "{stdout}");
+    assert!(stdout.contains("Running"), "{stdout}");
+    assert!(!stdout.contains("no job control"), "{stdout}");
+    assert!(stdout.contains("\nend"), "{stdout}");
+    assert_eq!(exit["code"], 7);
+}
+
+#[tokio::test]
+async fn a_shell_honours_its_command_and_arguments() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire
+        .spawn(json!({"processType": "shell", "command": "/bin/bash", "args": ["-c", "echo $((6 * 7)); exit 5"]}))
+        .await;
+    let (stdout, _, exit) = wire.run_to_exit(pid).await;
+    assert_eq!((stdout.as_str(), &exit["code"]), ("42\r\n", &json!(5)));
+}
+
+#[tokio::test]
+async fn a_resize_reaches_the_program() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let script = "trap 'stty size; exit' WINCH; echo ready; while :; do read -t 60; done";
+    let pid =
+        wire.spawn(json!({"processType": "shell", "command": "/bin/bash", "args": ["-c", script]})).await;
+    wire.stdout_until(pid, "ready").await;
+    let answer = wire.request(json!({"type": "resize", "id": 1, "pid": pid, "cols": 132, "rows": 43})).await;
+    assert_eq!(answer["type"], "resized", "{answer}");
+    assert!(wire.stdout_until(pid, "132").await.contains("43 132"));
+}
+
+#[tokio::test]
+async fn workerd_serves_a_workers_source_and_says_where() {
+    let server = start();
+    server.write(
+        "worker.js",
+        "export default { fetch(request) { return new Response('from ' + new URL(request.url).pathname) } }\n",
+    );
+    server.write("ask.mjs", "console.log(await (await fetch(process.argv[2])).text());\n");
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(json!({"processType": "workerd", "command": "/worker.js"})).await;
+    let port = wire.next_where(|message| message["type"] == "port" && message["pid"] == pid).await;
+    assert_eq!(port["state"], "open", "{port}");
+    let url = format!("http://127.0.0.1:{}/here", port["port"]);
+    let ask =
+        wire.spawn(json!({"id": "ask", "processType": "node", "command": "/ask.mjs", "args": [url]})).await;
+    let (stdout, stderr, _) = wire.run_to_exit(ask).await;
+    assert_eq!((stdout.as_str(), stderr.as_str()), ("from /here\n", ""));
+    assert_eq!(wire.request(json!({"type": "kill", "id": 9, "pid": pid})).await["type"], "killed");
+}
+
+#[tokio::test]
+async fn workerd_takes_a_configuration_as_it_is() {
+    let server = start();
+    server.write("w.js", "export default { fetch() { return new Response('configured') } }\n");
+    server.write(
+        "config.capnp",
+        "using Workerd = import \"/workerd/workerd.capnp\";\n\
+         const config :Workerd.Config = (\n\
+           services = [(name = \"main\", worker = .w)],\n\
+           sockets = [(name = \"http\", address = \"127.0.0.1:0\", http = (), service = \"main\")]);\n\
+         const w :Workerd.Worker = (modules = [(name = \"w.js\", esModule = embed \"w.js\")], compatibilityDate = \"2026-11-01\");\n",
+    );
+    server
+        .write("ask.py", "import sys, urllib.request as r\nprint(r.urlopen(sys.argv[1]).read().decode())\n");
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(json!({"processType": "workerd", "command": "/config.capnp"})).await;
+    let port = wire.next_where(|message| message["type"] == "port" && message["pid"] == pid).await;
+    let url = format!("http://127.0.0.1:{}/", port["port"]);
+    let ask =
+        wire.spawn(json!({"id": "ask", "processType": "python", "command": "/ask.py", "args": [url]})).await;
+    assert_eq!(wire.run_to_exit(ask).await.0, "configured\n");
+}
+
+#[tokio::test]
+async fn the_shell_finds_the_same_programs_as_a_spawn() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let node = wire.spawn(json!({"processType": "node", "command": "-p", "args": ["process.version"]})).await;
+    let (version, ..) = wire.run_to_exit(node).await;
+    let script = "node --version; for p in npm npx python3 workerd; do command -v $p >/dev/null || echo missing $p; done; npm --version";
+    let shell = wire
+        .spawn(json!({"id": 2, "processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}}))
+        .await;
+    let (stdout, stderr, _) = wire.run_to_exit(shell).await;
+    assert!(stdout.contains(version.trim()), "{version} {stdout} {stderr}");
+    assert!(!stdout.contains("missing"), "{stdout} {stderr}");
+}
+
+#[tokio::test]
+async fn openclaw_is_refused_where_it_is_not_allowed() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let answer = wire
+        .request(json!({"type": "spawn", "id": 1, "processType": "openclaw", "command": "gateway"}))
+        .await;
+    assert_eq!(answer["type"], "error", "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|text| text.contains("OpenClaw")), "{answer}");
+}
+
+#[tokio::test]
+async fn openclaws_gateway_starts_without_questions_and_answers() {
+    let server = mhnos_testing::Server::start(
+        options().env("MHNOS_ALLOW_OPENCLAW", "true").env("MHNOS_MAX_MEMORY", "3g"),
+    );
+    server.write(
+        "health.mjs",
+        "for (;;) {\n  try { console.log(await (await fetch('http://127.0.0.1:18789/health')).text()); break; }\n  \
+         catch { await new Promise((again) => setTimeout(again, 100)); }\n}\n",
+    );
+    let mut wire = Wire::connect(server.address()).await;
+    let gateway = wire.spawn(json!({"processType": "openclaw", "command": "gateway"})).await;
+    let options = json!({"timeout": 90_000});
+    let health = wire
+        .spawn(json!({"id": 2, "processType": "node", "command": "/health.mjs", "options": options}))
+        .await;
+    let (stdout, stderr, exit) = wire.run_to_exit(health).await;
+    assert!(stdout.contains("\"ok\":true"), "{stdout} {stderr} {exit}\n{}", server.log());
+    assert!(server.workspace().join(".openclaw").is_dir(), "its state is in the workspace");
+    let killed = wire.request(json!({"type": "kill", "id": 3, "pid": gateway})).await;
+    assert_eq!(killed["type"], "killed", "{killed}");
+    let (.., exit) = wire.run_to_exit(gateway).await;
+    assert!(
+        exit["runtime"].as_u64().is_some_and(|ms| ms < Duration::from_mins(2).as_millis() as u64),
+        "{exit}"
+    );
+}
+
+#[tokio::test]
+async fn openclaws_other_commands_pass_through() {
+    let server = mhnos_testing::Server::start(options().env("MHNOS_ALLOW_OPENCLAW", "true"));
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(json!({"processType": "openclaw", "command": "--version"})).await;
+    let (stdout, stderr, _) = wire.run_to_exit(pid).await;
+    assert!(stdout.contains("OpenClaw 20"), "{stdout} {stderr}");
+}

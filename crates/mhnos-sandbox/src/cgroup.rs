@@ -1,0 +1,303 @@
+//! Limits that hold for a whole tree of processes, and a kill that no fork outruns: control groups, version 2
+//! or 1, whichever this service may write to.
+//!
+//! A service started by root makes one directory in each hierarchy and gives it to the account it goes on
+//! as; one started by systemd finds a directory delegated to it. Below that, every process gets a group of
+//! its own, which the program joins itself, last of all before it is confined: it writes `0` to a file that
+//! the keeper opened for it. Neither keeper nor bridge is ever in a process's group.
+
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::chown},
+    path::{Path, PathBuf},
+};
+
+use crate::{Limits, stage::Account};
+
+/// How the directories of services are named; the keeper's pid follows.
+const PREFIX: &str = "mhnos-";
+
+/// The quota period, in microseconds: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// The hierarchies this service may make groups in.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    hierarchies: Vec<Hierarchy>,
+}
+
+/// One mounted hierarchy, at this service's own place in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    dir: PathBuf,
+    kind: Kind,
+    /// Version 2: what may be limited. Version 1: the one controller.
+    controllers: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    V1,
+    V2,
+}
+
+impl Cgroups {
+    /// Finds and prepares what there is. Called before root is given up; `None` if memory and pids of a tree
+    /// cannot both be limited here.
+    pub fn prepare(account: Account) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let name = format!("{PREFIX}{}", std::process::id());
+        let prepared = find(&mounts, &own).into_iter().filter_map(|found| found.prepare(&name, account).ok());
+        let cgroups = Self { hierarchies: prepared.collect() };
+        (cgroups.limits("memory") && cgroups.limits("pids")).then_some(cgroups)
+    }
+
+    fn limits(&self, controller: &str) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.has(controller))
+    }
+
+    /// A group for one process, with these limits, that nobody is in yet.
+    pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
+        let mut group = Group { parts: Vec::new() };
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.dir.join(name);
+            fs::create_dir(&dir)?;
+            group.parts.push(Hierarchy {
+                dir,
+                kind: hierarchy.kind,
+                controllers: hierarchy.controllers.clone(),
+            });
+        }
+        group.parts.iter().try_for_each(|part| part.limit(limits))?;
+        Ok(group)
+    }
+}
+
+/// The hierarchies of this process, by mountinfo(5) and cgroups(7).
+fn find(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let Some((place, source)) = line.split_once(" - ") else { continue };
+        let place: Vec<&str> = place.split(' ').collect();
+        let source: Vec<&str> = source.split(' ').collect();
+        let ([_, _, _, root, mount, ..], [kind, _, options, ..]) = (&place[..], &source[..]) else {
+            continue;
+        };
+        let (kind, wanted): (_, Vec<&str>) = match *kind {
+            "cgroup2" => (Kind::V2, Vec::new()),
+            "cgroup" => {
+                let known = |option: &&str| matches!(*option, "memory" | "pids" | "cpu");
+                (Kind::V1, options.split(',').filter(known).collect())
+            }
+            _ => continue,
+        };
+        if kind == Kind::V1 && wanted.is_empty() {
+            continue;
+        }
+        let line = own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let is_it = match kind {
+                Kind::V2 => id == "0" && controllers.is_empty(),
+                Kind::V1 => controllers.split(',').any(|controller| wanted.contains(&controller)),
+            };
+            is_it.then_some(path)
+        });
+        let Some(path) = line else { continue };
+        let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
+        let below = below.strip_prefix("/").unwrap_or(below);
+        let controllers = wanted.into_iter().map(str::to_owned).collect();
+        found.push(Hierarchy { dir: Path::new(mount).join(below), kind, controllers });
+    }
+    found
+}
+
+impl Hierarchy {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|own| own == controller)
+    }
+
+    /// Makes the service's directory and gives it to the account.
+    fn prepare(mut self, name: &str, account: Account) -> io::Result<Self> {
+        let give = |path: &Path| chown(path, Some(account.uid), Some(account.gid));
+        remove_stale(&self.dir);
+        let base = self.dir.join(name);
+        fs::create_dir(&base)?;
+        if self.kind == Kind::V1 {
+            give(&base)?;
+            return Ok(Self { dir: base, ..self });
+        }
+        // Version 2: a group with processes has no limited children, so the service itself moves to a group
+        // beside those of its programs; and moving a process takes write access to the common ancestor.
+        let (keeper, programs) = (base.join("service"), base.join("programs"));
+        fs::create_dir(&keeper)?;
+        fs::write(keeper.join("cgroup.procs"), "0")?;
+        let available = fs::read_to_string(self.dir.join("cgroup.controllers")).unwrap_or_default();
+        for controller in
+            available.split_whitespace().filter(|name| matches!(*name, "memory" | "pids" | "cpu"))
+        {
+            let enable = format!("+{controller}");
+            let enabled = [&self.dir, &base]
+                .into_iter()
+                .all(|dir| fs::write(dir.join("cgroup.subtree_control"), &enable).is_ok());
+            if enabled {
+                self.controllers.push(controller.to_owned());
+            }
+        }
+        fs::create_dir(&programs)?;
+        for controller in &self.controllers {
+            fs::write(programs.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+        for path in [&base, &base.join("cgroup.procs"), &programs, &programs.join("cgroup.procs")] {
+            give(path)?;
+        }
+        Ok(Self { dir: programs, ..self })
+    }
+
+    fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let write = |file: &str, value: String| fs::write(self.dir.join(file), value);
+        let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
+        let optional = |result: io::Result<()>| match result {
+            // Swap accounting may be switched off in the kernel: then there is nothing to limit.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            other => other,
+        };
+        match self.kind {
+            Kind::V1 => {
+                if self.has("memory") {
+                    write("memory.limit_in_bytes", limits.memory.to_string())?;
+                    optional(write("memory.memsw.limit_in_bytes", limits.memory.to_string()))?;
+                }
+                if self.has("pids") {
+                    write("pids.max", limits.pids.to_string())?;
+                }
+                if self.has("cpu") {
+                    write("cpu.cfs_period_us", CPU_PERIOD_US.to_string())?;
+                    write("cpu.cfs_quota_us", quota.to_string())?;
+                }
+            }
+            Kind::V2 => {
+                if self.has("memory") {
+                    write("memory.max", limits.memory.to_string())?;
+                    optional(write("memory.swap.max", "0".to_owned()))?;
+                    write("memory.oom.group", "1".to_owned())?;
+                }
+                if self.has("pids") {
+                    write("pids.max", limits.pids.to_string())?;
+                }
+                if self.has("cpu") {
+                    write("cpu.max", format!("{quota} {CPU_PERIOD_US}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The number behind `key` in one of the group's files.
+    fn count(&self, file: &str, key: &str) -> u64 {
+        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        value.unwrap_or(0)
+    }
+}
+
+/// Removes what services that were killed have left: directories named after a keeper that is no more. An
+/// idle service's are empty too, so emptiness alone says nothing.
+fn remove_stale(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove_empty(&entry.path());
+        }
+    }
+}
+
+fn remove_empty(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// The group of one process and all its descendants. Dropping it removes it, which works once it is empty.
+#[derive(Debug)]
+pub struct Group {
+    parts: Vec<Hierarchy>,
+}
+
+impl Group {
+    /// Files by which a process joins: it writes `0` to each.
+    pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        let open = |part: &Hierarchy| {
+            fs::OpenOptions::new().write(true).open(part.dir.join("cgroup.procs")).map(OwnedFd::from)
+        };
+        self.parts.iter().map(open).collect()
+    }
+
+    /// Kills all that is in it, at once (`cgroup.kill`, Linux 5.14). False where that is not to be had.
+    pub fn kill(&self) -> bool {
+        self.parts
+            .iter()
+            .any(|part| part.kind == Kind::V2 && fs::write(part.dir.join("cgroup.kill"), "1").is_ok())
+    }
+
+    /// Processes the kernel has killed because the group was out of memory.
+    pub fn memory_kills(&self) -> u64 {
+        let kills = |part: &Hierarchy| match part.kind {
+            Kind::V1 => part.count("memory.oom_control", "oom_kill "),
+            Kind::V2 => part.count("memory.events", "oom_kill "),
+        };
+        self.parts.iter().filter(|part| part.has("memory")).map(kills).sum()
+    }
+
+    /// Forks the kernel has refused because the group was full.
+    pub fn fork_refusals(&self) -> u64 {
+        self.parts.iter().filter(|part| part.has("pids")).map(|part| part.count("pids.events", "max ")).sum()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            let _ = fs::remove_dir(&part.dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_keepers_that_are_no_more_are_removed() {
+        let dir = std::env::temp_dir().join(format!("cgroup-stale-{}", std::process::id()));
+        let (gone, alive) = (dir.join("mhnos-999999999"), dir.join(format!("mhnos-{}", std::process::id())));
+        fs::create_dir_all(gone.join("programs")).expect("make");
+        fs::create_dir_all(&alive).expect("make");
+        remove_stale(&dir);
+        assert!(!gone.exists() && alive.exists());
+        fs::remove_dir_all(&dir).expect("clean");
+    }
+
+    #[test]
+    fn hierarchies_are_found_where_this_process_is() {
+        let mounts = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+                      41 31 0:38 /box /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/a/b\n1:cpu:/\n0::/box/inner\n";
+        let found: Vec<_> = find(mounts, own).into_iter().map(|h| (h.dir, h.kind, h.controllers)).collect();
+        let expected = [
+            ("/sys/fs/cgroup/cpu", Kind::V1, vec!["cpu".to_owned()]),
+            ("/sys/fs/cgroup/memory/a/b", Kind::V1, vec!["memory".to_owned()]),
+            ("/sys/fs/cgroup/unified/inner", Kind::V2, vec![]),
+        ];
+        let expected: Vec<_> = expected.into_iter().map(|(dir, k, c)| (PathBuf::from(dir), k, c)).collect();
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,202 @@
+//! The last steps of a program's own process, from fork to exec, in the order in which they must happen.
+
+use std::{ffi::CString, io, os::fd::OwnedFd};
+
+use rustix::{
+    fs::{OFlags, open},
+    io::{Errno, fcntl_dupfd_cloexec},
+    process::{
+        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
+        setrlimit, setsid,
+    },
+    thread::{
+        CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+        set_capabilities, set_no_new_privs,
+    },
+};
+
+use crate::{
+    Launch, Limits,
+    error::{SetupError, Step},
+    sys::{self, CStrings, Instruction},
+};
+
+/// Open files of one process.
+pub const MAX_OPEN_FILES: u64 = 4096;
+
+/// Room above the memory limit for what a program maps but never touches (V8 reserves about 550 MiB per
+/// isolate): the backstop only ends what has run away.
+pub const DATA_SLACK: u64 = 1536 << 20;
+
+/// Source descriptors are moved above every number a program may be given.
+const FIRST_FREE: i32 = 64;
+
+/// The descriptors of a program about to start.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Descriptors 0, 1, 2, in this order. For a terminal the same one thrice.
+    pub stdio: [OwnedFd; 3],
+    /// Further ones with the number the program expects them at.
+    pub extra: Vec<(u32, OwnedFd)>,
+    /// Whether 0 is a terminal that shall control the new session.
+    pub terminal: bool,
+    /// The doors of its control group.
+    pub doors: Vec<OwnedFd>,
+}
+
+/// A [`Launch`] with everything allocated that its last steps need.
+#[derive(Debug)]
+pub struct Prepared {
+    candidates: Vec<CString>,
+    argv: CStrings,
+    env: CStrings,
+    cwd: CString,
+}
+
+/// Where a program went wrong on its way.
+#[derive(Debug)]
+pub enum StartError {
+    /// A confinement step.
+    Confine(SetupError),
+    /// The working directory.
+    Chdir(SetupError),
+    /// The program itself.
+    Exec(SetupError),
+}
+
+impl Prepared {
+    /// Looks up nothing yet: a bare program name becomes one candidate for each directory of the `PATH` of
+    /// the program's own environment.
+    pub fn new(launch: &Launch) -> io::Result<Self> {
+        let path = launch.env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
+        let candidates = if launch.program.contains('/') {
+            vec![CString::new(launch.program.as_str())?]
+        } else {
+            path.split(':')
+                .filter(|dir| dir.starts_with('/'))
+                .map(|dir| CString::new(format!("{dir}/{}", launch.program)))
+                .collect::<Result<_, _>>()?
+        };
+        Ok(Self {
+            candidates,
+            argv: CStrings::new(launch.argv.iter().map(String::as_str))?,
+            env: CStrings::new(launch.env.iter().map(|(name, value)| format!("{name}={value}")))?,
+            cwd: CString::new(launch.cwd.as_str())?,
+        })
+    }
+}
+
+/// Confines this process, just forked, and becomes the program. Returns only on failure.
+pub fn become_program(
+    program: &Prepared,
+    fds: Descriptors,
+    limits: &Limits,
+    nproc: u64,
+    filter: &[Instruction],
+) -> StartError {
+    if let Err(error) = confine(fds, limits, nproc) {
+        return StartError::Confine(error);
+    }
+    if let Err(error) = chdir(program.cwd.as_c_str()).step_on("enter", program.cwd.to_string_lossy()) {
+        return StartError::Chdir(error);
+    }
+    // Last: the steps above need calls that the filter denies.
+    if !filter.is_empty()
+        && let Err(error) = sys::install_filter(filter).step("install the system call filter")
+    {
+        return StartError::Confine(error);
+    }
+    StartError::Exec(exec(program))
+}
+
+fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    for door in &fds.doors {
+        rustix::io::write(door, b"0").step("join the control group")?;
+    }
+    set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
+    setsid().step("open a session")?;
+    connect(fds)?;
+    restrict_resources(limits, nproc)?;
+    drop_capabilities()?;
+    set_no_new_privs(true).step("forbid new privileges")?;
+    sys::reset_signals();
+    Ok(())
+}
+
+/// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.
+fn connect(fds: Descriptors) -> Result<(), SetupError> {
+    if fds.terminal {
+        ioctl_tiocsctty(&fds.stdio[0]).step("take the terminal")?;
+    }
+    let step = "connect descriptors";
+    let numbered = fds.stdio.into_iter().zip(0u32..).map(|(fd, number)| (number, fd)).chain(fds.extra);
+    let moved = numbered
+        .map(|(number, fd)| Ok((number, fcntl_dupfd_cloexec(&fd, FIRST_FREE)?)))
+        .collect::<Result<Vec<_>, Errno>>()
+        .step(step)?;
+    sys::close_on_exec_from(3).step(step)?;
+    for (number, fd) in &moved {
+        sys::place(fd, *number as i32).step(step)?;
+    }
+    // Closing them here would be one call each; exec does it.
+    std::mem::forget(moved);
+    Ok(())
+}
+
+fn restrict_resources(limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    for (resource, wanted) in [
+        (Resource::Core, 0),
+        (Resource::Nofile, MAX_OPEN_FILES),
+        (Resource::Nproc, nproc),
+        (Resource::Data, limits.memory.saturating_add(DATA_SLACK)),
+    ] {
+        // A limit can only be lowered; where the service itself has less, that holds.
+        let value = getrlimit(resource).maximum.map_or(wanted, |maximum| wanted.min(maximum));
+        let limit = Rlimit { current: Some(value), maximum: Some(value) };
+        setrlimit(resource, limit).step_on("limit", format_args!("{resource:?}"))?;
+    }
+    Ok(())
+}
+
+fn drop_capabilities() -> Result<(), SetupError> {
+    for bit in 0..63 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        match remove_capability_from_bounding_set(capability) {
+            // Beyond the kernel's last capability; or not privileged to drop, with nothing to gain then:
+            // no_new_privs keeps exec from using the bounding set.
+            Err(Errno::INVAL | Errno::PERM) => break,
+            other => other.step("empty the bounding set")?,
+        }
+    }
+    clear_ambient_capability_set().step("clear ambient capabilities")?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none).step("drop capabilities")
+}
+
+fn exec(program: &Prepared) -> SetupError {
+    let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
+    for candidate in &program.candidates {
+        let Err(error) = sys::execve(candidate, &program.argv, &program.env);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            // As execvp(3): a file that may not be executed is passed over, and named if nothing else is found.
+            Some(libc::EACCES) => worst = error,
+            _ => return SetupError { step: "execute", detail: lossy(candidate), source: error },
+        }
+    }
+    let detail = program.candidates.first().map(lossy).unwrap_or_default();
+    SetupError { step: "execute", detail, source: worst }
+}
+
+fn lossy(path: &CString) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// `/dev/null`, for a program without input.
+pub fn null() -> io::Result<OwnedFd> {
+    Ok(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
+}

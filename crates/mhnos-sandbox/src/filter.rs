@@ -1,0 +1,278 @@
+//! Rules for system calls, compiled to a seccomp filter.
+//!
+//! The kernel runs the filter for every call a program makes (and once for each number when it is installed,
+//! to cache what never depends on arguments), so it is a binary tree over ranges of numbers instead of a list: eight comparisons
+//! lead to any of some three hundred calls. The compiler is small enough to be checked whole: a test runs
+//! the program it makes, call by call, against the rules it was made from.
+
+use crate::sys::Instruction;
+
+/// What happens to a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// It is made.
+    Allow,
+    /// It fails with this error number, or with 0 succeeds without effect.
+    Errno(i32),
+    /// The first of these alternatives, all of whose tests hold, decides for `then`; otherwise `otherwise`.
+    /// Neither may be a `When` itself.
+    When { alternatives: Vec<Vec<Test>>, then: Box<Rule>, otherwise: Box<Rule> },
+}
+
+impl Rule {
+    /// Allowed if one of the alternatives holds.
+    pub(crate) fn only_if(alternatives: Vec<Vec<Test>>, errno: i32) -> Self {
+        Self::When { alternatives, then: Box::new(Self::Allow), otherwise: Box::new(Self::Errno(errno)) }
+    }
+
+    /// Allowed if none of the alternatives holds.
+    pub(crate) fn unless(alternatives: Vec<Vec<Test>>, errno: i32) -> Self {
+        Self::When { alternatives, then: Box::new(Self::Errno(errno)), otherwise: Box::new(Self::Allow) }
+    }
+}
+
+/// A test of the low 32 bits of one argument: the kernel takes all tested arguments as `int`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Test {
+    argument: u32,
+    mask: u32,
+    comparison: Comparison,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Equal(u32),
+    AnyBit,
+}
+
+impl Test {
+    /// The argument is `value`.
+    pub(crate) fn equal(argument: u32, value: u32) -> Self {
+        Self::masked(argument, u32::MAX, value)
+    }
+
+    /// The argument's bits of `mask` are `value`.
+    pub(crate) fn masked(argument: u32, mask: u32, value: u32) -> Self {
+        Self { argument, mask, comparison: Comparison::Equal(value) }
+    }
+
+    /// The argument has at least one bit of `mask`.
+    pub(crate) fn any(argument: u32, mask: u32) -> Self {
+        Self { argument, mask, comparison: Comparison::AnyBit }
+    }
+}
+
+// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// `AUDIT_ARCH_*` of this build.
+#[cfg(target_arch = "x86_64")]
+const THIS_ARCHITECTURE: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const THIS_ARCHITECTURE: u32 = 0xC000_00B7;
+
+/// The first number of the x32 calls, which reach 64-bit code under other numbers.
+const X32: u32 = 0x4000_0000;
+
+// Opcodes of classic BPF (bpf_common.h).
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+const RETURN_ALLOW: u32 = 0x7FFF_0000;
+const RETURN_ERRNO: u32 = 0x0005_0000;
+const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
+
+/// Compiles rules by number; other numbers fail with ENOSYS. Of two rules for a number the last holds.
+pub(crate) fn compile(rules: &[(u32, Rule)]) -> Vec<Instruction> {
+    let mut program = vec![
+        instruction(LOAD, 0, 0, ARCHITECTURE),
+        // A process that changes to another architecture's calls (int 0x80) is ended: its numbers mean others.
+        instruction(JUMP_EQUAL, 1, 0, THIS_ARCHITECTURE),
+        instruction(RETURN, 0, 0, RETURN_KILL_PROCESS),
+        instruction(LOAD, 0, 0, NUMBER),
+    ];
+    program.extend(tree(&ranges(rules)));
+    program
+}
+
+/// Numbers from `first` up to the next range's, under one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Range {
+    first: u32,
+    rule: Rule,
+}
+
+fn ranges(rules: &[(u32, Rule)]) -> Vec<Range> {
+    let by_number: std::collections::BTreeMap<u32, &Rule> =
+        rules.iter().filter(|(number, _)| *number < X32).map(|(number, rule)| (*number, rule)).collect();
+    let unknown = Rule::Errno(libc::ENOSYS);
+    let mut ranges = vec![Range { first: 0, rule: unknown.clone() }];
+    let mut push = |first: u32, rule: &Rule| match ranges.last_mut() {
+        Some(last) if last.rule == *rule => {}
+        Some(last) if last.first == first => last.rule = rule.clone(),
+        _ => ranges.push(Range { first, rule: rule.clone() }),
+    };
+    for (&number, &rule) in &by_number {
+        push(number, rule);
+        if !by_number.contains_key(&(number + 1)) {
+            push(number + 1, &unknown);
+        }
+    }
+    ranges
+}
+
+/// The tree for some ranges: with the number in the accumulator, it always returns.
+fn tree(ranges: &[Range]) -> Vec<Instruction> {
+    let [only] = ranges else {
+        let (left, right) = ranges.split_at(ranges.len() / 2);
+        let middle = right[0].first;
+        let (left, right) = (tree(left), tree(right));
+        let mut program = match u8::try_from(left.len()) {
+            Ok(distance) => vec![instruction(JUMP_GREATER_EQUAL, distance, 0, middle)],
+            // Conditional jumps reach 255 instructions; plain ones any distance.
+            Err(_) => vec![
+                instruction(JUMP_GREATER_EQUAL, 0, 1, middle),
+                instruction(JUMP, 0, 0, left.len() as u32),
+            ],
+        };
+        program.extend(left);
+        program.extend(right);
+        return program;
+    };
+    leaf(&only.rule)
+}
+
+fn leaf(rule: &Rule) -> Vec<Instruction> {
+    match rule {
+        Rule::Allow => vec![instruction(RETURN, 0, 0, RETURN_ALLOW)],
+        Rule::Errno(errno) => vec![instruction(RETURN, 0, 0, RETURN_ERRNO | *errno as u32)],
+        Rule::When { alternatives, then, otherwise } => {
+            let then = leaf(then);
+            let mut program = Vec::new();
+            for tests in alternatives {
+                program.extend(alternative(tests, &then));
+            }
+            program.extend(leaf(otherwise));
+            program
+        }
+    }
+}
+
+/// Runs into `then` if all tests hold, else past it.
+fn alternative(tests: &[Test], then: &[Instruction]) -> Vec<Instruction> {
+    let mut program: Vec<Instruction> = then.to_vec();
+    for test in tests.iter().rev() {
+        let past = program.len() as u8;
+        let mut with = vec![instruction(LOAD, 0, 0, ARGUMENTS + 8 * test.argument)];
+        if test.mask != u32::MAX {
+            with.push(instruction(AND, 0, 0, test.mask));
+        }
+        with.push(match test.comparison {
+            Comparison::Equal(value) => instruction(JUMP_EQUAL, 0, past, value),
+            Comparison::AnyBit => instruction(JUMP_EQUAL, past, 0, 0),
+        });
+        with.extend(program);
+        program = with;
+    }
+    program
+}
+
+fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {
+    Instruction { code, jump_true, jump_false, operand }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mode, syscalls};
+
+    /// Runs a filter as the kernel does.
+    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
+        let mut accumulator = 0;
+        let mut at = 0;
+        loop {
+            let Instruction { code, jump_true, jump_false, operand } = program[at];
+            at += 1;
+            let jump = |taken: bool| usize::from(if taken { jump_true } else { jump_false });
+            match code {
+                LOAD => {
+                    accumulator = match operand {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        _ => arguments[((operand - ARGUMENTS) / 8) as usize],
+                    }
+                }
+                AND => accumulator &= operand,
+                JUMP => at += operand as usize,
+                JUMP_EQUAL => at += jump(accumulator == operand),
+                JUMP_GREATER_EQUAL => at += jump(accumulator >= operand),
+                RETURN => return operand,
+                other => panic!("unknown opcode {other:#x}"),
+            }
+        }
+    }
+
+    fn meaning(rule: &Rule, arguments: [u32; 6]) -> u32 {
+        match rule {
+            Rule::Allow => RETURN_ALLOW,
+            Rule::Errno(errno) => RETURN_ERRNO | *errno as u32,
+            Rule::When { alternatives, then, otherwise } => {
+                let holds = |test: &Test| {
+                    let value = arguments[test.argument as usize] & test.mask;
+                    match test.comparison {
+                        Comparison::Equal(expected) => value == expected,
+                        Comparison::AnyBit => value != 0,
+                    }
+                };
+                let any = alternatives.iter().any(|tests| tests.iter().all(holds));
+                meaning(if any { then } else { otherwise }, arguments)
+            }
+        }
+    }
+
+    #[test]
+    fn the_filter_means_what_the_rules_say() {
+        for mode in [Mode::Strict, Mode::Relaxed] {
+            let rules = syscalls::rules(mode);
+            let program = compile(&rules);
+            assert!(program.len() < 4096, "the kernel's bound");
+            let interesting =
+                [0, 1, 2, 3, 6, 10, 16, 17, 0x5412, 0x541C, 0x2000_0000, 0x1000_0000, 262, u32::MAX];
+            for number in (0..600).chain([X32 - 1, X32, X32 + 1, u32::MAX]) {
+                let rule = rules
+                    .iter()
+                    .rev()
+                    .find(|(n, _)| *n == number)
+                    .map_or(Rule::Errno(libc::ENOSYS), |(_, r)| r.clone());
+                for a in interesting {
+                    for b in interesting {
+                        for c in interesting {
+                            let arguments = [a, b, c, a ^ b, 0, 0];
+                            let got = run(&program, THIS_ARCHITECTURE, number, arguments);
+                            assert_eq!(got, meaning(&rule, arguments), "{number} {arguments:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_architecture_is_killed() {
+        let program = compile(&syscalls::rules(Mode::Strict));
+        assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), RETURN_KILL_PROCESS);
+    }
+
+    #[test]
+    fn no_call_has_two_rules() {
+        let mut numbers: Vec<u32> = syscalls::rules(Mode::Strict).iter().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -1,0 +1,164 @@
+//! Which system calls a program may make: commented data, compiled by [`filter`](crate::filter).
+//!
+//! The list was drawn from a census of node, python, workerd, bash, git, gcc, npm and pip at work, and holds
+//! what ordinary programs use or probe for. Everything that is not named here fails with ENOSYS, as a call
+//! of a newer kernel does on an older one: libraries then fall back, where EPERM would make them give up.
+
+use libc::{
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EAFNOSUPPORT, ENOSYS, EOPNOTSUPP, EPERM, IPPROTO_TCP,
+    IPPROTO_UDP, MSG_FASTOPEN, NETLINK_ROUTE, SOCK_DGRAM, SOCK_STREAM,
+};
+
+use crate::{
+    Mode,
+    filter::{Rule, Test},
+};
+
+/// `CLONE_NEW*`: a program gets no namespace of its own, where it would have every capability.
+const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
+/// Types text into another program's terminal.
+const TIOCSTI: u32 = 0x5412;
+/// The same for a virtual console, and more.
+const TIOCLINUX: u32 = 0x541C;
+/// Attaches a line discipline: kernel code with a long record of bugs.
+const TIOCSETD: u32 = 0x5423;
+/// The type of a socket without SOCK_CLOEXEC and SOCK_NONBLOCK.
+const SOCKET_TYPE: u32 = 0xF;
+
+/// All rules for programs in this mode, by system call number.
+pub(crate) fn rules(mode: Mode) -> Vec<(u32, Rule)> {
+    let mut rules: Vec<(u32, Rule)> = Vec::new();
+    let numbered = |numbers: &[i64], rule: &Rule| -> Vec<(u32, Rule)> {
+        numbers.iter().map(|number| (*number as u32, rule.clone())).collect()
+    };
+    rules.extend(numbered(ALLOWED, &Rule::Allow));
+    rules.extend(numbered(LEGACY, &Rule::Allow));
+    rules.extend(numbered(PRIVILEGED, &Rule::Errno(EPERM)));
+    rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
+    rules.extend(restricted());
+    rules
+}
+
+/// Calls that depend on their arguments.
+fn restricted() -> Vec<(u32, Rule)> {
+    let socket_kinds =
+        [(SOCK_STREAM, 0), (SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, 0), (SOCK_DGRAM, IPPROTO_UDP)];
+    let mut sockets = vec![vec![Test::equal(0, AF_UNIX as u32)]];
+    for family in [AF_INET, AF_INET6] {
+        for (kind, protocol) in socket_kinds {
+            sockets.push(vec![
+                Test::equal(0, family as u32),
+                Test::masked(1, SOCKET_TYPE, kind as u32),
+                Test::equal(2, protocol as u32),
+            ]);
+        }
+    }
+    // Interface and address lists; no other netlink protocol.
+    sockets.push(vec![Test::equal(0, AF_NETLINK as u32), Test::equal(2, NETLINK_ROUTE as u32)]);
+    let no_fast_open =
+        |argument| Rule::unless(vec![vec![Test::any(argument, MSG_FASTOPEN as u32)]], EOPNOTSUPP);
+    let terminals = [TIOCSTI, TIOCLINUX, TIOCSETD].map(|request| vec![Test::equal(1, request)]);
+    vec![
+        (libc::SYS_clone as u32, Rule::unless(vec![vec![Test::any(0, NAMESPACE_FLAGS)]], EPERM)),
+        // Its flags are in memory, which a filter cannot read; libc falls back to clone.
+        (libc::SYS_clone3 as u32, Rule::Errno(ENOSYS)),
+        (libc::SYS_ioctl as u32, Rule::unless(terminals.to_vec(), EPERM)),
+        // The default and the question; other personalities switch protections off.
+        (
+            libc::SYS_personality as u32,
+            Rule::only_if(vec![vec![Test::equal(0, 0)], vec![Test::equal(0, u32::MAX)]], EPERM),
+        ),
+        (libc::SYS_socket as u32, Rule::only_if(sockets, EAFNOSUPPORT)),
+        (
+            libc::SYS_socketpair as u32,
+            Rule::only_if(vec![vec![Test::equal(0, AF_UNIX as u32)]], EAFNOSUPPORT),
+        ),
+        // A connection that begins with data passes by every rule for connect.
+        (libc::SYS_sendto as u32, no_fast_open(3)),
+        (libc::SYS_sendmsg as u32, no_fast_open(2)),
+        (libc::SYS_sendmmsg as u32, no_fast_open(3)),
+        // The whole machine's disks are not a program's to flush; it may believe that they were.
+        (libc::SYS_sync as u32, Rule::Errno(0)),
+    ]
+}
+
+macro_rules! calls {
+    ($($name:ident)*) => { &[$(libc::$name),*] };
+}
+
+/// Calls both architectures have.
+const ALLOWED: &[i64] = calls! {
+    SYS_accept SYS_accept4 SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_clock_getres SYS_clock_gettime
+    SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range SYS_dup SYS_dup3
+    SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_execve SYS_execveat SYS_exit
+    SYS_exit_group SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_fallocate SYS_fchdir SYS_fchmod SYS_fchmodat
+    SYS_fchmodat2 SYS_fchown SYS_fchownat SYS_fcntl SYS_fdatasync SYS_fgetxattr SYS_flistxattr SYS_flock
+    SYS_fremovexattr SYS_fsetxattr SYS_fstat SYS_fstatfs SYS_fsync SYS_ftruncate SYS_futex SYS_futex_waitv
+    SYS_get_robust_list SYS_getcpu SYS_getcwd SYS_getdents64 SYS_getegid SYS_geteuid SYS_getgid SYS_getgroups
+    SYS_getitimer SYS_getpeername SYS_getpgid SYS_getpid SYS_getppid SYS_getpriority SYS_getrandom SYS_getresgid
+    SYS_getresuid SYS_getrlimit SYS_getrusage SYS_getsid SYS_getsockname SYS_getsockopt SYS_gettid
+    SYS_gettimeofday SYS_getuid SYS_getxattr SYS_inotify_add_watch SYS_inotify_init1 SYS_inotify_rm_watch
+    SYS_ioprio_get SYS_ioprio_set SYS_kill SYS_landlock_add_rule SYS_landlock_create_ruleset
+    SYS_landlock_restrict_self SYS_lgetxattr SYS_linkat SYS_listen SYS_listxattr SYS_llistxattr SYS_lremovexattr
+    SYS_lseek SYS_lsetxattr SYS_madvise SYS_membarrier SYS_memfd_create SYS_mincore SYS_mkdirat SYS_mknodat
+    SYS_mlock SYS_mlock2 SYS_mlockall SYS_mmap SYS_mprotect SYS_mq_getsetattr SYS_mq_notify SYS_mq_open
+    SYS_mq_timedreceive SYS_mq_timedsend SYS_mq_unlink SYS_mremap SYS_msgctl SYS_msgget SYS_msgrcv SYS_msgsnd
+    SYS_msync SYS_munlock SYS_munlockall SYS_munmap SYS_nanosleep SYS_newfstatat SYS_openat SYS_openat2
+    SYS_pidfd_open SYS_pidfd_send_signal SYS_pipe2 SYS_pkey_alloc SYS_pkey_free SYS_pkey_mprotect SYS_ppoll
+    SYS_prctl SYS_pread64 SYS_preadv SYS_preadv2 SYS_prlimit64 SYS_pselect6 SYS_pwrite64 SYS_pwritev SYS_pwritev2
+    SYS_read SYS_readahead SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmmsg SYS_recvmsg SYS_removexattr
+    SYS_renameat SYS_renameat2 SYS_restart_syscall SYS_rseq SYS_rt_sigaction SYS_rt_sigpending SYS_rt_sigprocmask
+    SYS_rt_sigqueueinfo SYS_rt_sigreturn SYS_rt_sigsuspend SYS_rt_sigtimedwait SYS_rt_tgsigqueueinfo
+    SYS_sched_get_priority_max SYS_sched_get_priority_min SYS_sched_getaffinity SYS_sched_getattr
+    SYS_sched_getparam SYS_sched_getscheduler SYS_sched_rr_get_interval SYS_sched_setaffinity SYS_sched_setattr
+    SYS_sched_setparam SYS_sched_setscheduler SYS_sched_yield SYS_seccomp SYS_semctl SYS_semget SYS_semop
+    SYS_semtimedop SYS_sendfile SYS_set_robust_list SYS_set_tid_address SYS_setfsgid SYS_setfsuid SYS_setgid
+    SYS_setgroups SYS_setitimer SYS_setpgid SYS_setpriority SYS_setregid SYS_setresgid SYS_setresuid SYS_setreuid
+    SYS_setrlimit SYS_setsid SYS_setsockopt SYS_setuid SYS_setxattr SYS_shmat SYS_shmctl SYS_shmdt SYS_shmget
+    SYS_shutdown SYS_sigaltstack SYS_signalfd4 SYS_splice SYS_statfs SYS_statx SYS_symlinkat SYS_sync_file_range
+    SYS_syncfs SYS_sysinfo SYS_tee SYS_tgkill SYS_timer_create SYS_timer_delete SYS_timer_getoverrun
+    SYS_timer_gettime SYS_timer_settime SYS_timerfd_create SYS_timerfd_gettime SYS_timerfd_settime SYS_times
+    SYS_tkill SYS_truncate SYS_umask SYS_uname SYS_unlinkat SYS_utimensat SYS_wait4 SYS_waitid SYS_write SYS_writev
+};
+
+/// Older forms that only x86_64 has.
+#[cfg(target_arch = "x86_64")]
+const LEGACY: &[i64] = calls! {
+    SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_wait
+    SYS_eventfd SYS_fork SYS_futimesat SYS_getdents SYS_getpgrp SYS_inotify_init SYS_lchown SYS_link SYS_lstat
+    SYS_mkdir SYS_mknod SYS_open SYS_pause SYS_pipe SYS_poll SYS_readlink SYS_rename SYS_rmdir SYS_select
+    SYS_signalfd SYS_stat SYS_symlink SYS_time SYS_unlink SYS_utime SYS_utimes SYS_vfork
+};
+
+/// aarch64 never had the older forms.
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY: &[i64] = &[];
+
+/// Debuggers' calls: only `relaxed` allows them.
+const DEBUGGING: &[i64] = calls! { SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev };
+
+/// Calls that say "not permitted" because programs ask them expecting just that.
+#[cfg(target_arch = "x86_64")]
+const PRIVILEGED: &[i64] = calls! {
+    SYS_acct SYS_add_key SYS_adjtimex SYS_bpf SYS_chroot SYS_clock_adjtime SYS_clock_settime SYS_delete_module
+    SYS_fanotify_init SYS_fanotify_mark SYS_finit_module SYS_get_mempolicy SYS_init_module SYS_io_cancel
+    SYS_io_destroy SYS_io_getevents SYS_io_setup SYS_io_submit SYS_ioperm SYS_iopl SYS_kcmp SYS_kexec_file_load
+    SYS_kexec_load SYS_keyctl SYS_mbind SYS_memfd_secret SYS_migrate_pages SYS_modify_ldt SYS_mount
+    SYS_move_pages SYS_name_to_handle_at SYS_open_by_handle_at SYS_perf_event_open SYS_pidfd_getfd
+    SYS_pivot_root SYS_process_madvise SYS_process_mrelease SYS_quotactl SYS_reboot SYS_remap_file_pages
+    SYS_request_key SYS_set_mempolicy SYS_setdomainname SYS_sethostname SYS_setns SYS_settimeofday SYS_swapoff
+    SYS_swapon SYS_syslog SYS_umount2 SYS_unshare SYS_userfaultfd SYS_vhangup SYS_vmsplice
+};
+
+/// Calls that say "not permitted" because programs ask them expecting just that.
+#[cfg(not(target_arch = "x86_64"))]
+const PRIVILEGED: &[i64] = calls! {
+    SYS_acct SYS_add_key SYS_adjtimex SYS_bpf SYS_chroot SYS_clock_adjtime SYS_clock_settime SYS_delete_module
+    SYS_fanotify_init SYS_fanotify_mark SYS_finit_module SYS_get_mempolicy SYS_init_module SYS_io_cancel
+    SYS_io_destroy SYS_io_getevents SYS_io_setup SYS_io_submit SYS_kcmp SYS_kexec_file_load SYS_kexec_load
+    SYS_keyctl SYS_mbind SYS_migrate_pages SYS_mount SYS_move_pages SYS_name_to_handle_at
+    SYS_open_by_handle_at SYS_perf_event_open SYS_pidfd_getfd SYS_pivot_root SYS_process_madvise SYS_quotactl
+    SYS_reboot SYS_remap_file_pages SYS_request_key SYS_set_mempolicy SYS_setdomainname SYS_sethostname SYS_setns
+    SYS_settimeofday SYS_swapoff SYS_swapon SYS_syslog SYS_umount2 SYS_unshare SYS_userfaultfd SYS_vhangup
+    SYS_vmsplice
+};

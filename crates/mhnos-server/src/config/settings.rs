@@ -1,0 +1,182 @@
+//! The table of settings. A line is all there is to a setting: its variable, what stands in the reference,
+//! how a value is read into the [`Config`] and how it is shown.
+
+use super::{Config, values};
+
+/// One documented setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The default, as the reference shows it.
+    pub default: &'static str,
+    /// What is accepted, as the end of the sentence "expected …".
+    pub accepts: &'static str,
+    /// What it is for, one sentence or two.
+    pub about: &'static str,
+    /// Reads a value into the configuration; `Err` if it is none that is accepted.
+    pub(super) apply: fn(&mut Config, &str) -> Result<(), ()>,
+    /// The value as text that `apply` reads back.
+    pub(super) show: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// The flag of `serve`: `MHNOS_MAX_MEMORY` is `--max-memory`.
+    pub fn flag(&self) -> String {
+        let name = self.variable.strip_prefix("MHNOS_").unwrap_or(self.variable);
+        format!("--{}", name.to_ascii_lowercase().replace('_', "-"))
+    }
+}
+
+/// Reads with a function of `values` into one field.
+macro_rules! reads {
+    ($field:ident, $read:expr) => {
+        |config, text| {
+            config.$field = $read(text).ok_or(())?;
+            Ok(())
+        }
+    };
+}
+
+/// Every setting, in the order of the reference.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        variable: "MHNOS_RUNTIME_PORT",
+        default: "18790",
+        accepts: "a port, 1 to 65535, or 0 to let the system choose one",
+        about: "TCP port for browsers and other clients. With 0 the chosen port is printed at start.",
+        apply: reads!(port, values::number),
+        show: |config| config.port.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_WORKSPACE",
+        default: "/workspace",
+        accepts: "an absolute or relative path of a directory",
+        about: "The directory processes work in. Created if it is missing; must be writable by the service.",
+        apply: reads!(workspace, values::path),
+        show: |config| config.workspace.to_string_lossy().into_owned(),
+    },
+    Setting {
+        variable: "MHNOS_SANDBOX",
+        default: "strict",
+        accepts: "strict, relaxed or none",
+        about: "How processes are isolated. `strict` refuses to start where its walls cannot be built.",
+        apply: reads!(sandbox, values::mode),
+        show: |config| config.sandbox.as_str().to_owned(),
+    },
+    Setting {
+        variable: "MHNOS_ALLOW_OPENCLAW",
+        default: "false",
+        accepts: "true or false",
+        about: "Whether clients may start processes of type `openclaw`.",
+        apply: reads!(allow_openclaw, values::boolean),
+        show: |config| config.allow_openclaw.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_MAX_PROCESSES",
+        default: "50",
+        accepts: "a whole number, at least 1",
+        about: "Processes that run at once. Counted when a request is admitted, so that a burst cannot pass it.",
+        apply: reads!(max_processes, values::at_least_one),
+        show: |config| config.max_processes.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_MAX_MEMORY",
+        default: "1g",
+        accepts: "a size of at least 64m: bytes, or a number with k, m, g or t (also kb, kib, …), any case",
+        about: "Memory of one process together with its descendants.",
+        apply: reads!(max_memory, |text| values::size(text).filter(|size| *size >= 64 << 20)),
+        show: |config| config.max_memory.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_LOG_LEVEL",
+        default: "info",
+        accepts: "debug, info, warn or error",
+        about: "The least important lines that are logged. Ordinary traffic is `debug`.",
+        apply: reads!(log_level, values::log_level),
+        show: |config| config.log_level.as_str().to_owned(),
+    },
+    Setting {
+        variable: "MHNOS_HOST",
+        default: "127.0.0.1,::1",
+        accepts: "IP addresses separated by commas, or `localhost`",
+        about: "Addresses to listen on. One that is not loopback needs MHNOS_TRUST_NETWORK=true.",
+        apply: reads!(hosts, values::addresses),
+        show: |config| values::joined(&config.hosts),
+    },
+    Setting {
+        variable: "MHNOS_TRUST_NETWORK",
+        default: "false",
+        accepts: "true or false",
+        about: "Says on purpose that everybody who can reach the addresses of MHNOS_HOST may run programs \
+                here, as in a container whose port is published on 127.0.0.1 only.",
+        apply: reads!(trust_network, values::boolean),
+        show: |config| config.trust_network.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_ALLOWED_ORIGINS",
+        default: "",
+        accepts: "origins separated by commas, each `scheme://host[:port]` or, for the subdomains of a host, \
+                  `https://*.example.org`",
+        about: "Web pages that may connect, beside those of localhost, 127.0.0.1 and [::1] on any port.",
+        apply: reads!(allowed_origins, values::origins),
+        show: |config| values::joined(&config.allowed_origins),
+    },
+    Setting {
+        variable: "MHNOS_MAX_PIDS",
+        default: "512",
+        accepts: "a whole number, at least 1",
+        about: "Processes and threads of one process tree.",
+        apply: reads!(max_pids, |text| values::number(text).filter(|pids| *pids >= 1)),
+        show: |config| config.max_pids.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_MAX_CPU",
+        default: "number of cores",
+        accepts: "a number of cores, at least 0.01, such as 2 or 0.5",
+        about: "CPU time of one process tree per second.",
+        apply: reads!(max_cpu_millis, values::cores),
+        show: |config| values::show_cores(config.max_cpu_millis),
+    },
+    Setting {
+        variable: "MHNOS_OUTPUT_LOG",
+        default: "4m",
+        accepts: "a size of 64k to 1g: bytes, or a number with k, m or g",
+        about: "Output kept per process, for clients that attach later or were away. The newest bytes stay.",
+        apply: reads!(output_log, |text| values::size(text)
+            .filter(|size| (64 << 10..=1 << 30).contains(size))),
+        show: |config| config.output_log.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_KILL_GRACE",
+        default: "5s",
+        accepts: "a duration of at most 1h, such as 5s, 500ms or 2m",
+        about: "Time a process has between SIGTERM and SIGKILL.",
+        apply: reads!(kill_grace, |text| values::duration(text).filter(|grace| grace.as_secs() <= 3600)),
+        show: |config| format!("{}ms", config.kill_grace.as_millis()),
+    },
+    Setting {
+        variable: "MHNOS_LOG_FORMAT",
+        default: "auto",
+        accepts: "text, json, or auto: text on a terminal, json otherwise",
+        about: "How log lines look.",
+        apply: reads!(log_format, values::log_format),
+        show: |config| config.log_format.as_str().to_owned(),
+    },
+    Setting {
+        variable: "MHNOS_SANDBOX_MIN_TIER",
+        default: "none",
+        accepts: "T1, T2, T3+, T3 or none",
+        about: "The weakest isolation tier to start with; what the host cannot give is told by `doctor`.",
+        apply: reads!(sandbox_min_tier, values::tier),
+        show: |config| config.sandbox_min_tier.as_str().to_owned(),
+    },
+    Setting {
+        variable: "MHNOS_PATH",
+        default: "/usr/local/bin:/usr/bin:/bin",
+        accepts: "absolute directories separated by colons",
+        about: "Where programs are found, by the service and by the processes it starts.",
+        apply: reads!(path, values::search_path),
+        show: |config| config.path.clone(),
+    },
+];

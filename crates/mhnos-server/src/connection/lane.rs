@@ -1,0 +1,226 @@
+//! The lane: the requests of one connection, in order.
+//!
+//! A request takes effect before the next is looked at; a push, then a spawn of the pushed file, works in one
+//! burst. What merely takes long to be *answered* (a kill waiting for the end, a write waiting for room)
+//! is begun in order and then put aside, so that it holds nothing up.
+
+use std::{
+    collections::HashSet,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
+use mhnos_process::{Pid, Process};
+use mhnos_protocol::{ErrorReply, Parsed, Reply, binary, parse_request_bytes};
+use serde_json::value::RawValue;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Bytes, Message, protocol::frame::coding::CloseCode},
+};
+use tracing::debug;
+
+use super::{
+    Dialect, End, Phase, Pulse, broken,
+    outbox::{Item, Outbox},
+};
+use crate::{limits, service::Service, web_os};
+
+/// Something put aside, and what it gives when it is done.
+type Later = Pin<Box<dyn Future<Output = Late> + Send>>;
+
+/// What came of something that was put aside.
+pub(super) struct Late {
+    /// For the writer.
+    pub(super) items: Vec<Item>,
+    /// How many pending bytes it no longer holds.
+    pub(super) bytes: usize,
+}
+
+/// What came of watching a process.
+pub(super) enum Watched {
+    /// Its exit record is set, or the bridge is ending.
+    Exit(Arc<Process>),
+    /// It has reported more about itself; the whole report so far, `None` at its end.
+    Report(Arc<Process>, Option<Vec<u8>>),
+}
+
+/// The `id` of a request.
+pub(super) type Id = Option<Box<RawValue>>;
+
+pub(super) struct Lane<'c> {
+    pub(super) service: &'c Arc<Service>,
+    pub(super) outbox: &'c Outbox,
+    pub(super) dialect: Dialect,
+    /// Requests that took effect and are not answered yet.
+    pending: FuturesUnordered<Later>,
+    pending_bytes: usize,
+    /// Processes watched on this client's behalf; at most two watches for each.
+    pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
+    /// Whose exit is being watched.
+    pub(super) exits: HashSet<Pid>,
+    /// Whose report is being watched, and how much of it has been told.
+    pub(super) reports: std::collections::HashMap<Pid, usize>,
+}
+
+impl<'c> Lane<'c> {
+    pub(super) fn new(service: &'c Arc<Service>, outbox: &'c Outbox, dialect: Dialect) -> Self {
+        Self {
+            service,
+            outbox,
+            dialect,
+            pending: FuturesUnordered::new(),
+            pending_bytes: 0,
+            watches: FuturesUnordered::new(),
+            exits: HashSet::new(),
+            reports: std::collections::HashMap::new(),
+        }
+    }
+
+    /// Reads requests until the client leaves or breaks a rule. When the service stops, what is still
+    /// unanswered is answered, then the connection is closed.
+    pub(super) async fn run(
+        mut self,
+        stream: &mut SplitStream<WebSocketStream<TcpStream>>,
+        pulse: &Pulse,
+        mut phase: watch::Receiver<Phase>,
+    ) -> End {
+        let mut stopping = false;
+        loop {
+            self.room().await;
+            let next = tokio::select! {
+                next = self.beside(stream.next()) => next,
+                () = Phase::closing(&mut phase), if !stopping => {
+                    stopping = true;
+                    self.stop().await;
+                    continue;
+                }
+            };
+            let message = match next {
+                None => return End::Left,
+                Some(Err(error)) => return broken(&error),
+                Some(Ok(message)) => message,
+            };
+            pulse.heard();
+            let parsed = match message {
+                Message::Text(text) => self.parse(text.into(), true).await,
+                Message::Binary(bytes) => self.parse(bytes, false).await,
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+            };
+            self.handle(parsed).await;
+        }
+    }
+
+    /// Answers what is pending (all processes have ended, so nothing keeps it) and has the connection closed.
+    async fn stop(&mut self) {
+        while let Some(late) = self.pending.next().await {
+            self.settle(late);
+        }
+        self.outbox.push(Item::close(CloseCode::Away, "the service is stopping"));
+    }
+
+    /// Reads a message, a large one on a thread of its own.
+    async fn parse(&mut self, message: Bytes, text: bool) -> Parsed {
+        // JSON begins with a brace or white space, a binary frame with its version.
+        let framed = self.dialect.binary && !text && message.first().is_some_and(|first| *first < b' ');
+        let large = message.len() > limits::PARSE_INLINE;
+        let parse =
+            move || if framed { binary::parse_write(&message) } else { parse_request_bytes(&message) };
+        if !large {
+            return parse();
+        }
+        let parsed = self.beside(tokio::task::spawn_blocking(parse)).await;
+        parsed.unwrap_or_else(|error| Parsed {
+            id: None,
+            request: Err(mhnos_protocol::Malformed {
+                code: mhnos_protocol::ErrorCode::Internal,
+                text: format!("the message could not be read: {error}"),
+            }),
+        })
+    }
+
+    async fn handle(&mut self, parsed: Parsed) {
+        let id = parsed.id;
+        match parsed.request {
+            Err(malformed) => {
+                debug!(error = %malformed, "refused a message");
+                self.fail(&id, malformed.into());
+            }
+            Ok(request) => {
+                debug!(request = request.type_name(), "request");
+                self.perform(id, request).await;
+            }
+        }
+    }
+
+    /// Answers a request.
+    pub(super) fn reply(&self, id: &Id, reply: &Reply) {
+        for message in messages(self.dialect, id, reply) {
+            self.outbox.push(Item::text(message));
+        }
+    }
+
+    /// Answers a request that only wants to be told if it asked for it with an id.
+    pub(super) fn acknowledge(&self, id: &Id, reply: &Reply) {
+        if id.is_some() {
+            self.reply(id, reply);
+        }
+    }
+
+    pub(super) fn fail(&self, id: &Id, error: ErrorReply) {
+        self.reply(id, &Reply::Error(error));
+    }
+
+    /// Lets something take effect now, and puts it aside if its answer takes longer. It holds `bytes` until
+    /// then.
+    pub(super) async fn begin(&mut self, bytes: usize, later: impl Future<Output = Late> + Send + 'static) {
+        let mut later: Later = Box::pin(later);
+        match poll_fn(|cx| Poll::Ready(later.as_mut().poll(cx))).await {
+            Poll::Ready(late) => late.items.into_iter().for_each(|item| self.outbox.push(item)),
+            Poll::Pending => {
+                self.pending_bytes += bytes;
+                self.pending.push(later);
+            }
+        }
+    }
+
+    /// Waits for something while what was put aside moves on.
+    pub(super) async fn beside<T>(&mut self, wanted: impl Future<Output = T>) -> T {
+        let mut wanted = pin!(wanted);
+        loop {
+            tokio::select! {
+                biased;
+                Some(late) = self.pending.next(), if !self.pending.is_empty() => self.settle(late),
+                Some(watched) = self.watches.next(), if !self.watches.is_empty() => self.seen(watched),
+                done = &mut wanted => return done,
+            }
+        }
+    }
+
+    /// Waits until another request may be taken on.
+    async fn room(&mut self) {
+        while self.pending.len() >= limits::MAX_PENDING || self.pending_bytes >= limits::MAX_PENDING_BYTES {
+            let Some(late) = self.pending.next().await else { break };
+            self.settle(late);
+        }
+        let outbox = self.outbox;
+        self.beside(outbox.room()).await;
+    }
+
+    fn settle(&mut self, late: Late) {
+        self.pending_bytes -= late.bytes;
+        late.items.into_iter().for_each(|item| self.outbox.push(item));
+    }
+}
+
+/// A reply as messages of this dialect.
+pub(super) fn messages(dialect: Dialect, id: &Id, reply: &Reply) -> Vec<String> {
+    let mut messages = vec![reply.to_json(id.as_deref())];
+    if dialect.web_os {
+        messages.extend(web_os::twin(reply, id.as_deref()));
+    }
+    messages
+}

@@ -1,0 +1,242 @@
+//! One client's WebSocket.
+//!
+//! A connection is one task in which two halves take turns: the *lane* reads requests and lets each take
+//! effect before it looks at the next; the *writer* owns the socket's other direction and the viewers, and
+//! pulls from them only when the socket takes more. What the lane has to say goes through the *outbox*, in
+//! order. So a slow socket stalls its own viewers and nobody else's, and nothing is ever written under a
+//! lock. Processes outlive all this: when the task ends, its viewers are gone and that is all.
+
+mod lane;
+mod outbox;
+mod pull;
+mod requests;
+mod view;
+mod writer;
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use mhnos_protocol as wire;
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::frame::coding::CloseCode,
+};
+use tracing::debug;
+
+use self::{
+    lane::Lane,
+    outbox::{Item, Outbox},
+    writer::Writer,
+};
+use crate::{
+    door::Visitor,
+    frames::Format,
+    http::{Guest, Subprotocol},
+    limits,
+    service::Service,
+};
+
+/// How a client wants to be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dialect {
+    /// Output in binary frames; input may come so too.
+    pub(crate) binary: bool,
+    /// The unmodified Web OS page, served through [`crate::web_os`].
+    pub(crate) web_os: bool,
+}
+
+impl Dialect {
+    fn of(guest: &Guest) -> Self {
+        Self {
+            binary: guest.subprotocol == Subprotocol::V1Binary,
+            web_os: guest.subprotocol == Subprotocol::None && matches!(guest.visitor, Visitor::Page(_)),
+        }
+    }
+
+    /// How output of a process with this encoding is framed.
+    fn format(self, encoding: wire::Encoding) -> Format {
+        match encoding {
+            _ if self.binary => Format::Binary,
+            wire::Encoding::Utf8 => Format::Text,
+            wire::Encoding::Base64 => Format::Base64,
+        }
+    }
+}
+
+/// Whether the service goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It does.
+    Serving,
+    /// All processes have ended; connections say so and close.
+    Closing,
+}
+
+impl Phase {
+    /// Waits until connections are to close.
+    pub(crate) async fn closing(phase: &mut watch::Receiver<Self>) {
+        // Without a sender the service is over as well.
+        let _ = phase.wait_for(|phase| *phase == Self::Closing).await;
+    }
+}
+
+/// Why a connection is over, or about to be.
+#[derive(Debug)]
+enum End {
+    /// The client closed it, or the network did.
+    Left,
+    /// Nothing more can be sent.
+    Unwritable,
+    /// It does not answer pings.
+    Silent,
+    /// It broke the rules of the WebSocket protocol, or a limit; the close frame says which.
+    Broken(CloseCode, &'static str),
+    /// The service stops.
+    Stopping,
+}
+
+/// Rounds of pings since the client was last heard.
+#[derive(Default)]
+struct Pulse(AtomicU32);
+
+impl Pulse {
+    fn heard(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Serves a client until it leaves or the service stops.
+pub(crate) async fn serve(
+    guest: Guest,
+    peer: SocketAddr,
+    service: Arc<Service>,
+    phase: watch::Receiver<Phase>,
+) {
+    let dialect = Dialect::of(&guest);
+    debug!(%peer, ?dialect, visitor = ?guest.visitor, "connected");
+    let (outbox, pulse) = (Outbox::default(), Pulse::default());
+    let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
+    outbox.push(Item::text(connected.to_json()));
+
+    let (sink, mut stream) = guest.socket.split();
+    let mut writer = Writer::new(sink, &outbox, dialect);
+    let lane = Lane::new(&service, &outbox, dialect).run(&mut stream, &pulse, phase.clone());
+    let end = converse(lane, writer.run(), &outbox, &pulse, phase).await;
+    debug!(%peer, ?end, "disconnected");
+    if let (End::Broken(..), Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
+        discard(socket.into_inner()).await;
+    }
+}
+
+/// Lets both halves run until one has a reason to end, and then the other say what it still has to.
+async fn converse(
+    lane: impl Future<Output = End>,
+    writer: impl Future<Output = Result<(), Error>>,
+    outbox: &Outbox,
+    pulse: &Pulse,
+    mut phase: watch::Receiver<Phase>,
+) -> End {
+    let (mut lane, mut writer) = (pin!(lane), pin!(writer));
+    let end = tokio::select! {
+        end = &mut lane => end,
+        _ = &mut writer => End::Unwritable,
+        () = heartbeat(outbox, pulse) => End::Silent,
+        () = Phase::closing(&mut phase) => End::Stopping,
+    };
+    match &end {
+        End::Left | End::Silent => {}
+        // The client may have begun to close: then the lane answers that.
+        End::Unwritable => {
+            let _ = timeout(limits::CLOSE_DEADLINE, lane).await;
+        }
+        End::Broken(code, reason) => {
+            outbox.push(Item::close(*code, reason));
+            let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
+        }
+        End::Stopping => {
+            // The lane has the connection closed, and ends when the client has closed it too.
+            let farewell = async {
+                tokio::select! {
+                    _ = &mut lane => {}
+                    _ = &mut writer => { lane.await; }
+                }
+            };
+            let _ = timeout(limits::CLOSE_DEADLINE, farewell).await;
+        }
+    }
+    end
+}
+
+/// Takes what a client goes on sending after it was told off. If the socket were closed before that, the
+/// kernel would answer with a reset, and the close frame would be lost on its way.
+async fn discard(mut socket: TcpStream) {
+    let ended = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(limits::CLOSE_DEADLINE, ended).await;
+}
+
+/// Pings in rounds; returns when the client has missed too many.
+async fn heartbeat(outbox: &Outbox, pulse: &Pulse) {
+    let mut rounds = tokio::time::interval(limits::PING_INTERVAL);
+    // The first tick is immediate.
+    rounds.tick().await;
+    loop {
+        rounds.tick().await;
+        if pulse.0.fetch_add(1, Ordering::Relaxed) >= limits::MISSED_ROUNDS {
+            return;
+        }
+        outbox.push(Item::Ping);
+    }
+}
+
+/// What a failed read means for the client.
+fn broken(error: &Error) -> End {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            End::Broken(CloseCode::Size, "a message may have at most 100 MiB")
+        }
+        Error::Utf8(_) => End::Broken(CloseCode::Invalid, "a text message must be UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Left,
+        Error::Protocol(_) => End::Broken(CloseCode::Protocol, "WebSocket protocol error"),
+        _ => End::Left,
+    }
+}
+
+/// How long until `deadline`, as a future; without one, for ever.
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A whole text message, unchecked: what this service encodes is UTF-8.
+fn text_message(payload: impl Into<bytes::Bytes>) -> Message {
+    data_message(payload, true)
+}
+
+fn data_message(payload: impl Into<bytes::Bytes>, text: bool) -> Message {
+    use tokio_tungstenite::tungstenite::protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    };
+    let kind = if text { Data::Text } else { Data::Binary };
+    Message::Frame(Frame::message(payload.into(), OpCode::Data(kind), true))
+}
+
+/// Time on the clock of [`limits`].
+fn soon(after: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + after
+}

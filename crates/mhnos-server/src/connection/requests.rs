@@ -1,0 +1,266 @@
+//! What each request does.
+
+use std::sync::Arc;
+
+use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome};
+use mhnos_protocol::{
+    Attach, BadEntry, Content, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid, Port,
+    PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
+};
+use mhnos_runtimes::parse_report;
+use mhnos_sandbox::WindowSize;
+use mhnos_workspace::{self as workspace, Workspace};
+
+use super::{
+    lane::{Id, Lane, Late, Watched, messages},
+    outbox::Item,
+    pull,
+    view::View,
+};
+use crate::{launcher, service, translate, web_os};
+
+impl Lane<'_> {
+    /// Lets a request take effect, and answers it now or later.
+    pub(super) async fn perform(&mut self, id: Id, request: Request) {
+        match request {
+            Request::Spawn(spawn) => self.spawn(id, &spawn).await,
+            Request::Attach(attach) => self.attach(id, attach),
+            Request::Detach { pid } => self.detach(&id, pid),
+            Request::Write(write) => self.write(id, write).await,
+            Request::CloseStdin { pid } => self.close_stdin(id, pid).await,
+            Request::Resize(resize) => self.resize(&id, resize),
+            Request::Kill(kill) => self.kill(id, kill).await,
+            Request::List { all } => self.list(&id, all),
+            Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
+            Request::Ping => self.reply(&id, &Reply::Pong { time: service::now_ms() }),
+            Request::Push { files } => self.push(&id, files).await,
+            Request::Pull => self.pull(id).await,
+        }
+    }
+
+    /// The process, or an answer that there is none.
+    fn process(&self, id: &Id, pid: Pid) -> Option<Arc<Process>> {
+        let process = self.service.processes.get(pid);
+        if process.is_none() {
+            self.fail(id, ErrorReply::process_not_found(pid));
+        }
+        process
+    }
+
+    async fn spawn(&mut self, id: Id, spawn: &Spawn) {
+        let service = Arc::clone(self.service);
+        let process = match self.beside(launcher::launch(&service, spawn)).await {
+            Ok(process) => process,
+            Err(error) => return self.fail(&id, error),
+        };
+        let spawned = Spawned {
+            pid: process.pid(),
+            status: mhnos_protocol::Success::Success,
+            isolation: translate::isolation(process.enforcement()),
+        };
+        // The answer is queued before the view: it goes out before any output does.
+        self.reply(&id, &Reply::Spawned(spawned));
+        self.watch_report(&process);
+        let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
+        let frames = self.service.frames.of(process.pid());
+        let format = self.dialect.format(translate::encoding(process.info().encoding));
+        let view = View::spawned(process, viewer, frames, format, self.dialect.web_os);
+        self.outbox.push(Item::View(Box::new(view)));
+    }
+
+    fn attach(&mut self, id: Id, attach: Attach) {
+        let Some(process) = self.process(&id, attach.pid) else { return };
+        self.watch_report(&process);
+        let replay = attach.after.map_or(Replay::Retained, Replay::After);
+        let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
+        let frames = self.service.frames.of(process.pid());
+        let encoding = attach.encoding.unwrap_or_else(|| translate::encoding(process.info().encoding));
+        let view = View::attached(process, viewer, frames, self.dialect.format(encoding), id);
+        self.outbox.push(Item::View(Box::new(view)));
+    }
+
+    /// Answered for any pid, as the predecessor did: afterwards it is not viewed, which is what was asked.
+    fn detach(&mut self, id: &Id, pid: Pid) {
+        let tell_exit = self.service.processes.get(pid).filter(|_| self.dialect.web_os);
+        if let Some(process) = &tell_exit {
+            self.watch_exit(process);
+        }
+        self.outbox.push(Item::Unview { pid, tell_exit });
+        self.reply(id, &Reply::Detached(OfPid { pid }));
+    }
+
+    async fn write(&mut self, id: Id, write: Write) {
+        let Some(process) = self.process(&id, write.pid) else { return };
+        let (pid, mut data) = (write.pid, write.data);
+        if self.dialect.web_os {
+            web_os::translate_input(&mut data, process.stdio());
+        }
+        let (dialect, bytes) = (self.dialect, data.len());
+        let done = async move {
+            let reply = match process.write(data.into()).await {
+                Ok(()) => id.is_some().then_some(Reply::Written(OfPid { pid })),
+                Err(error) => Some(Reply::Error(translate::write_error(error, pid))),
+            };
+            let messages = reply.map(|reply| messages(dialect, &id, &reply)).unwrap_or_default();
+            Late { items: messages.into_iter().map(Item::text).collect(), bytes }
+        };
+        self.begin(bytes, done).await;
+    }
+
+    async fn close_stdin(&mut self, id: Id, pid: Pid) {
+        let Some(process) = self.process(&id, pid) else { return };
+        let dialect = self.dialect;
+        let done = async move {
+            let reply = match process.close_stdin().await {
+                Ok(()) => id.is_some().then_some(Reply::StdinClosed(OfPid { pid })),
+                Err(error) => Some(Reply::Error(translate::write_error(error, pid))),
+            };
+            let messages = reply.map(|reply| messages(dialect, &id, &reply)).unwrap_or_default();
+            Late { items: messages.into_iter().map(Item::text).collect(), bytes: 0 }
+        };
+        self.begin(0, done).await;
+    }
+
+    fn resize(&mut self, id: &Id, resize: Resize) {
+        let Some(process) = self.process(id, resize.pid) else { return };
+        match process.resize(WindowSize { cols: resize.size.cols, rows: resize.size.rows }) {
+            Ok(()) => self.acknowledge(id, &Reply::Resized(OfPid { pid: resize.pid })),
+            Err(Gone) => self.fail(id, translate::gone(resize.pid)),
+        }
+    }
+
+    async fn kill(&mut self, id: Id, kill: Kill) {
+        let Some(process) = self.process(&id, kill.pid) else { return };
+        let Some(signal) = Signal::from_number(kill.signal.number()) else {
+            let text = format!("Unknown signal: {}", kill.signal.name());
+            return self.fail(&id, ErrorReply::new(ErrorCode::UnknownSignal, text));
+        };
+        let (dialect, pid) = (self.dialect, kill.pid);
+        let scope = translate::scope(kill.scope);
+        let done = async move {
+            let reply = match process.signal(signal, scope).await {
+                Ok(SignalOutcome::Delivered) => Reply::Killed(Killed { pid, ended: false }),
+                // Whoever asks for the end of what has ended has got it.
+                Ok(SignalOutcome::Ended) | Err(Gone) => Reply::Killed(Killed { pid, ended: true }),
+                Ok(SignalOutcome::Survives) => Reply::Error(survives(pid)),
+            };
+            let messages = messages(dialect, &id, &reply);
+            Late { items: vec![Item::AfterExit { process, messages }], bytes: 0 }
+        };
+        self.begin(0, done).await;
+    }
+
+    fn list(&self, id: &Id, all: bool) {
+        let processes = &self.service.processes;
+        let list = ProcessList {
+            processes: processes.list(all).iter().map(|process| translate::process(process)).collect(),
+            stats: translate::stats(&processes.stats()),
+        };
+        self.reply(id, &Reply::ProcessList(list));
+    }
+
+    async fn push(&mut self, id: &Id, files: Vec<Result<FileEntry, BadEntry>>) {
+        let workspace = self.service.workspace.clone();
+        let written = tokio::task::spawn_blocking(move || write_files(&workspace, files));
+        match self.beside(written).await {
+            Ok(results) => self.reply(id, &Reply::Pushed(results)),
+            Err(error) => {
+                let text = format!("the files could not be written: {error}");
+                self.fail(id, ErrorReply::new(ErrorCode::Internal, text));
+            }
+        }
+    }
+
+    async fn pull(&mut self, id: Id) {
+        let workspace = self.service.workspace.clone();
+        match self.beside(pull::begin(workspace, id.clone(), self.dialect)).await {
+            Ok(pulls) => pulls.into_iter().for_each(|pull| self.outbox.push(Item::Pull(Box::new(pull)))),
+            Err(error) => self.fail(&id, error),
+        }
+    }
+
+    /// Sees to it that the exit is told to a client that no longer views the process.
+    fn watch_exit(&mut self, process: &Arc<Process>) {
+        if process.exit().is_none() && self.exits.insert(process.pid()) {
+            let process = Arc::clone(process);
+            self.watches.push(Box::pin(async move {
+                // An error means that this bridge ends, and the connection with it.
+                let _ = process.exited().await;
+                Watched::Exit(process)
+            }));
+        }
+    }
+
+    /// Sees to it that a client learns where a worker listens.
+    fn watch_report(&mut self, process: &Arc<Process>) {
+        let reports = process.info().process_type == mhnos_protocol::ProcessType::Workerd.as_str();
+        if reports && process.exit().is_none() && self.reports.insert(process.pid(), 0).is_none() {
+            self.watches.push(Box::pin(report(Arc::clone(process), 0)));
+        }
+    }
+
+    /// Acts on what watching has shown.
+    pub(super) fn seen(&mut self, watched: Watched) {
+        match watched {
+            Watched::Exit(process) => {
+                self.exits.remove(&process.pid());
+                self.outbox.push(Item::Exited(process));
+            }
+            Watched::Report(process, None) => {
+                self.reports.remove(&process.pid());
+            }
+            Watched::Report(process, Some(report)) => self.tell_ports(process, &report),
+        }
+    }
+
+    fn tell_ports(&mut self, process: Arc<Process>, whole: &[u8]) {
+        let pid = process.pid();
+        let told = self.reports.get(&pid).copied().unwrap_or(0).min(whole.len());
+        // Only whole lines; the rest of one comes with the next report.
+        let end = whole.iter().rposition(|byte| *byte == b'\n').map_or(told, |at| at + 1).max(told);
+        for line in String::from_utf8_lossy(&whole[told..end]).lines() {
+            if let Some(listening) = parse_report(line).filter(|listening| listening.port != 0) {
+                let url = format!("http://127.0.0.1:{}/", listening.port);
+                let port = Port { pid, port: listening.port, url, state: PortState::Open };
+                self.outbox.push(Item::text(Event::Port(port).to_json()));
+            }
+        }
+        self.reports.insert(pid, end);
+        self.watches.push(Box::pin(report(process, whole.len())));
+    }
+}
+
+async fn report(process: Arc<Process>, after: usize) -> Watched {
+    let report = process.report(after).await;
+    Watched::Report(process, report)
+}
+
+fn survives(pid: Pid) -> ErrorReply {
+    let text = format!("Process {pid} was sent SIGKILL and the system has not ended it yet; this goes on");
+    ErrorReply::new(ErrorCode::Internal, text).about(pid)
+}
+
+/// Writes the entries of a push, in order; one that is wrong does not take the others with it.
+fn write_files(workspace: &Workspace, files: Vec<Result<FileEntry, BadEntry>>) -> PushResults {
+    let mut results = PushResults::default();
+    for file in files {
+        let written = match file {
+            Err(bad) => Err(PushError { path: bad.path, error: bad.malformed.text }),
+            Ok(file) => {
+                let content = match &file.content {
+                    Content::File(bytes) => workspace::Content::File(bytes),
+                    Content::Directory => workspace::Content::Directory,
+                };
+                let entry = workspace::Entry { path: &file.path, content, mtime_ms: file.mtime_ms };
+                let written = workspace.push_one(&entry);
+                written.map_err(|error| PushError { error: error.to_string(), path: file.path })
+            }
+        };
+        match written {
+            Ok(()) => results.synced += 1,
+            Err(error) => results.errors.push(error),
+        }
+    }
+    results.failed = results.errors.len() as u64;
+    results
+}

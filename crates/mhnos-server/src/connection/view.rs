@@ -1,0 +1,196 @@
+//! One process as one client sees it: the replay, then what it writes, then its end.
+//!
+//! ```text
+//! Replaying ──caught up──► Live ──exit record──► Ended (told or held back) ──nothing lingers──► gone
+//! ```
+//!
+//! Everything a client must see in order about one process passes through here: `attached` after the replay,
+//! `exit` after the output, answers to kills after the `exit`.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use mhnos_process::{Next, Pid, Process, Viewer};
+use mhnos_protocol as wire;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{data_message, soon, text_message};
+use crate::{
+    frames::{Format, ProcessFrames, room_at},
+    limits, translate,
+};
+
+/// Where a view stands.
+#[derive(Debug)]
+enum Stage {
+    /// Up to a position, then the `attach` with this id is answered.
+    Replaying { until: u64, id: Option<Box<RawValue>> },
+    /// Whatever comes. `hold`: the exit is to be held back (see [`crate::web_os`]).
+    Live { hold: bool },
+    /// Ended; the exit is told at the deadline, or earlier if something else needs it told.
+    Holding { exit: String, deadline: Instant },
+    /// The exit has been told.
+    Ended,
+}
+
+/// One process as one client sees it.
+#[derive(Debug)]
+pub(super) struct View {
+    process: Arc<Process>,
+    viewer: Viewer,
+    frames: Arc<ProcessFrames>,
+    format: Format,
+    stage: Stage,
+    /// Messages that must come after the exit.
+    after_exit: Vec<String>,
+}
+
+impl View {
+    /// A view that answers an `attach` when it has caught up.
+    pub(super) fn attached(
+        process: Arc<Process>,
+        viewer: Viewer,
+        frames: Arc<ProcessFrames>,
+        format: Format,
+        id: Option<Box<RawValue>>,
+    ) -> Self {
+        let until = process.end_position();
+        let stage = Stage::Replaying { until, id };
+        Self { process, viewer, frames, format, stage, after_exit: Vec::new() }
+    }
+
+    /// The view of the client that has just spawned the process.
+    pub(super) fn spawned(
+        process: Arc<Process>,
+        viewer: Viewer,
+        frames: Arc<ProcessFrames>,
+        format: Format,
+        hold_exit: bool,
+    ) -> Self {
+        let stage = Stage::Live { hold: hold_exit };
+        Self { process, viewer, frames, format, stage, after_exit: Vec::new() }
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now.
+    pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>) -> bool {
+        let shared = Arc::strong_count(&self.frames) > 1;
+        let (frames, format) = (&self.frames, self.format);
+        let room = room_at(self.viewer.position());
+        let moved = match self.viewer.next(room, |piece| frames.frame(&piece, format, shared)) {
+            Next::Output(frame) => {
+                ready.extend(frame.map(|frame| data_message(frame, format.is_text())));
+                true
+            }
+            Next::Gap { from, to } => {
+                let gap = wire::Event::Gap(wire::Gap { pid: self.pid(), from, to });
+                ready.push_back(text_message(gap.to_json()));
+                true
+            }
+            Next::Exit(record) => {
+                self.caught_up(ready);
+                self.exited(&translate::exit(self.pid(), &record).to_json(), ready);
+                return true;
+            }
+            Next::Nothing => false,
+        };
+        if let Stage::Replaying { until, .. } = self.stage
+            && (!moved || self.viewer.position() >= until)
+        {
+            self.caught_up(ready);
+            return true;
+        }
+        moved
+    }
+
+    /// Answers the `attach` that began this view, if that has not been done.
+    pub(super) fn caught_up(&mut self, ready: &mut VecDeque<Message>) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Live { hold: false });
+        let Stage::Replaying { id, .. } = stage else {
+            self.stage = stage;
+            return;
+        };
+        let attached = wire::Attached {
+            pid: self.pid(),
+            status: translate::status(&self.process.state()),
+            seq: self.viewer.position(),
+            pty: self.process.window_size().map(translate::window_size),
+        };
+        ready.push_back(text_message(wire::Reply::Attached(attached).to_json(id.as_deref())));
+    }
+
+    fn exited(&mut self, exit: &str, ready: &mut VecDeque<Message>) {
+        let hold = matches!(self.stage, Stage::Live { hold: true }) && self.after_exit.is_empty();
+        self.stage = Stage::Holding { exit: exit.to_owned(), deadline: soon(limits::EXIT_HOLD) };
+        if !hold {
+            self.tell_exit(ready);
+        }
+    }
+
+    /// Tells an exit that is being held back, and what waits for it.
+    pub(super) fn tell_exit(&mut self, ready: &mut VecDeque<Message>) {
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Holding { exit, .. } => {
+                ready.push_back(text_message(exit));
+                ready.extend(self.after_exit.drain(..).map(text_message));
+            }
+            stage => self.stage = stage,
+        }
+    }
+
+    /// Holds no exit back from now on.
+    pub(super) fn release_exit(&mut self, ready: &mut VecDeque<Message>) {
+        if let Stage::Live { hold } = &mut self.stage {
+            *hold = false;
+        }
+        self.tell_exit(ready);
+    }
+
+    /// Until when an exit is being held back.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        if let Stage::Holding { deadline, .. } = self.stage { Some(deadline) } else { None }
+    }
+
+    /// Sends messages after the exit: at once if that has been told.
+    pub(super) fn after_exit(&mut self, messages: Vec<String>, ready: &mut VecDeque<Message>) {
+        let ended = matches!(self.stage, Stage::Ended);
+        self.after_exit.extend(messages);
+        self.tell_exit(ready);
+        if ended || self.process.exit().is_none() {
+            ready.extend(self.after_exit.drain(..).map(text_message));
+        }
+    }
+
+    /// Bytes of live output that wait. `None` during a replay, for which the client waits.
+    pub(super) fn waiting(&self) -> Option<u64> {
+        (!matches!(self.stage, Stage::Replaying { .. })).then(|| self.viewer.behind())
+    }
+
+    /// Whether nothing will ever come again.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Ended) && !self.process.lingers() && self.viewer.behind() == 0
+    }
+
+    /// Whether the exit has been seen here, told or held back.
+    pub(super) fn has_seen_exit(&self) -> bool {
+        matches!(self.stage, Stage::Ended | Stage::Holding { .. })
+    }
+
+    /// Takes over from an earlier view of the same process: what that one promised is answered now, what
+    /// must come after the exit waits for this view's.
+    pub(super) fn replace(&mut self, mut earlier: Self, ready: &mut VecDeque<Message>) {
+        earlier.caught_up(ready);
+        self.after_exit = earlier.after_exit;
+    }
+
+    /// Ends this view: what was promised is answered now.
+    pub(super) fn finish(mut self, ready: &mut VecDeque<Message>) {
+        self.caught_up(ready);
+        self.tell_exit(ready);
+        ready.extend(self.after_exit.drain(..).map(text_message));
+    }
+}

@@ -1,0 +1,117 @@
+//! Who may come in. The service runs programs for whoever reaches its socket, and every web page can reach
+//! localhost; so each HTTP request is judged by its Host and Origin before anything else of it is read.
+//!
+//! *Host* defeats DNS rebinding: a page of `evil.example` whose name suddenly resolves to 127.0.0.1 still
+//! says `Host: evil.example`. *Origin* keeps out pages that connect openly: browsers always send it with a
+//! WebSocket, and pages cannot forge it. A request without Origin comes from a program, not from a page.
+//! What remains for a stranger is a program on this machine, or on a network somebody has vouched for.
+//!
+//! Everything here is a pure function of the request's text and the settings.
+
+mod origin;
+
+use std::net::IpAddr;
+
+pub use origin::{Origin, OriginPattern};
+
+/// The policy, from the settings.
+#[derive(Clone, Debug)]
+pub struct Door {
+    listen: Vec<IpAddr>,
+    allowed: Vec<OriginPattern>,
+}
+
+/// Who came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Visitor {
+    /// A program; it sent no Origin.
+    Program,
+    /// A web page of this origin.
+    Page(Origin),
+}
+
+/// Why a request is turned away. The text is for the client; [`Refusal::remedy`] is for the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No Host header, or several, or one that is no host.
+    #[error("This request has no valid Host header.")]
+    BadHost,
+    /// A host this service is not known by.
+    #[error("This service does not answer to the host {0:?}.")]
+    ForeignHost(String),
+    /// Several Origin headers, or bytes that are no text.
+    #[error("This request has no valid Origin header.")]
+    BadOrigin,
+    /// An opaque origin: a sandboxed frame, a `file:` or `data:` page.
+    #[error("Pages without an origin of their own (Origin: null) may not connect to this service.")]
+    NullOrigin,
+    /// A page that is not let in.
+    #[error("Pages of {0} may not connect to this service.")]
+    ForeignOrigin(String),
+}
+
+impl Refusal {
+    /// What the operator can do about it, if it is not as it should be.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::BadHost | Self::BadOrigin => "none: the request is malformed".to_owned(),
+            Self::ForeignHost(host) => {
+                format!("MHNOS_ALLOWED_ORIGINS with an origin of {host:?} lets this host in")
+            }
+            Self::NullOrigin => "serve the page over http from localhost".to_owned(),
+            Self::ForeignOrigin(origin) => format!("MHNOS_ALLOWED_ORIGINS={origin} lets these pages in"),
+        }
+    }
+}
+
+impl Door {
+    /// The policy for a service that listens on `listen` and lets `allowed` in beside loopback origins.
+    pub fn new(listen: Vec<IpAddr>, allowed: Vec<OriginPattern>) -> Self {
+        Self { listen, allowed }
+    }
+
+    /// Judges a request by the values of all its Host and all its Origin headers.
+    pub fn judge(&self, hosts: &[&[u8]], origins: &[&[u8]]) -> Result<Visitor, Refusal> {
+        let [host] = hosts else { return Err(Refusal::BadHost) };
+        let host = str::from_utf8(host).map_err(|_| Refusal::BadHost)?;
+        self.admit_host(host)?;
+        match origins {
+            [] => Ok(Visitor::Program),
+            [origin] => {
+                let origin = str::from_utf8(origin).map_err(|_| Refusal::BadOrigin)?;
+                self.admit_origin(origin).map(Visitor::Page)
+            }
+            _ => Err(Refusal::BadOrigin),
+        }
+    }
+
+    /// Whether the service is known by this `host[:port]`. Any port is: it may be published under another.
+    fn admit_host(&self, text: &str) -> Result<(), Refusal> {
+        let (host, _) = origin::split_authority(text).ok_or(Refusal::BadHost)?;
+        let listening =
+            |address: IpAddr| self.listen.iter().any(|own| *own == address || own.is_unspecified());
+        let known = match origin::literal(&host) {
+            // An address cannot be rebound: whoever says it has reached it.
+            Some(address) => address.is_loopback() || listening(address),
+            None => origin::is_localhost(&host),
+        };
+        if known || self.allowed.iter().any(|pattern| pattern.covers_host(&host)) {
+            Ok(())
+        } else {
+            Err(Refusal::ForeignHost(text.to_owned()))
+        }
+    }
+
+    fn admit_origin(&self, text: &str) -> Result<Origin, Refusal> {
+        if text == "null" {
+            return Err(Refusal::NullOrigin);
+        }
+        let foreign = || Refusal::ForeignOrigin(text.to_owned());
+        let origin = Origin::parse(text).ok_or_else(foreign)?;
+        let admitted = origin.is_loopback() || self.allowed.iter().any(|pattern| pattern.covers(&origin));
+        if admitted { Ok(origin) } else { Err(foreign()) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The HTTP side of a connection: one request, judged at the door before anything else of it is read, then
+//! `/health`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
+//! its size; there is no keep-alive, so nothing idles here.
+
+mod handshake;
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderMap, HeaderName},
+    server::conn::http1,
+    service::service_fn,
+    upgrade::{OnUpgrade, Parts},
+};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::protocol::{Role, WebSocketConfig},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    door::{Door, Visitor},
+    limits,
+};
+pub(crate) use handshake::Subprotocol;
+
+/// What the HTTP side needs to know.
+pub(crate) struct Front {
+    pub(crate) door: Door,
+    /// Computes the answer to `/health`.
+    pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
+}
+
+/// The answer to `/health`, its first three fields as the predecessor gave them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    pub(crate) status: &'static str,
+    /// Seconds since the service started.
+    pub(crate) uptime: f64,
+    pub(crate) processes: HealthProcesses,
+    pub(crate) version: &'static str,
+    pub(crate) sandbox: HealthSandbox,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HealthProcesses {
+    pub(crate) total_spawned: u64,
+    pub(crate) total_killed: u64,
+    pub(crate) active: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HealthSandbox {
+    pub(crate) mode: &'static str,
+    pub(crate) tier: &'static str,
+}
+
+/// A client whose WebSocket is open.
+pub(crate) struct Guest {
+    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) visitor: Visitor,
+    pub(crate) subprotocol: Subprotocol,
+}
+
+/// An upgrade that has been promised to the client.
+struct Promised {
+    upgrade: OnUpgrade,
+    visitor: Visitor,
+    subprotocol: Subprotocol,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves the one request of a connection. Gives the WebSocket if that is what it became.
+pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
+    let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
+    let exchange = {
+        let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
+        let service = service_fn(move |request| {
+            let answer = answer(&front, request, peer, &promised);
+            std::future::ready(Ok::<_, Infallible>(answer))
+        });
+        http1::Builder::new()
+            .max_buf_size(limits::MAX_REQUEST_HEAD)
+            .max_headers(limits::MAX_REQUEST_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    };
+    match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, exchange).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%peer, %error, "HTTP exchange failed"),
+        Err(_) => debug!(%peer, "HTTP exchange took too long and was cut"),
+    }
+    let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    match promised.upgrade.await {
+        Ok(upgraded) => {
+            let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
+            let socket = web_socket(parts).await;
+            Some(Guest { socket, visitor: promised.visitor, subprotocol: promised.subprotocol })
+        }
+        Err(error) => {
+            debug!(%peer, %error, "the client left before its WebSocket was open");
+            None
+        }
+    }
+}
+
+async fn web_socket(parts: Parts<TokioIo<TcpStream>>) -> WebSocketStream<TcpStream> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(limits::READ_BUFFER)
+        .write_buffer_size(limits::WRITE_BUFFER)
+        .max_message_size(Some(limits::MAX_MESSAGE))
+        .max_frame_size(Some(limits::MAX_MESSAGE));
+    let early = parts.read_buf.to_vec();
+    WebSocketStream::from_partially_read(parts.io.into_inner(), early, Role::Server, Some(config)).await
+}
+
+fn answer(
+    front: &Front,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    promised: &Mutex<Option<Promised>>,
+) -> Answer {
+    let headers = request.headers();
+    let judged = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
+    let visitor = match judged {
+        Ok(visitor) => visitor,
+        Err(refusal) => {
+            warn!(%peer, reason = %refusal, remedy = refusal.remedy(), "refused a request");
+            return text(StatusCode::FORBIDDEN, &format!("{refusal}\n"));
+        }
+    };
+    if !headers.contains_key(header::UPGRADE) {
+        return plain(front, &request);
+    }
+    match handshake::accept(&request) {
+        Err(mistake) => mistake.answer(),
+        Ok((answer, subprotocol)) => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            let promise = Promised { upgrade, visitor, subprotocol };
+            *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
+            answer
+        }
+    }
+}
+
+fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
+    if request.uri().path() != "/health" {
+        return text(StatusCode::NOT_FOUND, "Not Found");
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    let health = serde_json::to_vec(&(front.health)()).unwrap_or_default();
+    with_type(StatusCode::OK, "application/json", health.into())
+}
+
+fn text(status: StatusCode, text: &str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    // Said here and not by hyper's `keep_alive(false)`, which would say it in a 101 as well.
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    answer
+}
+
+/// All values of a header, as they were sent.
+fn all<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Vec<&'r [u8]> {
+    headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()
+}
+
+#[cfg(test)]
+mod tests;

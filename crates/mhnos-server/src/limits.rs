@@ -1,0 +1,100 @@
+//! Every bound and timeout of the server, each with the reason for its size. What a client can see of them
+//! stands in `status.limits`.
+
+use std::time::Duration;
+
+/// Connections open at once, handshakes included. One costs about 16 KiB; a thousand is the largest load
+/// the service is measured with. More are answered 503.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// From accepting a connection to the end of its HTTP exchange (the 101 of an upgrade, or the whole answer
+/// to a plain request). Browsers give a WebSocket five seconds to open; slow handshakes are cut.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes of one HTTP request head. Cookies of every service on localhost arrive here too, and browsers send
+/// up to about 16 KiB of them. More is answered 431.
+pub const MAX_REQUEST_HEAD: usize = 32 * 1024;
+
+/// Header lines of one HTTP request. More is answered 431.
+pub const MAX_REQUEST_HEADERS: usize = 100;
+
+/// How long an accept loop waits after an error that waiting may cure (out of descriptors or memory).
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of one message, and of one frame, from a client: a 6 MB file pushed as an array of numbers is a
+/// 21 MB frame. More closes the connection with 1009.
+pub const MAX_MESSAGE: usize = 100 * 1024 * 1024;
+
+/// Bytes read from a socket at once; allocated for every connection as soon as it opens.
+pub const READ_BUFFER: usize = 8 * 1024;
+
+/// Bytes gathered before they are written to a socket, unless nothing more is waiting.
+pub const WRITE_BUFFER: usize = 64 * 1024;
+
+/// Bytes handed to one connection's socket before other tasks get their turn on the thread.
+pub const WRITE_BATCH: usize = 256 * 1024;
+
+/// Raw bytes of output in one frame. Frames end at multiples of it, so that viewers that are behind get
+/// equal frames and share their encoding.
+pub const FRAME_BYTES: u64 = 64 * 1024;
+
+/// Encoded frames kept per process while it has more than one viewer.
+pub const CACHED_FRAMES: usize = 8;
+
+/// Messages larger than this are parsed on a thread of their own, so that a push of many megabytes does not
+/// hold up the other connections of a worker thread.
+pub const PARSE_INLINE: usize = 128 * 1024;
+
+/// Requests of one connection that are executed but not answered yet (kills that wait for an end, pulls).
+/// At this number the connection is read no further until one is answered.
+pub const MAX_PENDING: usize = 256;
+
+/// Bytes of the same: input that waits for a process to read. One message more at most.
+pub const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Answers that wait for the socket. At this number the connection is read no further until the client
+/// takes some: whoever asks without listening waits.
+pub const MAX_QUEUED: usize = 256;
+
+/// Bytes of the same; one answer more at most.
+pub const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a file read at once for a pull.
+pub const PULL_BUFFER: usize = 64 * 1024;
+
+/// Bytes of a pull's answer that are in memory at once; one buffer's worth more at most.
+pub const PULL_FRAGMENT: usize = 256 * 1024;
+
+/// Interval of the server's pings.
+pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Ping rounds without any sign of life after which a connection is dropped.
+pub const MISSED_ROUNDS: u32 = 2;
+
+/// How long a closing connection may take to send what is left and to answer the close frame.
+pub const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a program may take to tell its version when the service starts.
+pub const DISCOVERY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between SIGTERM and SIGKILL for such a program.
+pub const DISCOVERY_GRACE: Duration = Duration::from_millis(500);
+
+/// Bytes of output read from a program that tells its version.
+pub const DISCOVERY_OUTPUT: usize = 4096;
+
+/// How long the exit of a process is held back from a Web OS connection that has not attached to it yet.
+pub const EXIT_HOLD: Duration = Duration::from_secs(15);
+
+/// How long small output waits for more before it goes to a Web OS connection, which draws every frame as a
+/// line of its own.
+pub const WEB_OS_GATHER: Duration = Duration::from_millis(4);
+
+/// Exited processes kept for late attaches, and for how long.
+pub const RETAINED_PROCESSES: usize = 100;
+
+/// How long an exited process is kept.
+pub const RETAINED_FOR: Duration = Duration::from_mins(10);
+
+/// How long a viewer may take nothing before it stops holding its process back.
+pub const STALL_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,0 +1,7 @@
+//! What a client can and cannot reach, against a real directory tree.
+
+mod pull;
+mod push;
+mod race;
+mod resolve;
+mod tree;

@@ -1,0 +1,7 @@
+// A worker as workerd runs it: a module that exports `fetch`.
+export default {
+  async fetch(request) {
+    const { pathname } = new URL(request.url);
+    return new Response(`workerd answers ${request.method} ${pathname} to ${request.headers.get('user-agent')}\n`);
+  },
+};

@@ -1,0 +1,73 @@
+//! `cargo test` with one closing line for all test binaries, because cargo prints one for each and the last may be empty.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+/// What one `test result:` line counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
+    let mut child = Command::new("cargo")
+        .args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"])
+        .args(arguments)
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo test")?;
+    let stdout = child.stdout.take().expect("piped above");
+    let mut sum = Sum::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("reading cargo test")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        sum.add(&line);
+    }
+    let status = child.wait().context("cargo test")?;
+    println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.ignored);
+    let nothing_ran = sum.passed == 0;
+    Ok(if status.success() && !nothing_ran { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Sum {
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result:") else { return };
+        for part in counts.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) =
+                (words.next().and_then(|word| word.parse::<u64>().ok()), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sum;
+
+    #[test]
+    fn result_lines_of_all_binaries_are_added_up() {
+        let mut sum = Sum::default();
+        sum.add(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        );
+        sum.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s");
+        sum.add("test something ... ok");
+        assert_eq!(sum, Sum { passed: 5, failed: 4, ignored: 1 });
+    }
+}
