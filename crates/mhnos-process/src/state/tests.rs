@@ -1,3 +1,5 @@
+//! The state machine: what must follow from what, and what may never happen in whatever order.
+
 use proptest::prelude::*;
 
 use super::*;

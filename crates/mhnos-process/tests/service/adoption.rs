@@ -1,3 +1,5 @@
+//! Bridges die; processes, output, stops, numbers and counters go on with the next one.
+
 use std::{
     os::fd::AsFd,
     process::{Child, Command, Stdio as ProcessStdio},
@@ -5,7 +7,10 @@ use std::{
 
 use mhnos_process::{Encoding, ExitStatus, Reason, Scope, Signal, SignalOutcome, State};
 
-use super::{output::eventually, *};
+use super::{
+    pace::{eventually, pause},
+    *,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_bridge_goes_on_where_the_old_one_died() {
@@ -127,7 +132,7 @@ async fn bridges_killed_over_and_over_lose_no_byte_and_double_none() {
     first.die().await;
     for round in 0..40 {
         let mut child = start_victim(&keeper);
-        std::thread::sleep(Duration::from_micros(5000 + round * 1777 % 40_000));
+        pause(Duration::from_micros(5000 + round * 1777 % 40_000));
         child.kill().expect("kill");
         child.wait().expect("wait");
     }

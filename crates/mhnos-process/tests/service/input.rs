@@ -1,3 +1,5 @@
+//! What is written to a process arrives in order and whole, or is refused with how much was taken.
+
 use mhnos_process::{WriteError, limits::INPUT_QUEUE};
 
 use super::*;

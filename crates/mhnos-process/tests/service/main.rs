@@ -9,6 +9,7 @@ mod end;
 mod input;
 mod keeper;
 mod output;
+mod pace;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,9 @@
+//! Output arrives whole and before the exit; viewers hold a program back, but not for ever.
+
 use mhnos_process::{ExitStatus, Reason, State};
 use mhnos_sandbox::{ExtraFd, ExtraFdKind};
 
-use super::*;
+use super::{pace::eventually, *};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_of_both_streams_comes_before_the_exit() {
@@ -151,14 +153,4 @@ async fn what_a_program_reports_can_be_waited_for() {
     process.write("\n".into()).await.expect("write");
     assert_eq!(process.report(4).await.expect("report"), b"one\ntwo\n");
     assert_eq!(process.report(8).await, None);
-}
-
-/// Waits for what has no event.
-pub(crate) async fn eventually(mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it never came");
 }
