@@ -136,7 +136,7 @@ async fn broken_http_and_foreign_pages_are_refused_and_others_served_meanwhile()
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET\r\n\r\n",
         b"\r\n\r\n\r\n\r\n",
-        &[0xff; 70_000],
+        &vec![0xff; 70_000],
     ] {
         let answer = http_raw(address, bytes);
         assert!(answer.is_err() || !answer.expect("checked").starts_with(b"HTTP/1.1 2"));
