@@ -20,12 +20,10 @@ const UNSAFE: &[&str] = &["crates/mhnos-sandbox/src/sys.rs", "crates/mhnos-sandb
 const SLEEPERS: &[(&str, &str)] = &[
     ("crates/mhnos-testing/src/eventually.rs", "the polling that everybody uses instead"),
     ("crates/mhnos-process/src/log/tests/killed.rs", "varies the instant of a kill"),
-    ("crates/mhnos-process/tests/service/adoption.rs", "varies the instant of a kill"),
     (
-        "crates/mhnos-process/tests/service/keeper.rs",
-        "the stand-in keeper polls for the end of a process group",
+        "crates/mhnos-process/tests/service/pace.rs",
+        "looks again for what has no event, and varies the instant of a kill",
     ),
-    ("crates/mhnos-process/tests/service/output.rs", "that crate's own polling"),
 ];
 
 /// Left-over notes and holes; a thing to do is an issue, not a comment.

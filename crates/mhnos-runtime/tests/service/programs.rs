@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mhnos_testing::{Wire, WireOptions};
+use mhnos_testing::{Scratch, Server, Wire, WireOptions};
 use serde_json::{Value, json};
 
 use crate::{options, start};
@@ -186,4 +186,22 @@ async fn openclaws_other_commands_pass_through() {
     let pid = wire.spawn(json!({"processType": "openclaw", "command": "--version"})).await;
     let (stdout, stderr, _) = wire.run_to_exit(pid).await;
     assert!(stdout.contains("OpenClaw 20"), "{stdout} {stderr}");
+}
+
+/// A checkout below `/root`: the account that programs run as cannot walk there, and neither can the bridge.
+#[tokio::test]
+async fn programs_in_a_directory_that_only_the_service_can_reach_are_found() {
+    use std::os::unix::fs::PermissionsExt;
+    let private = Scratch::new();
+    let bin = private.path().join("tools/bin");
+    std::fs::create_dir_all(&bin).expect("make");
+    let node = bin.join("node");
+    std::fs::write(&node, "#!/bin/sh\necho v99.1.2\n").expect("write");
+    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(private.path(), PermissionsExt::from_mode(0o700)).expect("chmod");
+
+    let server = Server::start(options().env("MHNOS_PATH", format!("{}:/usr/bin:/bin", bin.display())));
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "-v"})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "v99.1.2\n");
 }
