@@ -57,7 +57,8 @@ async fn writing_to_a_program_that_does_not_read_or_has_ended_harms_nobody() {
 async fn a_terminals_output_is_complete_twenty_times() {
     let server = start();
     let mut wire = Wire::connect(server.address()).await;
-    let numbers: String = (1..=30_000).map(|number| format!("{number}\r\n")).collect();
+    let numbers: String =
+        (1..=30_000).fold(String::new(), |text, number| text + &number.to_string() + "\r\n");
     for round in 0..20 {
         let pid = wire.spawn(json!({"processType": "shell"})).await;
         wire.send(&json!({"type": "write", "pid": pid, "data": "seq 1 30000; exit\r"})).await;

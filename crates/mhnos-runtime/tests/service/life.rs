@@ -94,7 +94,7 @@ async fn a_killed_bridge_comes_back_and_output_goes_on_at_the_same_byte() {
     let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
     wire.send(&json!({"type": "attach", "id": "again", "pid": pid, "after": after})).await;
     let (rest, _, exit) = wire.run_to_exit(pid).await;
-    let expected: String = (0..200_000).map(|number| format!("{number}\n")).collect();
+    let expected: String = (0..200_000).fold(String::new(), |text, number| text + &number.to_string() + "\n");
     assert_eq!(text.len() + rest.len(), expected.len());
     assert!(text + &rest == expected, "bytes lost or doubled");
     assert_eq!((&exit["code"], &exit["reason"]), (&json!(0), &json!("exited")));
