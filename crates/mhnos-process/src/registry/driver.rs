@@ -209,7 +209,10 @@ impl Driver {
 
     fn refused(&self, pid: Pid, failure: Failure) {
         if let Some(pending) = self.inner.not_started(pid) {
-            _ = pending.reply.send(Err(SpawnError::Failed(failure)));
+            // An order that crossed with the keeper's word that it stops.
+            let crossed = failure.stage == Stage::Order && *self.inner.drain_asked.borrow();
+            let error = if crossed { SpawnError::Draining } else { SpawnError::Failed(failure) };
+            _ = pending.reply.send(Err(error));
         }
     }
 
