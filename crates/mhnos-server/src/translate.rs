@@ -243,8 +243,9 @@ fn too_long() -> ErrorReply {
 }
 
 fn spawn_failure(failure: &Failure, program: &str, cwd: &str) -> ErrorReply {
-    let why = describe(failure);
+    // A failure that is not the kernel's has the number 0, which `Errno` cannot hold.
     let is = |errno: rustix::io::Errno| failure.errno == errno.raw_os_error();
+    let why = describe(failure);
     match failure.stage {
         Stage::Chdir => ErrorReply::new(
             ErrorCode::PathNotFound,

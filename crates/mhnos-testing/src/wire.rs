@@ -213,7 +213,7 @@ impl Wire {
         self.close.clone()
     }
 
-    /// The next JSON message off the socket. Pings are no message: they do not put the deadline off.
+    /// The next JSON message off the socket. The deadline is for a message: pings do not extend it.
     async fn receive(&mut self) -> Option<Value> {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -222,7 +222,9 @@ impl Wire {
                     let value = serde_json::from_str(&text);
                     return Some(value.unwrap_or_else(|error| panic!("not JSON ({error}): {text}")));
                 }
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {
+                    assert!(Instant::now() < deadline, "nothing but pings; kept: {:?}", self.kept);
+                }
                 other => panic!("not a text frame: {other:?}"),
             }
         }
