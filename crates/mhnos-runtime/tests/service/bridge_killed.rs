@@ -30,7 +30,7 @@ async fn attach(wire: &mut Wire, pid: u64, after: u64) -> Value {
 
 /// Five bridges die while one program writes: together they deliver every byte once.
 #[tokio::test]
-async fn output_goes_on_at_the_same_byte() {
+async fn a_killed_bridge_comes_back_and_output_goes_on_at_the_same_byte() {
     for terminal in [false, true] {
         let server = start();
         let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
