@@ -136,11 +136,15 @@ fn a_port_in_use_is_an_error() {
 
 #[test]
 fn the_port_is_free_again_as_soon_as_the_service_has_ended() {
-    let mut server = start();
-    let port = server.address().port().to_string();
+    // Below the range that the system gives out by itself, so that nobody takes it in between.
+    let candidates = (20_000..30_000).skip(std::process::id() as usize % 5_000);
+    let on = |port: u16| options().env("MHNOS_RUNTIME_PORT", port.to_string());
+    let mut started = candidates.filter_map(|port| Some((port, Server::try_start(on(port)).ok()?)));
+    let (port, mut server) = started.next().expect("a free port");
     server.get("/health");
     server.kill();
-    Server::start(options().env("MHNOS_RUNTIME_PORT", &port));
+    server.assert_nothing_left();
+    Server::start(on(port));
 }
 
 #[test]
