@@ -66,7 +66,7 @@ async fn programs_can_still_be_written_to_resized_and_killed() {
     let mut wire = Wire::connect(server.address()).await;
     let reader = wire.spawn(bash("echo ready; while read line; do echo got $line; done; echo end")).await;
     wire.stdout_until(reader, "ready").await;
-    let script = "trap 'stty size' WINCH; echo ready; while :; do read -t 60 line && echo line $line; done";
+    let script = "trap 'stty size' WINCH; echo ready; while :; do read -t 0.05 line && echo line $line; done";
     let terminal = wire.spawn(with_options(bash(script), json!({"pty": {"cols": 80, "rows": 24}}))).await;
     wire.stdout_until(terminal, "ready").await;
     let stubborn = wire.spawn(bash("trap '' TERM; echo ready; while :; do sleep 1000; done")).await;
