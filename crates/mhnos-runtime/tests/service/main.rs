@@ -3,10 +3,12 @@
 //! Each test starts a service of its own: a test that kills its bridge or fills its process table disturbs nobody.
 
 mod bad_input;
+mod bridge_killed;
 mod defects;
 mod documentation;
 mod life;
 mod programs;
+mod requests;
 mod sandbox;
 
 use mhnos_testing::{Options, Server};
