@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn point_22_messages_end_with_whole_lines_where_there_are_any() {
-        let check = |text: &str, whole: &str| assert_eq!(whole_lines(text.as_bytes()), whole.len(), "{text:?}");
+        let check =
+            |text: &str, whole: &str| assert_eq!(whole_lines(text.as_bytes()), whole.len(), "{text:?}");
         check("one\ntwo\nthr", "one\ntwo\n");
         check("one\n", "one\n");
         check("prompt> ", "prompt> ");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome};
 use mhnos_protocol::{
-    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid, Port,
-    PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
+    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
+    Port, PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
 };
 use mhnos_runtimes::parse_report;
 use mhnos_sandbox::WindowSize;
@@ -197,7 +197,10 @@ impl Lane<'_> {
 
     async fn pull(&mut self, id: Id) {
         let workspace = self.service.workspace.clone();
-        match self.beside(pull::begin(workspace, self.service.pull_settings(), id.clone(), self.dialect)).await {
+        match self
+            .beside(pull::begin(workspace, self.service.pull_settings(), id.clone(), self.dialect))
+            .await
+        {
             Ok(pulls) => pulls.into_iter().for_each(|pull| self.outbox.push(Item::Pull(Box::new(pull)))),
             Err(error) => self.fail(&id, error),
         }
