@@ -55,7 +55,7 @@ pub(crate) struct Turn {
     pub(crate) news: bool,
     /// There is probably more, or a viewer was in the way: come back after others had their turn.
     pub(crate) more: bool,
-    /// [`Reader::retry_at`] has changed.
+    /// [`Reader::retry_at`] or [`Reader::caught_up`] has changed.
     pub(crate) later: bool,
     /// What came out of the report pipe: bytes, or nothing at its end.
     pub(crate) report: Option<Vec<u8>>,
@@ -206,6 +206,7 @@ impl Source {
                 }
                 Ok(Moved::Empty) => {
                     self.forced = false;
+                    turn.later |= program_exited && !self.caught_up;
                     self.caught_up |= program_exited;
                     if let Poll::Ready(Ok(mut ready)) = ready {
                         ready.clear_ready();

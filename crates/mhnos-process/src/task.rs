@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use mhnos_keeper::channel::{Exit, ExitStatus, Scope, ToKeeper};
+use mhnos_keeper::channel::{Exit, ExitStatus, FIRST_PID, Scope, ToKeeper};
 use mhnos_sandbox::Stdio;
 use tokio::{sync::mpsc, time::sleep_until};
 
@@ -227,6 +227,16 @@ impl Task {
         if let Some(record) = record {
             self.process.input.exited();
             self.process.log.set_exit(record);
+            let ExitRecord { status, reason, runtime_ms, .. } = record;
+            if self.process.pid >= FIRST_PID {
+                tracing::info!(
+                    pid = self.process.pid,
+                    ?status,
+                    reason = reason.as_str(),
+                    runtime_ms,
+                    "ended"
+                );
+            }
         }
         self.process.view.send_replace(view);
         if record.is_some() {

@@ -203,11 +203,13 @@ impl Hierarchy {
     }
 }
 
-/// Removes what services that were killed have left: directories of ours that nobody is in. Those in use
-/// refuse.
+/// Removes what services that were killed have left: directories of ours whose keeper is gone. That nobody is
+/// in one says nothing: a service that runs no program has an empty one too.
 fn remove_stale(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if keeper.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             remove_empty(&entry.path());
         }
     }
@@ -270,6 +272,17 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_directories_of_keepers_that_are_no_more_are_removed() {
+        let dir = std::env::temp_dir().join(format!("cgroup-stale-{}", std::process::id()));
+        let (gone, alive) = (dir.join("mhnos-999999999"), dir.join(format!("mhnos-{}", std::process::id())));
+        fs::create_dir_all(gone.join("programs")).expect("make");
+        fs::create_dir_all(&alive).expect("make");
+        remove_stale(&dir);
+        assert!(!gone.exists() && alive.exists());
+        fs::remove_dir_all(&dir).expect("clean");
+    }
 
     #[test]
     fn hierarchies_are_found_where_this_process_is() {

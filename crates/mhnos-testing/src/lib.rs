@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods)] // starts the binary under test, and reads where the tools are
 
 mod browser;
+pub mod doc_examples;
 mod eventually;
 mod http;
 mod leftovers;

@@ -1,3 +1,5 @@
+//! Getting a connection, and what is said when there is none.
+
 use mhnos_client::{Closed, ConnectError, Message, Options, connect, connect_raw};
 
 use crate::fake::{finish, serve, serve_bytes};

@@ -1,3 +1,5 @@
+//! One process's stream: in order, complete, and never in the way of the rest of the connection.
+
 use mhnos_client::limits::EVENTS_PER_PROCESS;
 use mhnos_client::{Closed, Message, Options, ProcessEvent, RequestError, connect};
 use mhnos_protocol::binary::{encode_output, parse_write};

@@ -1,3 +1,5 @@
+//! Requests and their answers, and what becomes of both when the connection ends.
+
 use std::time::Duration;
 
 use mhnos_client::{Closed, Message, Options, RequestError, connect};

@@ -186,6 +186,11 @@ impl Processes {
                 left = *self.inner.alive.borrow(),
                 "processes survive SIGKILL; not waiting for them"
             );
+            return;
+        }
+        // A place is freed just before the record is shown, so that whoever sees the record finds it free.
+        for process in self.list(true) {
+            _ = process.exited().await;
         }
     }
 

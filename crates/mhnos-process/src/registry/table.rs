@@ -210,7 +210,7 @@ impl Table {
         self.retired.retain(|(since, pid)| {
             let keep = !is_probe(*pid) && excess == 0 && now.duration_since(*since) < retain_for;
             excess = excess.saturating_sub(1);
-            if let (false, Some(entry)) = (keep, processes.remove(pid)) {
+            if !keep && let Some(entry) = processes.remove(pid) {
                 if !is_probe(*pid) {
                     service.forgotten += 1;
                     service.forgotten_killed += u64::from(entry.killed);

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod binary;
+mod documentation;
 mod files;
 mod good_input;
 mod messages;

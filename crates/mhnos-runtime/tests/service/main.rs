@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod defects;
+mod documentation;
 mod life;
 mod programs;
 mod sandbox;

@@ -17,8 +17,9 @@ use rustix::{
 use super::*;
 
 const ROUNDS: usize = 150;
-/// Less than the smallest log keeps, so that each round can be checked whole.
 const BYTES_A_ROUND: usize = 48 * 1024;
+/// More than a round writes and two full pipes held before, so that each round can be checked whole.
+const CAPACITY: u64 = 256 * 1024;
 const VICTIM: &str = "log::tests::killed::victim";
 
 /// What the victim is handed: the log, then what it reads.
@@ -183,7 +184,7 @@ fn finish(handed: &Handed, mut position: u64, sources: &mut [Source]) {
 #[test]
 fn killed_while_reading_two_pipes_nothing_is_lost_or_doubled() {
     let (out, err) = (nonblocking_pipe(), nonblocking_pipe());
-    let file = log_file::create(1).expect("create");
+    let file = log_file::create(CAPACITY).expect("create");
     let handed = Handed { file, sources: vec![out.0, err.0], terminal: false };
     kill_over_and_over(&handed, vec![Source::new(out.1), Source::new(err.1)]);
 }
@@ -201,7 +202,7 @@ fn killed_while_reading_a_terminal_nothing_is_lost_or_doubled() {
     raw.make_raw();
     tcsetattr(&slave, OptionalActions::Now, &raw).expect("tcsetattr");
     let scratch = nonblocking_pipe();
-    let file = log_file::create(1).expect("create");
+    let file = log_file::create(CAPACITY).expect("create");
     let handed = Handed { file, sources: vec![master, scratch.0, scratch.1], terminal: true };
     kill_over_and_over(&handed, vec![Source::new(slave)]);
 }
