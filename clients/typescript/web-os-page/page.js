@@ -52,6 +52,7 @@ class TerminalWindow {
       cols: 80,
       rows: 24,
       allowProposedApi: true,
+      convertEol: true,
       scrollback: 5000,
       fontFamily: '"DejaVu Sans Mono", monospace',
       fontSize: 14,

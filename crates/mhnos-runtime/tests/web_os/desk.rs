@@ -88,11 +88,6 @@ impl Desk {
             .await;
     }
 
-    pub(crate) async fn text(&mut self, window: usize) -> String {
-        let text = self.tab.evaluate(&format!("os.windows[{window}].text")).await;
-        text.as_str().expect("a text").to_owned()
-    }
-
     /// Waits until a window has its real size (24).
     pub(crate) async fn fitted(&mut self, window: usize) {
         self.until(&format!("os.windows[{window}].fitted")).await;

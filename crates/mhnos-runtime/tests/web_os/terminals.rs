@@ -77,18 +77,16 @@ async fn point_24_a_paste_of_60_kb_arrives_whole() {
     let mut desk = Desk::open().await;
     desk.start("rshell").await;
     desk.fitted(0).await;
-    desk.tab
-        .type_keys("bind 'set enable-bracketed-paste off'; cat > pasted.txt; sha256sum < pasted.txt")
-        .await;
+    desk.tab.type_keys("echo re''ady; cat > pasted.txt; echo do''ne").await;
     desk.tab.press(Key::Enter).await;
-    desk.shows(0, "sha256sum").await;
-    let lines =
-        (0..1000).map(|line| format!("{line:04} pasted line with 中文 and 🦀, sixty bytes and more\n"));
+    desk.shows(0, "\nready").await;
+    let lines = (0..1000)
+        .map(|line| format!("{line:04} pasted line with 中文 and 🦀, more than sixty bytes of it\n"));
     let text: String = lines.collect();
     assert!(text.len() > 60_000);
     desk.tab.evaluate(&format!("os.paste(0, {})", json!(text))).await;
     desk.tab.press(Key::Ctrl('d')).await;
-    desk.shows(0, "  -").await;
+    desk.shows(0, "\ndone").await;
     assert_eq!(std::fs::read_to_string(desk.server.workspace().join("pasted.txt")).expect("written"), text);
     let writes = desk.frames().await;
     let longest = writes.iter().filter_map(|frame| frame["send"]["data"].as_str()).map(str::len).max();
@@ -105,6 +103,8 @@ async fn point_24_a_program_on_pipes_gets_lines_and_interrupts_from_keys() {
     desk.save("/ask.py", script).await;
     desk.done("runtime push").await;
     let pid = desk.start("runtime python ask.py").await;
+    // Dropped by the page, which has not attached; the replay has it again.
+    desk.until("os.bridge.frames.some(({receive}) => receive?.type === 'stdout')").await;
     desk.done(&format!("window {pid}")).await;
     desk.fitted(0).await;
     desk.shows(0, "name?").await;
@@ -152,11 +152,20 @@ async fn points_19_22_ten_megabytes_arrive_whole_and_in_whole_lines() {
     desk.done("runtime push").await;
     let pid = desk.start("runtime node flood.js").await;
     desk.done(&format!("window {pid}")).await;
-    desk.shows(0, "the end\n[Process exited with code 0").await;
-    let seen = "(() => { let whole = ''; let cut = 0; const at = os.bridge.frames.findLastIndex(({send}) => send?.type === 'attach');\
-        for (const {receive} of os.bridge.frames.slice(at)) if (receive?.type === 'stdout') { whole += receive.data; cut += receive.data.endsWith('\\n') ? 0 : 1; }\
-        const lines = whole.split('\\n');\
-        return {lines: lines.length - 1, wrong: lines.slice(0, -2).filter((line, at) => line.length !== 98 || Number(line.slice(0, 7)) !== at).length, cut}; })()";
-    let seen = desk.tab.evaluate(seen).await;
-    assert_eq!(seen, json!({"lines": 101_012, "wrong": 0, "cut": 0}));
+    desk.shows(0, "the end\n\n[Process exited with code 0").await;
+    let seen = desk.tab.evaluate(FLOOD_SEEN).await;
+    let cut = seen["cut"].as_u64().expect("a count");
+    assert_eq!((&seen["lines"], &seen["wrong"]), (&json!(101_012), &json!(0)), "{seen}");
+    assert!(cut <= 2, "a line is cut only where the log of 4 MiB wraps: {seen}");
 }
+
+/// What came after the attach: how many lines, how many of them wrong, and how many frames that end within a line.
+const FLOOD_SEEN: &str = "(() => {
+    const { frames } = os.bridge;
+    const attach = frames.findLastIndex(({ send }) => send?.type === 'attach');
+    const output = frames.slice(attach).filter(({ receive }) => receive?.type === 'stdout').map(({ receive }) => receive.data);
+    const lines = output.join('').split('\\n').slice(0, -1);
+    const isRight = (line, at) => line.length === 98 && Number(line.slice(0, 7)) === at;
+    const wrong = lines.slice(0, -1).filter((line, at) => !isRight(line, at)).length;
+    return { lines: lines.length, wrong, cut: output.filter((data) => !data.endsWith('\\n')).length };
+})()";

@@ -113,7 +113,9 @@ impl View {
         };
         let moved = match next {
             Next::Output(frame) => {
-                self.gathering = None;
+                // What is left is the beginning of a line.
+                let rest = self.gathers && self.viewer.behind() > 0;
+                self.gathering = rest.then(|| soon(limits::WEB_OS_LINE));
                 ready.extend(frame.map(|frame| data_message(frame, format.is_text())));
                 true
             }
