@@ -4,6 +4,7 @@
 //! are the points of docs/web-os.md.
 
 mod desk;
+mod files;
 mod golden;
 mod pages;
 mod terminals;
