@@ -76,8 +76,13 @@ impl Inner {
 
     /// A process has got its record, and nothing of its tree is left: its place is free.
     pub(crate) fn over(&self, pid: Pid) {
+        self.lock().over(pid);
+    }
+
+    /// The same has been shown to whoever looks.
+    pub(crate) fn shown_over(&self, pid: Pid) {
         let mut table = self.lock();
-        table.over(pid);
+        table.shown_over(pid);
         self.alive.send_replace(table.alive());
         self.retire.notify_one();
     }
@@ -186,11 +191,6 @@ impl Processes {
                 left = *self.inner.alive.borrow(),
                 "processes survive SIGKILL; not waiting for them"
             );
-            return;
-        }
-        // A place is freed just before the record is shown, so that whoever sees the record finds it free.
-        for process in self.list(true) {
-            _ = process.exited().await;
         }
     }
 
