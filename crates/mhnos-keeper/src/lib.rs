@@ -7,6 +7,7 @@
 
 mod bridge;
 pub mod channel;
+pub mod choose;
 mod held;
 mod init;
 mod inner;

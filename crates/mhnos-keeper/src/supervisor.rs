@@ -14,9 +14,9 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Stdio, WindowSize,
+    Stdio, Walls, WindowSize,
     confine::{self, Descriptors, Prepared, StartError},
-    sys::{self, Fork, Instruction, Namespaces, Reap, Reaped},
+    sys::{self, Fork, Namespaces, Reap, Reaped},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -30,16 +30,16 @@ use rustix::{
 
 use crate::{
     channel::{Exit, ExitStatus, Failure, Scope, Stage, Usage},
-    inner::{Execute, FromSupervisor, Slot, ToSupervisor, failure},
+    inner::{Execute, FromSupervisor, Payload, Slot, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
     socket::{RecvError, Socket},
     tree::descendants,
 };
 
 /// Supervises one program; for a process just forked from init, which ends with it.
-pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction]) -> ! {
+pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     let Some(Sorted { control, program, doors }) = sort_out(order, fds) else { sys::exit_now(1) };
-    let outcome = start(order, program, doors, filter);
+    let outcome = start(order, program, doors, walls);
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure));
@@ -91,7 +91,7 @@ fn start(
     order: &Execute,
     program_fds: Vec<(u32, OwnedFd)>,
     doors: Vec<OwnedFd>,
-    filter: &[Instruction],
+    walls: &Walls,
 ) -> Result<Supervisor, Failure> {
     let os = |stage, detail: &str, error: io::Error| Failure {
         stage,
@@ -103,8 +103,13 @@ fn start(
         .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
     let children =
         sys::signal_fd(&sys::HANDLED).map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
-    let program = Prepared::new(&order.launch)
-        .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?;
+    let program = match &order.payload {
+        Payload::Program(launch) => Some(
+            Prepared::new(launch)
+                .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?,
+        ),
+        Payload::SelfTest(_) => None,
+    };
     let (descriptors, master) = connect(order.stdio, program_fds, doors)
         .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
     let terminal = descriptors.terminal;
@@ -113,8 +118,8 @@ fn start(
 
     match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
         Fork::Child => {
-            let error = confine::become_program(&program, descriptors, &order.limits, order.nproc, filter);
-            let bytes = postcard::to_stdvec(&start_failure(&error)).unwrap_or_default();
+            let failure = become_payload(order, program, descriptors, walls);
+            let bytes = postcard::to_stdvec(&failure).unwrap_or_default();
             let _ = rustix::io::write(&tell, &bytes);
             sys::exit_now(127)
         }
@@ -126,6 +131,22 @@ fn start(
                 None => Ok(Supervisor { leader: Some(leader), master, terminal, children, killing: false }),
             }
         }
+    }
+}
+
+/// In the new process: the program, or the self-test, which ends with it. Returns only on failure.
+fn become_payload(order: &Execute, program: Option<Prepared>, fds: Descriptors, walls: &Walls) -> Failure {
+    match (&order.payload, program) {
+        (Payload::SelfTest(outside), _) => {
+            match confine::become_self_test(fds, &order.limits, order.nproc, walls, outside) {
+                Ok(()) => sys::exit_now(0),
+                Err(error) => failure(Stage::Confine, &error),
+            }
+        }
+        (Payload::Program(_), Some(program)) => {
+            start_failure(&confine::become_program(&program, fds, &order.limits, order.nproc, walls))
+        }
+        (Payload::Program(_), None) => unreachable!("prepared above"),
     }
 }
 

@@ -23,7 +23,7 @@ use mhnos_keeper::{
     socket::Socket,
 };
 use mhnos_sandbox::{
-    Launch, Limits, Mode, Policy, Stdio, WindowSize,
+    Launch, Limits, Mode, Policy, Stdio, Tier, WindowSize,
     policy::{Source, Workspace},
     stage, sys,
 };
@@ -96,17 +96,22 @@ fn keeper(name: &str, workspace: &str) -> ExitCode {
         read_only: Vec::new(),
         uid: account.uid,
         gid: account.gid,
-        filter: mhnos_sandbox::policy::filter_for(Mode::Strict),
+        tier: Tier::None,
+        own_ports: Vec::new(),
+        filter: Vec::new(),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");
     let cgroups = mhnos_sandbox::Cgroups::prepare(account);
+    let mut reserve = None;
     if root {
         stage::hand_over(&path, account).expect("hand over");
         stage::stage(&mut policy).expect("stage");
-        stage::become_account(account).expect("drop root");
+        reserve = stage::become_account(account).expect("drop root");
     }
     let settings = Settings {
         policy,
+        floor: Tier::T3,
+        reserve,
         cgroups,
         limits: Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 },
         log_bytes: 1 << 20,
@@ -114,6 +119,7 @@ fn keeper(name: &str, workspace: &str) -> ExitCode {
             program: program.into(),
             argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
             env: vec![format!("WORKSPACE={workspace}").into_bytes()],
+            files_as: None,
             fds: Vec::new(),
         },
         drain_timeout: Duration::from_secs(10),

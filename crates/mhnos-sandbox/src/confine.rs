@@ -9,6 +9,7 @@ use rustix::{
         Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
         setrlimit, setsid,
     },
+    stdio::stdin,
     thread::{
         CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
         set_capabilities, set_no_new_privs,
@@ -17,8 +18,10 @@ use rustix::{
 
 use crate::{
     Launch, Limits,
+    enter::Walls,
     error::{SetupError, Step},
-    sys::{self, CStrings, Instruction},
+    selftest::{self, Outside},
+    sys::{self, CStrings},
 };
 
 /// Open files of one process.
@@ -92,21 +95,33 @@ pub fn become_program(
     fds: Descriptors,
     limits: &Limits,
     nproc: u64,
-    filter: &[Instruction],
+    walls: &Walls,
 ) -> StartError {
+    let terminal = fds.terminal;
     if let Err(error) = confine(fds, limits, nproc) {
         return StartError::Confine(error);
     }
     if let Err(error) = chdir(program.cwd.as_c_str()).step_on("enter", program.cwd.to_string_lossy()) {
         return StartError::Chdir(error);
     }
-    // Last: the steps above need calls that the filter denies.
-    if !filter.is_empty()
-        && let Err(error) = sys::install_filter(filter).step("install the system call filter")
-    {
+    if let Err(error) = walls.around_program(terminal.then(stdin)) {
         return StartError::Confine(error);
     }
     StartError::Exec(exec(program))
+}
+
+/// Confines this process, just forked, as a program would be, and tries the walls.
+pub fn become_self_test(
+    fds: Descriptors,
+    limits: &Limits,
+    nproc: u64,
+    walls: &Walls,
+    outside: &Outside,
+) -> Result<(), SetupError> {
+    let terminal = fds.terminal;
+    confine(fds, limits, nproc)?;
+    walls.around_program(terminal.then(stdin))?;
+    selftest::check(walls, outside)
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
