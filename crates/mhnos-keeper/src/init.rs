@@ -109,7 +109,7 @@ fn reap(supervisors: &mut HashSet<Pid>) {
         ended = true;
     }
     if ended {
-        for orphan in children(getpid()).into_iter().filter(|pid| !supervisors.contains(pid)) {
+        for orphan in children().into_iter().filter(|pid| !supervisors.contains(pid)) {
             let _ = sys::kill(orphan, libc::SIGKILL);
         }
     }

@@ -239,8 +239,12 @@ impl Group {
         self.parts.iter().map(open).collect()
     }
 
-    /// Kills all that is in it, at once (`cgroup.kill`, Linux 5.14). False where that is not to be had.
+    /// Kills all that is in it, at once (`cgroup.kill`, Linux 5.14). Where that is not to be had nothing in it
+    /// can fork any more, so that walking the tree finds all of it, and the answer is false.
     pub fn kill(&self) -> bool {
+        for part in self.parts.iter().filter(|part| part.has("pids")) {
+            let _ = fs::write(part.dir.join("pids.max"), "0");
+        }
         self.parts
             .iter()
             .any(|part| part.kind == Kind::V2 && fs::write(part.dir.join("cgroup.kill"), "1").is_ok())

@@ -7,7 +7,7 @@ use rustix::{
     io::{Errno, fcntl_dupfd_cloexec},
     process::{
         Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
-        setrlimit, setsid,
+        setpriority_process, setrlimit, setsid,
     },
     stdio::stdin,
     thread::{
@@ -30,6 +30,9 @@ pub const MAX_OPEN_FILES: u64 = 4096;
 /// Room above the memory limit for what a program maps but never touches (V8 reserves about 550 MiB per
 /// isolate): the backstop only ends what has run away.
 pub const DATA_SLACK: u64 = 1536 << 20;
+
+/// The priority of programs whose CPU time no control group limits.
+const NICE: i32 = 5;
 
 /// Source descriptors are moved above every number a program may be given.
 const FIRST_FREE: i32 = 64;
@@ -125,6 +128,7 @@ pub fn become_self_test(
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    let grouped = !fds.doors.is_empty();
     for door in &fds.doors {
         rustix::io::write(door, b"0").step("join the control group")?;
     }
@@ -132,6 +136,10 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
     setsid().step("open a session")?;
     connect(fds)?;
     restrict_resources(limits, nproc)?;
+    if !grouped {
+        // No share of the CPU can be set, so that at least the service itself goes first.
+        setpriority_process(None, NICE).step("lower the priority")?;
+    }
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;
     sys::reset_signals();

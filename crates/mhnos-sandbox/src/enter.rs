@@ -97,12 +97,12 @@ impl Walls {
         self.signals.iter().map(AsFd::as_fd).chain(program).collect()
     }
 
-    /// Keeps this process's signals, and those of all it will start, among themselves. True if they are:
-    /// then a signal to everybody (`kill(-1)`) is one to its descendants, all of them and nobody else.
-    pub fn around_supervisor(&self) -> Result<bool, SetupError> {
-        let Some(signals) = &self.signals else { return Ok(false) };
+    /// Keeps this process's signals, and those of all it will start, among themselves, where that is needed
+    /// and can be had.
+    pub fn around_supervisor(&self) -> Result<Option<Enclosed>, SetupError> {
+        let Some(signals) = &self.signals else { return Ok(None) };
         signals.restrict().step("keep signals inside")?;
-        Ok(true)
+        Ok(Some(Enclosed(())))
     }
 
     /// The last walls, for a process about to become a program; `terminal` is its own.
@@ -116,6 +116,17 @@ impl Walls {
             sys::install_filter(&self.filter).step("install the system call filter")?;
         }
         Ok(())
+    }
+}
+
+/// Held by a process whose signals do not leave its own domain.
+#[derive(Debug)]
+pub struct Enclosed(());
+
+impl Enclosed {
+    /// A signal to everybody, which is: to all descendants at once, however they fork, and to nobody else.
+    pub fn signal_all(&self, signal: i32) {
+        sys::kill_everybody(signal);
     }
 }
 

@@ -20,7 +20,7 @@ mod tree;
 
 pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
-pub use enter::{Walls, enforcement, enter, namespaces};
+pub use enter::{Enclosed, Walls, enforcement, enter, namespaces};
 pub use error::SetupError;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
 pub use policy::Policy;

@@ -18,7 +18,7 @@ mod users;
 pub use landlock::{LandlockScope, Ruleset, landlock_abi};
 pub use shared_map::SharedMap;
 pub use tries::{is_inheritable, try_clone3, try_user_namespace};
-pub use users::make_files_as;
+pub(crate) use users::{kill_everybody, make_files_as};
 
 /// Bytes waiting in a pipe or terminal (`FIONREAD`).
 pub fn bytes_readable(fd: impl AsFd) -> io::Result<u64> {
