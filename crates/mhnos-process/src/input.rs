@@ -94,12 +94,6 @@ impl Input {
         }
     }
 
-    /// See [`crate::Process::close_stdin`].
-    pub(crate) async fn close(&self) -> Result<(), WriteError> {
-        let _turn = self.turn.lock().await;
-        self.queue_end()
-    }
-
     fn offer(&self, data: &mut Bytes) -> Result<(), Sink> {
         let mut queue = self.lock();
         let outcome = queue.offer(data);
@@ -107,6 +101,12 @@ impl Input {
             self.task.notify_one();
         }
         outcome
+    }
+
+    /// See [`crate::Process::close_stdin`].
+    pub(crate) async fn close(&self) -> Result<(), WriteError> {
+        let _turn = self.turn.lock().await;
+        self.queue_end()
     }
 
     fn queue_end(&self) -> Result<(), WriteError> {
@@ -144,9 +144,19 @@ impl Input {
         std::mem::take(&mut self.lock().tell_keeper)
     }
 
+    /// A new registration of the terminal.
+    pub(crate) fn replace_terminal(&self, master: &Arc<Watched>) {
+        let mut queue = self.lock();
+        if let Sink::Terminal(old) = &mut queue.sink {
+            *old = master.clone();
+        }
+    }
+
     /// Moves on what is queued; ready when nothing is left, or input is over. For the process's task.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        // Twice: once to learn that nothing fits, once to be woken when it does. A terminal that was hung up
+        // seems ready for ever; the task looks at it at intervals.
+        for _ in 0..2 {
             let Some(fd) = self.lock().sink.fd().cloned() else { return Poll::Ready(()) };
             let Ok(mut ready) = ready!(fd.poll_write_ready(cx)) else { return Poll::Ready(()) };
             let mut queue = self.lock();
@@ -160,6 +170,7 @@ impl Input {
             }
             ready.clear_ready();
         }
+        Poll::Pending
     }
 }
 

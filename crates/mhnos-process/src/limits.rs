@@ -40,7 +40,7 @@ pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest single sleep of a process's timer. Later deadlines are slept towards in steps, so that a timeout
 /// of any size works.
-pub const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+pub const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
 /// Interval of looking again at a terminal that every program has closed while its leader still runs: it
 /// may open `/dev/tty` again, and the kernel's hang-up flag hides that from epoll.

@@ -25,7 +25,7 @@ pub(crate) struct Note {
     extra: Vec<u8>,
     pub(crate) isolation: Isolation,
     pub(crate) limits: Limits,
-    /// As started, but for the window size, which is the latest.
+    /// As started. The terminal itself knows its latest size.
     pub(crate) stdio: Stdio,
     pub(crate) started_ms: u64,
     pub(crate) memory: Memory,

@@ -41,7 +41,7 @@ pub struct Process {
     pub(crate) report: watch::Sender<Report>,
     pub(crate) terminal: Mutex<Terminal>,
     pub(crate) mail: Mutex<Mail>,
-    /// Told when there is mail, a new size, or input to move on.
+    /// Told when there is mail, or input to move on.
     pub(crate) poke: Arc<Notify>,
 }
 
@@ -84,8 +84,6 @@ pub(crate) struct Mail {
     pub(crate) drain: bool,
     /// The process is no longer retained: its task is to end.
     pub(crate) forget: bool,
-    /// The terminal's size has changed.
-    pub(crate) resized: bool,
 }
 
 /// A client's signal, on its way to the process's task: a stop, if it is one that stops.
@@ -232,7 +230,12 @@ impl Process {
     /// Nothing is left behind.
     pub async fn report(&self, after: usize) -> Option<Vec<u8>> {
         let mut report = self.report.subscribe();
-        let now = report.wait_for(|report| report.ended || report.bytes.len() > after).await.ok()?;
+        tokio::select! {
+            biased;
+            _ = report.wait_for(|report| report.ended || report.bytes.len() > after) => {}
+            () = self.commands.closed() => {}
+        }
+        let now = self.report.borrow();
         (now.bytes.len() > after).then(|| now.bytes.clone())
     }
 
@@ -272,7 +275,7 @@ impl Process {
         rustix::termios::tcsetwinsize(master.get_ref(), winsize(size)).map_err(|_| Gone)?;
         terminal.size = Some(size);
         drop(terminal);
-        self.post(|mail| mail.resized = true);
+        self.log.wake_viewers();
         Ok(())
     }
 

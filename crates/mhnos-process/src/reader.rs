@@ -34,6 +34,8 @@ struct Source {
     fd: Arc<Watched>,
     /// Nobody has the terminal open, or reading failed: look again then.
     retry_at: Option<Instant>,
+    /// Nobody had the terminal open when we looked last. The runtime takes it for closed from then on.
+    hung_up: bool,
     /// Read now, whatever epoll has said: its word may be on the way.
     forced: bool,
     /// Bytes read since the program's exit.
@@ -57,6 +59,8 @@ pub(crate) struct Turn {
     pub(crate) more: bool,
     /// [`Reader::retry_at`] or [`Reader::caught_up`] has changed.
     pub(crate) later: bool,
+    /// The terminal that all had closed is open again: give it to [`Reader::replace_terminal`].
+    pub(crate) reopened: bool,
     /// What came out of the report pipe: bytes, or nothing at its end.
     pub(crate) report: Option<Vec<u8>>,
 }
@@ -119,6 +123,22 @@ impl Reader {
         self.sources.iter().filter_map(|source| source.retry_at).min()
     }
 
+    /// Lets sources whose time has come be read again.
+    pub(crate) fn retry_due(&mut self) {
+        let now = Instant::now();
+        for source in &mut self.sources {
+            source.retry_at = source.retry_at.filter(|at| *at > now);
+        }
+    }
+
+    /// A new registration of the terminal.
+    pub(crate) fn replace_terminal(&mut self, master: &Arc<Watched>) {
+        for source in self.sources.iter_mut().filter(|source| source.kind == Kind::Terminal) {
+            *source = Source { since_exit: source.since_exit, ..Source::new(Kind::Terminal, master.clone()) };
+            source.forced = true;
+        }
+    }
+
     /// One turn, when there is something to read.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut turn = Turn { report: self.poll_report(cx), ..Turn::default() };
@@ -139,24 +159,48 @@ impl Reader {
     }
 
     fn poll_report(&mut self, cx: &mut Context<'_>) -> Option<Vec<u8>> {
-        let report = self.report.as_ref()?;
-        while let Poll::Ready(ready) = report.poll_read_ready(cx) {
-            let mut buffer = vec![0; REPORT_BYTES];
-            let outcome = rustix::io::read(report.get_ref(), &mut buffer);
-            match (outcome, ready) {
-                (Ok(len @ 1..), _) => {
-                    buffer.truncate(len);
-                    return Some(buffer);
+        while let Some(report) = &self.report {
+            let ready = report.poll_read_ready(cx);
+            if ready.is_pending() {
+                return None;
+            }
+            match read_report(report) {
+                Ok(bytes) => {
+                    if bytes.is_empty() {
+                        self.report = None;
+                    }
+                    return Some(bytes);
                 }
-                (Err(Errno::AGAIN), Ok(mut ready)) => ready.clear_ready(),
-                (Err(Errno::INTR), _) => {}
-                _ => {
-                    self.report = None;
-                    return Some(Vec::new());
+                Err(_) => {
+                    if let Poll::Ready(Ok(mut ready)) = ready {
+                        ready.clear_ready();
+                    }
                 }
             }
         }
         None
+    }
+
+    /// What is in the report pipe now, a piece at a time.
+    pub(crate) fn rest_of_report(&self) -> Option<Vec<u8>> {
+        read_report(self.report.as_ref()?).ok().filter(|bytes| !bytes.is_empty())
+    }
+}
+
+/// Bytes, or none at the pipe's end; an error if there is nothing now.
+fn read_report(pipe: &Watched) -> rustix::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; REPORT_BYTES];
+    loop {
+        match rustix::io::read(pipe.get_ref(), &mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(Errno::AGAIN),
+            // A pipe that cannot be read has nothing more to say.
+            Err(_) => return Ok(Vec::new()),
+        }
     }
 }
 
@@ -171,7 +215,7 @@ impl Kind {
 
 impl Source {
     fn new(kind: Kind, fd: Arc<Watched>) -> Self {
-        Self { kind, fd, retry_at: None, forced: false, since_exit: 0, caught_up: false }
+        Self { kind, fd, retry_at: None, hung_up: false, forced: false, since_exit: 0, caught_up: false }
     }
 
     /// Reads until nothing is left or the budget is used. Returns whether it has ended.
@@ -183,10 +227,9 @@ impl Source {
         turn: &mut Turn,
         cx: &mut Context<'_>,
     ) -> bool {
-        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+        if self.retry_at.is_some() {
             return false;
         }
-        self.retry_at = None;
         let fd = self.fd.clone();
         loop {
             // Asked even if forced, so that this task is woken by what comes later.
@@ -217,19 +260,29 @@ impl Source {
                     return false;
                 }
                 Ok(Moved::Ended) if self.kind == Kind::Terminal && !program_exited => {
-                    self.retry_at = Some(Instant::now() + HANGUP_RETRY);
-                    turn.later = true;
+                    self.hung_up = true;
+                    self.retry_later(turn);
                     return false;
                 }
                 Ok(Moved::Ended) => return true,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read a program's output; trying again");
-                    self.retry_at = Some(Instant::now() + HANGUP_RETRY);
-                    turn.later = true;
+                    self.retry_later(turn);
                     return false;
                 }
             }
+            if self.hung_up {
+                // Somebody has opened it again.
+                self.retry_later(turn);
+                turn.reopened = true;
+                return false;
+            }
         }
+    }
+
+    fn retry_later(&mut self, turn: &mut Turn) {
+        self.retry_at = Some(Instant::now() + HANGUP_RETRY);
+        turn.later = true;
     }
 
     fn move_some(&self, writer: &mut LogWriter, max: usize) -> io::Result<Moved> {

@@ -244,17 +244,18 @@ impl Machine {
         }
         self.memory.cause.get_or_insert(cause);
         let deadline = now.saturating_add(self.memory.grace);
-        let killing = |scope| Stop::Killing { scope, repeat_at: now + KILL_REPEAT.as_millis() as Millis };
-        let (stop, send) = match self.memory.stop {
-            Stop::Killing { scope: before, .. } => (killing(wider(before, scope)), Signal::KILL),
-            Stop::Asked { scope: before, .. } if signal == Signal::KILL => {
-                (killing(wider(before, scope)), signal)
-            }
-            Stop::None if signal == Signal::KILL => (killing(scope), signal),
-            Stop::Asked { scope: before, kill_at, .. } => {
+        let repeat = now + KILL_REPEAT.as_millis() as Millis;
+        // Whatever comes later, nothing that was promised to a wider scope is put off.
+        let (stop, send) = match (self.memory.stop, signal == Signal::KILL) {
+            (Stop::None, false) => (Stop::Asked { signal, scope, kill_at: deadline }, signal),
+            (Stop::None, true) => (Stop::Killing { scope, repeat_at: repeat }, signal),
+            (Stop::Asked { scope: before, kill_at, .. }, false) => {
                 (Stop::Asked { signal, scope: wider(before, scope), kill_at: kill_at.min(deadline) }, signal)
             }
-            Stop::None => (Stop::Asked { signal, scope, kill_at: deadline }, signal),
+            (Stop::Asked { scope: before, kill_at: at, .. }, true)
+            | (Stop::Killing { scope: before, repeat_at: at }, _) => {
+                (Stop::Killing { scope: wider(before, scope), repeat_at: at.min(repeat) }, Signal::KILL)
+            }
         };
         self.memory.stop = stop;
         Some((send, scope))
@@ -306,7 +307,8 @@ impl Machine {
             return None;
         };
         let settled = settle_until.is_some_and(|until| self.tree != Tree::Alive || until <= now);
-        if !settled && !(caught_up && drain_until <= now) {
+        let drained = caught_up && drain_until <= now;
+        if !settled && !drained {
             return None;
         }
         self.program = Program::Recorded;

@@ -2,9 +2,8 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use mhnos_keeper::channel::{Exit, ExitStatus, Scope, ToKeeper};
-use mhnos_sandbox::Stdio;
-use tokio::{sync::mpsc, time::sleep_until};
+use mhnos_keeper::channel::{Exit, ExitStatus, FIRST_PID, Scope, ToKeeper};
+use tokio::{io::Interest, sync::mpsc, time::sleep_until};
 
 use crate::{
     clock::unix_ms,
@@ -17,6 +16,7 @@ use crate::{
     registry::Inner,
     signal::Signal,
     state::{Cause, Event, Machine, Verdict},
+    watched::watch,
 };
 
 /// The task of one process, before it runs.
@@ -59,13 +59,23 @@ impl Task {
                 Wake::Turn(turn) => self.turn(turn).await,
             }
         }
+        while let Some(bytes) = self.reader.rest_of_report() {
+            self.report(&bytes).await;
+        }
+        self.process.report.send_modify(|report| report.ended = true);
         // A terminal's master is shared with the process that outlives this task.
         self.process.lock_terminal().master = None;
     }
 
     /// Waits for whatever comes first.
     async fn wake(&mut self) -> Wake {
-        let held = self.process.log.held(self.inner.settings.stall_deadline);
+        // Once the program has ended there is nothing to slow down: what it left is bounded by its pipes, and
+        // its exit must not wait for a viewer that is asleep.
+        let nothing_to_hold = self.machine.tree_ended() || self.machine.awaits_output();
+        let held = match nothing_to_hold {
+            true => Held::Free,
+            false => self.process.log.held(self.inner.settings.stall_deadline),
+        };
         let hold_ends = match held {
             Held::Free => None,
             Held::Until(at) => Some(at),
@@ -100,11 +110,6 @@ impl Task {
             }
             self.apply(Event::Ended(usage)).await;
         }
-        if let (true, Some(size)) = (mail.resized, self.process.window_size()) {
-            self.note.stdio = Stdio::Pty(size);
-            self.send_note().await;
-            self.process.log.wake_viewers();
-        }
         if mail.drain {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
@@ -137,11 +142,15 @@ impl Task {
         if self.machine.next_deadline().is_some_and(|due| due <= now) {
             self.apply(Event::Tick).await;
         }
+        self.reader.retry_due();
     }
 
     async fn turn(&mut self, turn: Turn) {
         if turn.news {
             self.process.log.wake_viewers();
+        }
+        if turn.reopened {
+            self.terminal_reopened();
         }
         if let Some(bytes) = turn.report {
             self.report(&bytes).await;
@@ -152,6 +161,22 @@ impl Task {
         self.look_at_caught_up().await;
         if turn.more {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// The runtime never forgets that a descriptor was hung up; a duplicate begins anew.
+    fn terminal_reopened(&mut self) {
+        let mut terminal = self.process.lock_terminal();
+        let Some(master) = &terminal.master else { return };
+        let again =
+            master.get_ref().try_clone().and_then(|fd| watch(fd, Interest::READABLE | Interest::WRITABLE));
+        match again.map(Arc::new) {
+            Ok(master) => {
+                self.reader.replace_terminal(&master);
+                self.process.input.replace_terminal(&master);
+                terminal.master = Some(master);
+            }
+            Err(error) => tracing::warn!(%error, "cannot wait for a terminal; looking at it at intervals"),
         }
     }
 
@@ -192,10 +217,14 @@ impl Task {
             self.inner.recorded(self.process.pid, record.reason.is_kill());
         }
         // Before anybody is told: who is told may start the next process at once.
-        if self.machine.is_over() && !was_over {
+        let over = self.machine.is_over() && !was_over;
+        if over {
             self.inner.over(self.process.pid);
         }
         self.show(record);
+        if over {
+            self.inner.shown_over(self.process.pid);
+        }
         if record.is_some() && !self.reader.is_ended() {
             self.note.recorded_at = record.map(|record| record.end_position);
             self.send_note().await;
@@ -227,6 +256,16 @@ impl Task {
         if let Some(record) = record {
             self.process.input.exited();
             self.process.log.set_exit(record);
+            let ExitRecord { status, reason, runtime_ms, .. } = record;
+            if self.process.pid >= FIRST_PID {
+                tracing::info!(
+                    pid = self.process.pid,
+                    ?status,
+                    reason = reason.as_str(),
+                    runtime_ms,
+                    "ended"
+                );
+            }
         }
         self.process.view.send_replace(view);
         if record.is_some() {

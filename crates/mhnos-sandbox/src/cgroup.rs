@@ -203,13 +203,13 @@ impl Hierarchy {
     }
 }
 
-/// Removes what services that were killed have left: directories named after a keeper that is no more. An
-/// idle service's are empty too, so emptiness alone says nothing.
+/// Removes what services that were killed have left: directories of ours whose keeper is gone. That nobody is
+/// in one says nothing: a service that runs no program has an empty one too.
 fn remove_stale(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        if keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if keeper.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             remove_empty(&entry.path());
         }
     }

@@ -2,12 +2,16 @@
 //! for its version through the very launch path that user processes take, so a program that cannot run in
 //! the sandbox is found out at start and not by the first user. Serving does not wait for it; a spawn does.
 
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
 use mhnos_process::{Info, Isolation, Next, Process, Replay, SpawnRequest, Stream};
 use mhnos_runtimes::{Finding, Tool, Toolbox};
-use mhnos_sandbox::{Limits, Stdio};
+use mhnos_sandbox::{Launch, Limits, Stdio};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
@@ -17,10 +21,9 @@ use crate::{limits, service::Service};
 pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<Arc<Toolbox>>>) {
     let mut toolbox = Toolbox::default();
     // OpenClaw takes long to say its version and nobody may start it unless it is allowed.
-    let wanted =
-        Tool::ALL.into_iter().filter(|tool| *tool != Tool::OpenClaw || service.config.allow_openclaw);
-    let located = wanted.filter_map(|tool| Some((tool, tool.locate(&service.config.path, &is_executable)?)));
-    let questions = located.map(|(tool, path)| {
+    let wanted = |tool: &Tool| *tool != Tool::OpenClaw || service.config.allow_openclaw;
+    let located = locate(service, Tool::ALL.into_iter().filter(wanted).collect()).await;
+    let questions = located.into_iter().map(|(tool, path)| {
         let launch = toolbox.probe(tool, &path, &service.context);
         async move {
             let said = ask(service, launch).await;
@@ -33,6 +36,49 @@ pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<A
     }
     report(&toolbox, service.config.allow_openclaw);
     publish.send_replace(Some(Arc::new(toolbox)));
+}
+
+/// Where the tools are, as programs will see it. The bridge may not be able to reach these places itself
+/// (a checkout below `/root`), so the sandbox is asked which of the possible files can be executed.
+async fn locate(service: &Service, tools: Vec<Tool>) -> Vec<(Tool, String)> {
+    let mut known: HashMap<String, bool> = HashMap::new();
+    loop {
+        let unknown = RefCell::new(Vec::new());
+        let is_executable = |path: &str| {
+            known.get(path).copied().unwrap_or_else(|| {
+                unknown.borrow_mut().push(path.to_owned());
+                false
+            })
+        };
+        let find = |tool: &Tool| Some((*tool, tool.locate(&service.config.path, &is_executable)?));
+        let found: Vec<_> = tools.iter().filter_map(find).collect();
+        let unknown = unknown.into_inner();
+        if unknown.is_empty() {
+            return found;
+        }
+        let executable = match ask(service, executables(&unknown, service)).await {
+            Ok(said) => said,
+            Err(error) => {
+                warn!(error, "cannot look for programs in the sandbox");
+                String::new()
+            }
+        };
+        let executable: HashSet<&str> = executable.lines().collect();
+        known.extend(unknown.into_iter().map(|path| (path.clone(), executable.contains(path.as_str()))));
+    }
+}
+
+/// Prints those of the paths that are files one may execute.
+fn executables(paths: &[String], service: &Service) -> Launch {
+    let script = "for path; do [ -f \"$path\" ] && [ -x \"$path\" ] && printf '%s\\n' \"$path\"; done; exit 0";
+    let argv = ["sh", "-c", script, "sh"].into_iter().map(str::to_owned).chain(paths.iter().cloned());
+    Launch {
+        program: "/bin/sh".to_owned(),
+        argv: argv.collect(),
+        env: Vec::new(),
+        cwd: service.workspace.visible_path().to_owned(),
+        extra_fds: Vec::new(),
+    }
 }
 
 fn report(toolbox: &Toolbox, allow_openclaw: bool) {
@@ -49,7 +95,7 @@ fn report(toolbox: &Toolbox, allow_openclaw: bool) {
 }
 
 /// Runs a probe: its stdout if it exits with 0, else a reason.
-async fn ask(service: &Service, launch: mhnos_sandbox::Launch) -> Result<String, String> {
+async fn ask(service: &Service, launch: Launch) -> Result<String, String> {
     let config = &service.config;
     let request = SpawnRequest {
         launch,
@@ -96,10 +142,4 @@ async fn output(process: &Process) -> (String, String) {
     }
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (text(stdout), text(stderr))
-}
-
-fn is_executable(path: &str) -> bool {
-    use rustix::fs::{Access, FileType, access, stat};
-    let is_file = stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-    is_file && access(path, Access::EXEC_OK).is_ok()
 }

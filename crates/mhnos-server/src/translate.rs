@@ -243,15 +243,16 @@ fn too_long() -> ErrorReply {
 }
 
 fn spawn_failure(failure: &Failure, program: &str, cwd: &str) -> ErrorReply {
-    let errno = rustix::io::Errno::from_raw_os_error(failure.errno);
-    let why = describe(failure, errno);
+    // A failure that is not the kernel's has the number 0, which `Errno` cannot hold.
+    let is = |errno: rustix::io::Errno| failure.errno == errno.raw_os_error();
+    let why = describe(failure);
     match failure.stage {
         Stage::Chdir => ErrorReply::new(
             ErrorCode::PathNotFound,
             format!("Working directory {cwd} cannot be entered: {why}"),
         ),
-        Stage::Exec if errno == rustix::io::Errno::TOOBIG => too_long(),
-        Stage::Exec if errno == rustix::io::Errno::NOENT => {
+        Stage::Exec if is(rustix::io::Errno::TOOBIG) => too_long(),
+        Stage::Exec if is(rustix::io::Errno::NOENT) => {
             ErrorReply::new(ErrorCode::ProgramNotFound, format!("Program {program} not found: {why}"))
         }
         Stage::Exec => {
@@ -268,11 +269,11 @@ fn spawn_failure(failure: &Failure, program: &str, cwd: &str) -> ErrorReply {
     }
 }
 
-fn describe(failure: &Failure, errno: rustix::io::Errno) -> Cow<'_, str> {
+fn describe(failure: &Failure) -> Cow<'_, str> {
     if failure.errno == 0 {
         return Cow::Borrowed(&failure.detail);
     }
-    let text = std::io::Error::from(errno).to_string();
+    let text = std::io::Error::from_raw_os_error(failure.errno).to_string();
     // Without Rust's "(os error N)".
     let text = text.split(" (os error").next().unwrap_or_default().to_owned();
     if failure.detail.is_empty() {

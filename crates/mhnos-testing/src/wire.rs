@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -189,7 +189,11 @@ impl Wire {
 
     /// The next frame as it is, kept messages left alone; None at the end of the connection.
     pub async fn next_frame(&mut self) -> Option<Message> {
-        let frame = timeout(DEADLINE, self.socket.next()).await;
+        self.frame_before(Instant::now() + DEADLINE).await
+    }
+
+    async fn frame_before(&mut self, deadline: Instant) -> Option<Message> {
+        let frame = timeout_at(deadline, self.socket.next()).await;
         let frame = frame.unwrap_or_else(|_| panic!("nothing for {DEADLINE:?}; kept: {:?}", self.kept));
         match frame {
             Some(Ok(Message::Close(close))) => {
@@ -209,15 +213,18 @@ impl Wire {
         self.close.clone()
     }
 
-    /// The next JSON message off the socket.
+    /// The next JSON message off the socket. The deadline is for a message: pings do not extend it.
     async fn receive(&mut self) -> Option<Value> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
-            match self.next_frame().await? {
+            match self.frame_before(deadline).await? {
                 Message::Text(text) => {
                     let value = serde_json::from_str(&text);
                     return Some(value.unwrap_or_else(|error| panic!("not JSON ({error}): {text}")));
                 }
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {
+                    assert!(Instant::now() < deadline, "nothing but pings; kept: {:?}", self.kept);
+                }
                 other => panic!("not a text frame: {other:?}"),
             }
         }

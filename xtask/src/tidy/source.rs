@@ -23,6 +23,10 @@ const SLEEPERS: &[(&str, &str)] = &[
         "crates/mhnos-process/src/log/tests/killed.rs",
         "varies the instant of a kill; nothing depends on its length",
     ),
+    (
+        "crates/mhnos-process/tests/service/pace.rs",
+        "looks again for what has no event, and varies the instant of a kill",
+    ),
 ];
 
 /// Left-over notes and holes; a thing to do is an issue, not a comment.

@@ -254,7 +254,7 @@ impl Keeper {
     fn reap(&mut self) {
         while let Reap::Ended(child) = sys::reap() {
             if self.bridge.as_ref().is_some_and(|bridge| bridge.pid == child.pid) {
-                self.on_bridge();
+                self.hear_last_words();
                 self.bridge_ended(child.status);
             }
         }

@@ -53,20 +53,34 @@ impl Keeper {
 
     pub(super) fn on_bridge(&mut self) {
         for _ in 0..BATCH {
-            let Some(bridge) = &self.bridge else { return };
-            match bridge.outbox.recv::<ToKeeper>() {
-                Ok(received) => self.obey(received.message),
-                Err(RecvError::WouldBlock) => return,
-                Err(RecvError::Malformed(what)) => tracing::error!(what, "malformed message from the bridge"),
-                Err(RecvError::Closed | RecvError::Io(_)) => {
-                    let pid = bridge.pid;
-                    let _ = epoll::delete(&self.epoll, &bridge.outbox);
-                    // It may have closed the channel and live on; the exit is then seen by `reap`.
-                    let _ = sys::kill(pid, libc::SIGKILL);
-                    return;
-                }
+            if !self.hear_bridge() {
+                return;
             }
         }
+    }
+
+    /// What a bridge said before it died still counts: notes, signals, what is to be forgotten. All of it has
+    /// taken effect before the next bridge is told anything.
+    pub(super) fn hear_last_words(&mut self) {
+        while self.hear_bridge() {}
+    }
+
+    /// Takes one message; false when there is none.
+    fn hear_bridge(&mut self) -> bool {
+        let Some(bridge) = &self.bridge else { return false };
+        match bridge.outbox.recv::<ToKeeper>() {
+            Ok(received) => self.obey(received.message),
+            Err(RecvError::WouldBlock) => return false,
+            Err(RecvError::Malformed(what)) => tracing::error!(what, "malformed message from the bridge"),
+            Err(RecvError::Closed | RecvError::Io(_)) => {
+                let pid = bridge.pid;
+                let _ = epoll::delete(&self.epoll, &bridge.outbox);
+                // It may have closed the channel and live on; the exit is then seen by `reap`.
+                let _ = sys::kill(pid, libc::SIGKILL);
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn obey(&mut self, message: ToKeeper) {

@@ -40,13 +40,10 @@ impl OutputLog {
         let position = position.min(window.end);
         let carries = self.carries_before(&window, position);
         let cursor = Cursor { position, pinned: false, progress: Instant::now(), wake };
-        let index = match window.cursors.iter().position(Option::is_none) {
-            Some(free) => free,
-            None => {
-                window.cursors.push(None);
-                window.cursors.len() - 1
-            }
-        };
+        let index = window.cursors.iter().position(Option::is_none).unwrap_or(window.cursors.len());
+        if index == window.cursors.len() {
+            window.cursors.push(None);
+        }
         window.cursors[index] = Some(cursor);
         (Slot { index, segment: 0, exit_told: false }, carries)
     }

@@ -1,3 +1,6 @@
+//! The log at its boundaries: wrapping, segments, characters, pins, flow control. `model` compares random
+//! histories with the truth; `killed` really kills a writer.
+
 mod killed;
 mod model;
 

@@ -76,8 +76,13 @@ impl Inner {
 
     /// A process has got its record, and nothing of its tree is left: its place is free.
     pub(crate) fn over(&self, pid: Pid) {
+        self.lock().over(pid);
+    }
+
+    /// The same has been shown to whoever looks.
+    pub(crate) fn shown_over(&self, pid: Pid) {
         let mut table = self.lock();
-        table.over(pid);
+        table.shown_over(pid);
         self.alive.send_replace(table.alive());
         self.retire.notify_one();
     }

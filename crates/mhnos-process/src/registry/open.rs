@@ -8,7 +8,8 @@ use std::{
 };
 
 use mhnos_keeper::channel::{Descriptor, Pid};
-use mhnos_sandbox::{Enforcement, Stdio};
+use mhnos_sandbox::{Enforcement, Stdio, WindowSize};
+use rustix::termios::tcgetwinsize;
 use tokio::{
     io::Interest,
     sync::{Notify, mpsc, watch},
@@ -85,6 +86,8 @@ pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io
     if let Stdio::Pty(size) = note.stdio {
         terminal.size = Some(size);
         if let Some(master) = descriptors.pty {
+            let now = tcgetwinsize(&master)?;
+            terminal.size = Some(WindowSize { cols: now.ws_col, rows: now.ws_row });
             let master = Arc::new(watch(master, Interest::READABLE | Interest::WRITABLE)?);
             reader.add_terminal(master.clone());
             terminal.master = Some(master.clone());

@@ -37,7 +37,10 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Entry {
     process: Arc<Process>,
+    /// Its place is free.
     over: bool,
+    /// And everybody can see that.
+    shown: bool,
     killed: bool,
 }
 
@@ -150,7 +153,7 @@ impl Table {
         if !is_probe(process.pid) {
             self.spawned += 1;
         }
-        self.processes.insert(process.pid, Entry { process, over: false, killed: false });
+        self.processes.insert(process.pid, Entry { process, over: false, shown: false, killed: false });
         self.draining
     }
 
@@ -194,9 +197,15 @@ impl Table {
     pub(super) fn over(&mut self, pid: Pid) {
         let Some(entry) = self.processes.get_mut(&pid).filter(|entry| !entry.over) else { return };
         entry.over = true;
-        self.retired.push_back((Instant::now(), pid));
         if !is_probe(pid) {
             self.admitted -= 1;
+        }
+    }
+
+    pub(super) fn shown_over(&mut self, pid: Pid) {
+        if let Some(entry) = self.processes.get_mut(&pid).filter(|entry| !entry.shown) {
+            entry.shown = true;
+            self.retired.push_back((Instant::now(), pid));
         }
     }
 
@@ -262,6 +271,6 @@ impl Table {
 
     /// Everything alive or being started, probes included.
     pub(super) fn alive(&self) -> usize {
-        self.pending.len() + self.processes.values().filter(|entry| !entry.over).count()
+        self.pending.len() + self.processes.values().filter(|entry| !entry.shown).count()
     }
 }

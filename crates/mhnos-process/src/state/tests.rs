@@ -1,3 +1,5 @@
+//! The state machine: what must follow from what, and what may never happen in whatever order.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -51,7 +53,7 @@ fn output_held_open_delays_the_record_for_the_drain_but_never_before_it_is_caugh
     let code = exit(ExitStatus::Code(0));
     let (mid, _) = run(machine(), &[(0, Event::Exited(code)), (400, OVER)]);
     assert_eq!(mid.next_deadline(), None);
-    let (_, effects) = run(mid.clone(), &[(9000, Event::Tick), (9001, Event::CaughtUp)]);
+    let (_, effects) = run(mid, &[(9000, Event::Tick), (9001, Event::CaughtUp)]);
     assert!(effects[0].record.is_none() && effects[1].record.is_some());
     let (mid, effects) = run(mid, &[(450, Event::CaughtUp)]);
     assert_eq!((effects[0].record, mid.next_deadline()), (None, Some(500)));
@@ -174,7 +176,7 @@ impl Seen {
             Event::CaughtUp => self.caught_up |= self.exited_at.is_some(),
             Event::Ended(_) => self.tree_ended = true,
             Event::Ask { scope: Scope::Tree, .. } if !self.tree_ended => {
-                _ = self.tree_stop_since.get_or_insert(now)
+                _ = self.tree_stop_since.get_or_insert(now);
             }
             _ => {}
         }

@@ -1,3 +1,5 @@
+//! Bridges die; processes, output, stops, numbers and counters go on with the next one.
+
 use std::{
     os::fd::AsFd,
     process::{Child, Command, Stdio as ProcessStdio},
@@ -5,7 +7,10 @@ use std::{
 
 use mhnos_process::{Encoding, ExitStatus, Reason, Scope, Signal, SignalOutcome, State};
 
-use super::{output::eventually, *};
+use super::{
+    pace::{eventually, pause},
+    *,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_bridge_goes_on_where_the_old_one_died() {
@@ -42,8 +47,7 @@ async fn a_new_bridge_goes_on_where_the_old_one_died() {
     process.write("\n".into()).await.expect("write");
     watcher.until(|seen| seen.exit.is_some()).await;
     out.extend_from_slice(&watcher.seen.out);
-    let expected: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
-    assert!(text(&out) == expected && watcher.seen.gaps.is_empty());
+    assert!(text(&out) == seq(100_000, "\n") && watcher.seen.gaps.is_empty());
     assert_eq!(watcher.seen.exit.expect("exit").status, ExitStatus::Code(7));
 
     let done = second.processes.get(1001).expect("retained");
@@ -128,7 +132,7 @@ async fn bridges_killed_over_and_over_lose_no_byte_and_double_none() {
     first.die().await;
     for round in 0..40 {
         let mut child = start_victim(&keeper);
-        std::thread::sleep(Duration::from_micros(5000 + round * 1777 % 40_000));
+        pause(Duration::from_micros(5000 + round * 1777 % 40_000));
         child.kill().expect("kill");
         child.wait().expect("wait");
     }
@@ -136,7 +140,7 @@ async fn bridges_killed_over_and_over_lose_no_byte_and_double_none() {
     for (pid, end_of_line) in [(piped, "\n"), (terminal, "\r\n")] {
         let process = last.processes.get(pid).expect("adopted");
         let seen = finish(&process).await;
-        let expected: String = (1..=300_000).map(|n| format!("{n}{end_of_line}")).collect();
+        let expected = seq(300_000, end_of_line);
         assert!(seen.out == expected.as_bytes(), "{} bytes instead of {}", seen.out.len(), expected.len());
         assert_eq!(seen.exit.expect("exit").status, ExitStatus::Code(0));
     }

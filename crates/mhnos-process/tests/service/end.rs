@@ -1,8 +1,10 @@
+//! How processes end, and what of them stays: stops, limits, retention, the drain.
+
 use std::time::Instant;
 
 use mhnos_process::{ExitStatus, Gone, Reason, Scope, Signal, SignalOutcome, SpawnError, State};
 
-use super::{output::eventually, *};
+use super::{pace::eventually, *};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_that_ignores_sigterm_is_killed_after_the_grace_period() {

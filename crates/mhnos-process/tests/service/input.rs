@@ -1,3 +1,5 @@
+//! What is written to a process arrives in order and whole, or is refused with how much was taken.
+
 use mhnos_process::{WriteError, limits::INPUT_QUEUE};
 
 use super::*;
@@ -32,9 +34,9 @@ async fn sixty_kilobytes_into_bash_arrive_complete() {
     let mut watcher = Watcher::new(&process, Replay::Retained);
     watcher.until_out("$ ").await;
     let line = "0123456789abcdef".repeat(3);
-    let paste: String = (0..1200).map(|n| format!("{n:06}{line}\n")).collect();
-    let script = format!("stty -echo; cat > /dev/null; wc -c <<'E'; exit\n{paste}E\n");
-    process.write(script.replace("cat > /dev/null; ", "").into()).await.expect("write");
+    let paste = (0..1200).fold(String::new(), |paste, n| paste + &format!("{n:06}{line}\n"));
+    let script = format!("stty -echo; wc -c <<'E'; exit\n{paste}E\n");
+    process.write(script.into()).await.expect("write");
     watcher.until(|seen| seen.exit.is_some()).await;
     assert!(text(&watcher.seen.out).contains(&format!("\r\n{}\r\n", paste.len())));
 }

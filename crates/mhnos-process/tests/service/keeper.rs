@@ -235,7 +235,7 @@ impl Keeper {
         self.ended(|kept| kept.exit = Some(exit), pid, &FromKeeper::Exited { pid, exit });
         let group = rustix::process::Pid::from_raw(child.id() as i32).expect("pid");
         while rustix::process::test_kill_process_group(group).is_ok() {
-            thread::sleep(Duration::from_millis(1));
+            super::pace::pause(Duration::from_millis(1));
         }
         let usage = Usage { cpu_us: 5000, max_rss: 1 };
         self.ended(|kept| kept.usage = Some(usage), pid, &FromKeeper::Ended { pid, usage });

@@ -9,6 +9,7 @@ mod end;
 mod input;
 mod keeper;
 mod output;
+mod pace;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +33,7 @@ fn settings() -> Settings {
         max_processes: 50,
         kill_grace: Duration::from_millis(300),
         retain_count: 100,
-        retain_for: Duration::from_secs(600),
+        retain_for: Duration::from_mins(10),
         limits: LIMITS,
         stall_deadline: Duration::from_secs(10),
     }
@@ -72,11 +73,11 @@ async fn bridge() -> (Arc<Keeper>, Bridge) {
 }
 
 fn request(program: &str, args: &[&str], stdio: Stdio) -> SpawnRequest {
-    let argv = std::iter::once(program).chain(args.iter().copied()).map(String::from).collect();
+    let words = std::iter::once(program).chain(args.iter().copied()).map(String::from).collect();
     let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("TERM", "dumb"), ("PS1", "$ ")];
     let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
     SpawnRequest {
-        launch: Launch { program: program.into(), argv, env, cwd: "/".into(), extra_fds: Vec::new() },
+        launch: Launch { program: program.into(), argv: words, env, cwd: "/".into(), extra_fds: Vec::new() },
         stdio,
         isolation: Isolation::Shared,
         limits: LIMITS,
@@ -136,14 +137,9 @@ impl Watcher {
                 }
             }
         };
-        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-            panic!(
-                "in vain; seen {} and {} bytes, {:?}",
-                self.seen.out.len(),
-                self.seen.err.len(),
-                self.seen.exit
-            );
-        }
+        let came = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
+        let (out, err) = (self.seen.out.len(), self.seen.err.len());
+        assert!(came, "in vain; seen {out} and {err} bytes, {:?}", self.seen.exit);
     }
 
     async fn until_out(&mut self, text: &str) {
@@ -159,4 +155,14 @@ async fn finish(process: &Process) -> Seen {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// What `seq` prints, with this end of line.
+fn seq(last: u32, end_of_line: &str) -> String {
+    let mut text = String::new();
+    for n in 1..=last {
+        text.push_str(&n.to_string());
+        text.push_str(end_of_line);
+    }
+    text
 }

@@ -1,7 +1,9 @@
+//! Output arrives whole and before the exit; viewers hold a program back, but not for ever.
+
 use mhnos_process::{ExitStatus, Reason, State};
 use mhnos_sandbox::{ExtraFd, ExtraFdKind};
 
-use super::*;
+use super::{pace::eventually, *};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_of_both_streams_comes_before_the_exit() {
@@ -30,7 +32,7 @@ async fn three_hundred_short_programs_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_never_loses_its_tail() {
     let (_keeper, bridge) = bridge().await;
-    let expected: String = (1..=30_000).map(|n| format!("{n}\r\n")).collect();
+    let expected = seq(30_000, "\r\n");
     for round in 0..20 {
         let process = bridge.spawn(pty("bash", &["--norc", "-i"])).await;
         process.write("stty -echo; seq 1 30000; exit\n".into()).await.expect("write");
@@ -78,6 +80,20 @@ async fn a_viewer_that_takes_nothing_holds_the_program_until_it_stalls() {
     assert!(from < to && from < held);
     process.signal(mhnos_process::Signal::KILL, mhnos_process::Scope::Tree).await.expect("kill");
     watcher.until(|seen| seen.exit.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_of_a_killed_flood_does_not_wait_for_a_viewer_that_takes_nothing() {
+    let keeper = Keeper::new(LOG_BYTES);
+    let never = Duration::from_secs(3600);
+    let bridge = Bridge::start(&keeper, Settings { stall_deadline: never, ..settings() }).await;
+    let process = bridge.sh("exec yes").await;
+    let asleep = Watcher::new(&process, Replay::Retained);
+    eventually(|| process.end_position() > 256 * 1024).await;
+    let kill = process.signal(mhnos_process::Signal::KILL, mhnos_process::Scope::Tree);
+    tokio::time::timeout(PATIENCE, kill).await.expect("the kill is answered").expect("killed");
+    assert!(process.exit().is_some());
+    drop(asleep);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,14 +167,4 @@ async fn what_a_program_reports_can_be_waited_for() {
     process.write("\n".into()).await.expect("write");
     assert_eq!(process.report(4).await.expect("report"), b"one\ntwo\n");
     assert_eq!(process.report(8).await, None);
-}
-
-/// Waits for what has no event.
-pub(crate) async fn eventually(mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it never came");
 }

@@ -26,7 +26,6 @@ const FRAMES: &[&str] = &[
     "{\"type\":\"toString\"}",
     "{\"type\":\"__proto__\"}",
     "{\"type\":\"hasOwnProperty\"}",
-    "{\"type\":\"spawn\",\"type\":\"ping\",\"x\":1e999}",
     "{\"type\":\"\u{0}\"}",
 ];
 

@@ -57,13 +57,12 @@ async fn writing_to_a_program_that_does_not_read_or_has_ended_harms_nobody() {
 async fn a_terminals_output_is_complete_twenty_times() {
     let server = start();
     let mut wire = Wire::connect(server.address()).await;
+    let numbers: String = (1..=30_000).map(|number| format!("{number}\r\n")).collect();
     for round in 0..20 {
         let pid = wire.spawn(json!({"processType": "shell"})).await;
         wire.send(&json!({"type": "write", "pid": pid, "data": "seq 1 30000; exit\r"})).await;
         let (stdout, _, exit) = wire.run_to_exit(pid).await;
-        assert!(stdout.contains("\r\n29999\r\n30000\r\n"), "round {round}: {:?} {exit}", tail(&stdout));
-        let numbers = stdout.lines().filter(|line| line.trim().parse::<u32>().is_ok()).count();
-        assert_eq!(numbers, 30_000, "round {round}");
+        assert!(stdout.contains(&numbers), "round {round}: …{:?} {exit}", tail(&stdout));
     }
 }
 

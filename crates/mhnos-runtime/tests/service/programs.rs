@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mhnos_testing::{Wire, WireOptions};
+use mhnos_testing::{Scratch, Server, Wire, WireOptions};
 use serde_json::{Value, json};
 
 use crate::{options, start};
@@ -21,7 +21,7 @@ async fn node_runs_a_script_with_arguments_environment_and_directory() {
         .spawn(json!({"processType": "node", "command": "app.mjs", "args": ["--port", "3000"], "options": options}))
         .await;
     let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
-    assert_eq!(stdout, "--port,3000 hello /workspace/project\n");
+    assert_eq!(stdout, format!("--port,3000 hello {}/project\n", server.workspace().display()));
     assert_eq!(stderr, "to stderr\n");
     assert_eq!(
         (&exit["code"], &exit["signal"], &exit["reason"]),
@@ -186,4 +186,22 @@ async fn openclaws_other_commands_pass_through() {
     let pid = wire.spawn(json!({"processType": "openclaw", "command": "--version"})).await;
     let (stdout, stderr, _) = wire.run_to_exit(pid).await;
     assert!(stdout.contains("OpenClaw 20"), "{stdout} {stderr}");
+}
+
+/// A checkout below `/root`: the account that programs run as cannot walk there, and neither can the bridge.
+#[tokio::test]
+async fn programs_in_a_directory_that_only_the_service_can_reach_are_found() {
+    use std::os::unix::fs::PermissionsExt;
+    let private = Scratch::new();
+    let bin = private.path().join("tools/bin");
+    std::fs::create_dir_all(&bin).expect("make");
+    let node = bin.join("node");
+    std::fs::write(&node, "#!/bin/sh\necho v99.1.2\n").expect("write");
+    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(private.path(), PermissionsExt::from_mode(0o700)).expect("chmod");
+
+    let server = Server::start(options().env("MHNOS_PATH", format!("{}:/usr/bin:/bin", bin.display())));
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "-v"})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "v99.1.2\n");
 }

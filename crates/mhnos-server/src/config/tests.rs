@@ -1,3 +1,5 @@
+//! The settings, by what an operator may write.
+
 use std::{ffi::OsString, net::IpAddr, os::unix::ffi::OsStringExt, time::Duration};
 
 use mhnos_sandbox::{Mode, Tier};

@@ -1,3 +1,5 @@
+//! The door, by the requests that stand before it.
+
 use proptest::prelude::*;
 
 use super::{Door, Origin, OriginPattern, Refusal, Visitor};

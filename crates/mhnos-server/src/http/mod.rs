@@ -89,11 +89,7 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     let exchange = {
         let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
         let service = service_fn(move |request| {
-            let mut answer = answer(&front, request, peer, &promised);
-            // One request a connection, said by hand: hyper would say it in an upgrade too, which clients refuse.
-            if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-            }
+            let answer = answer(&front, request, peer, &promised);
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         http1::Builder::new()

@@ -24,7 +24,7 @@ async fn errors(service: &Service, cases: &[(Value, &str)]) {
 
 #[tokio::test]
 async fn what_is_no_message_is_answered_without_an_id() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect(service.address).await;
     for text in [
         "",
@@ -52,7 +52,7 @@ async fn what_is_no_message_is_answered_without_an_id() {
 
 #[tokio::test]
 async fn wrong_requests_name_what_is_wrong() {
-    let service = Service::start().await;
+    let service = Service::start();
     let cases = [
         (json!({"type": "toString"}), "UNKNOWN_TYPE"),
         (json!({"type": "spawn"}), "UNKNOWN_PROCESS_TYPE"),
@@ -84,7 +84,7 @@ async fn wrong_requests_name_what_is_wrong() {
 
 #[tokio::test]
 async fn a_process_that_exists_refuses_what_it_cannot_do() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
     let spawn = json!({"processType": "shell", "args": ["-c", "sleep 60"], "options": {"pty": false, "stdin": "null"}});
     let pid = wire.spawn(spawn).await;
@@ -99,7 +99,7 @@ async fn a_process_that_exists_refuses_what_it_cannot_do() {
 
 #[tokio::test]
 async fn a_process_that_does_not_read_fills_its_queue_and_nothing_else() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
     let pid = wire
         .spawn(json!({"processType": "shell", "args": ["-c", "sleep 60"], "options": {"pty": false}}))
@@ -114,7 +114,7 @@ async fn a_process_that_does_not_read_fills_its_queue_and_nothing_else() {
 
 #[tokio::test]
 async fn breaking_the_web_socket_protocol_closes_with_the_reason() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect(service.address).await;
     // 101 MiB in one frame.
     let _ = wire.send_message(Message::binary(vec![b' '; 101 << 20])).await;

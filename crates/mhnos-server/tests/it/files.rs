@@ -9,7 +9,7 @@ use crate::keeper::Service;
 
 #[tokio::test]
 async fn pushed_files_are_written_and_wrong_ones_reported() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;
     let answer = wire
         .request(json!({"type": "fsync", "id": 1, "operation": "push", "files": [
@@ -37,7 +37,7 @@ async fn pushed_files_are_written_and_wrong_ones_reported() {
 
 #[tokio::test]
 async fn a_pull_gives_back_what_is_there() {
-    let service = Service::start().await;
+    let service = Service::start();
     let root = service.workspace.path();
     let big: Vec<u8> = (0..1_500_000_u32).map(|n| (n % 251) as u8).collect();
     fs::write(root.join("big"), &big).expect("written");
@@ -63,7 +63,7 @@ async fn a_pull_gives_back_what_is_there() {
 
 #[tokio::test]
 async fn a_pull_that_is_too_large_is_refused_before_anything_is_sent() {
-    let service = Service::start().await;
+    let service = Service::start();
     let file = fs::File::create(service.workspace.path().join("huge")).expect("made");
     file.set_len(1 << 30).expect("sparse");
     let mut wire = Wire::connect_as(service.address, WireOptions::modern()).await;

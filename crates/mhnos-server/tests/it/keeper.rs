@@ -40,11 +40,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) async fn start() -> Self {
-        Self::start_with(|_| {}).await
+    /// Starts one; to be called in a tokio runtime.
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
     }
 
-    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let workspace = Scratch::new();
         let mut config = Config {
             workspace: workspace.path().to_owned(),
@@ -94,7 +95,9 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.bridge.abort();
         let groups: Vec<i32> = self.keeper.groups.lock().expect("not poisoned").values().copied().collect();
-        groups.into_iter().for_each(|group| signal(group, Scope::Tree, Signal::KILL));
+        for group in groups {
+            signal(group, Scope::Tree, Signal::KILL);
+        }
         rustix::net::shutdown(&self.keeper.socket, rustix::net::Shutdown::Both).expect("shutdown");
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the keeper does not panic");
@@ -112,7 +115,7 @@ struct Keeper {
 
 impl Keeper {
     fn run(self: &Arc<Self>) {
-        let mut waiters = Vec::new();
+        let mut waiters: Vec<JoinHandle<()>> = Vec::new();
         loop {
             let message = match self.socket.recv::<ToKeeper>() {
                 Ok(received) => received.message,
@@ -135,7 +138,9 @@ impl Keeper {
                 ToKeeper::CloseStdin { .. } | ToKeeper::Note { .. } | ToKeeper::Forget { .. } => {}
             }
         }
-        waiters.into_iter().for_each(|waiter: JoinHandle<()>| waiter.join().expect("no panic"));
+        for waiter in waiters {
+            waiter.join().expect("no panic");
+        }
     }
 
     /// Sends a message; a bridge that is gone needs none.
@@ -161,7 +166,9 @@ impl Keeper {
         fds.extend(child.stdin.take().map(|fd| (Descriptor::Stdin, fd.into())));
         fds.extend(child.stdout.take().map(|fd| (Descriptor::Stdout, fd.into())));
         fds.extend(child.stderr.take().map(|fd| (Descriptor::Stderr, fd.into())));
-        fds.iter().for_each(|(_, fd)| set_nonblocking(fd));
+        for (_, fd) in &fds {
+            set_nonblocking(fd);
+        }
         fds.push((Descriptor::Log, log_file::create(self.log_bytes).expect("a log")));
         let os_pid = child.id() as i32;
         self.groups.lock().expect("not poisoned").insert(pid, os_pid);

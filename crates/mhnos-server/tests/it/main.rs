@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods)] // the small keeper starts programs
 
+use std::fmt::Write;
+
 mod bad_input;
 mod files;
 mod keeper;
@@ -10,3 +12,11 @@ mod life;
 mod output;
 mod requests;
 mod web_os;
+
+/// The lines that `seq` prints.
+fn lines(numbers: impl Iterator<Item = u32>) -> String {
+    numbers.fold(String::new(), |mut text, number| {
+        writeln!(text, "{number}").expect("into memory");
+        text
+    })
+}

@@ -4,7 +4,7 @@ use mhnos_testing::{Wire, WireOptions};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::keeper::Service;
+use crate::{keeper::Service, lines};
 
 fn shell(script: &str) -> Value {
     json!({"processType": "shell", "args": ["-c", script], "options": {"pty": false}})
@@ -33,7 +33,7 @@ async fn replay(wire: &mut Wire, attach: Value) -> (String, Vec<Value>) {
 
 #[tokio::test]
 async fn an_attach_after_a_position_repeats_nothing_and_misses_nothing() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("printf 'a€b'; read line; printf 'c😀d'; read line")).await;
     let first = wire.next_where(|value| value["type"] == "stdout").await;
@@ -57,7 +57,7 @@ async fn an_attach_after_a_position_repeats_nothing_and_misses_nothing() {
 
 #[tokio::test]
 async fn what_the_log_no_longer_holds_is_announced_as_a_gap() {
-    let service = Service::start_with(|config| config.output_log = 64 << 10).await;
+    let service = Service::start_with(|config| config.output_log = 64 << 10);
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("head -c 1000000 /dev/zero | tr '\\0' x; read line")).await;
     wire.request(json!({"type": "detach", "id": "d", "pid": pid})).await;
@@ -78,7 +78,7 @@ async fn what_the_log_no_longer_holds_is_announced_as_a_gap() {
 
 #[tokio::test]
 async fn bytes_survive_in_base64_and_in_binary_frames() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let script = "i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done";
     let mut request = shell(script);
@@ -129,7 +129,7 @@ fn decode(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn input_may_come_in_binary_frames() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::connect_as(service.address, WireOptions::binary()).await;
     let pid = wire.spawn(shell("cat")).await;
     let frame = |id: u64, data: &[u8]| {
@@ -156,7 +156,7 @@ async fn input_may_come_in_binary_frames() {
 
 #[tokio::test]
 async fn every_viewer_gets_every_byte() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut spawner = modern(&service).await;
     let pid = spawner.spawn(shell("read line; seq 1 50000")).await;
     let mut viewers = Vec::new();
@@ -167,7 +167,7 @@ async fn every_viewer_gets_every_byte() {
         viewers.push(wire);
     }
     spawner.send(&json!({"type": "write", "pid": pid, "data": "\n"})).await;
-    let expected: String = (1..=50000).map(|n| format!("{n}\n")).collect();
+    let expected = lines(1..=50000);
     viewers.push(spawner);
     for mut viewer in viewers {
         let (stdout, _, exit) = viewer.run_to_exit(pid).await;
@@ -178,7 +178,7 @@ async fn every_viewer_gets_every_byte() {
 
 #[tokio::test]
 async fn a_detached_viewer_gets_nothing_more() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("echo one; read line; echo two")).await;
     wire.stdout_until(pid, "one").await;
@@ -194,7 +194,7 @@ async fn a_detached_viewer_gets_nothing_more() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_costs_nobody_else_anything() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut stalled = modern(&service).await;
     let flood = stalled.spawn(shell("exec yes")).await;
     let mut wire = modern(&service).await;

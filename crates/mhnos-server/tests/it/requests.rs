@@ -3,7 +3,7 @@
 use mhnos_testing::{Wire, WireOptions, http_get};
 use serde_json::json;
 
-use crate::keeper::Service;
+use crate::{keeper::Service, lines};
 
 async fn modern(service: &Service) -> Wire {
     Wire::connect_as(service.address, WireOptions::modern()).await
@@ -15,7 +15,7 @@ fn shell(script: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn the_first_message_says_who_is_there() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = Wire::open(service.address, WireOptions::default()).await.expect("open");
     let hello = wire.next().await;
     assert_eq!(
@@ -28,7 +28,7 @@ async fn the_first_message_says_who_is_there() {
 
 #[tokio::test]
 async fn a_program_is_spawned_seen_and_ends() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     wire.send(&json!({"type": "spawn", "id": {"any": ["json"]}, "processType": "shell",
         "args": ["-c", "echo out; echo err >&2; exit 3"], "options": {"pty": false}}))
@@ -49,7 +49,7 @@ async fn a_program_is_spawned_seen_and_ends() {
 
 #[tokio::test]
 async fn ids_are_echoed_whatever_they_are_and_each_is_answered_once() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     for id in [json!(7), json!(null), json!("x"), json!([1]), json!({"a": 1}), json!(1.5), json!(true)] {
         wire.send(&json!({"type": "ping", "id": id})).await;
@@ -62,7 +62,7 @@ async fn ids_are_echoed_whatever_they_are_and_each_is_answered_once() {
 
 #[tokio::test]
 async fn a_burst_is_answered_in_order() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let push = json!({"type": "fsync", "id": 1, "operation": "push", "files":
         [{"path": "/say.sh", "kind": "file", "content": "echo pushed\n"}]});
@@ -85,7 +85,7 @@ async fn a_burst_is_answered_in_order() {
 
 #[tokio::test]
 async fn what_is_written_arrives_in_order_and_end_of_file_is_seen() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("cat")).await;
     for n in 0..100 {
@@ -96,7 +96,7 @@ async fn what_is_written_arrives_in_order_and_end_of_file_is_seen() {
     let closed = wire.request(json!({"type": "closeStdin", "id": "c", "pid": pid})).await;
     assert_eq!(closed["type"], "stdinClosed");
     let (stdout, _, exit) = wire.run_to_exit(pid).await;
-    let expected: String = (0..100).map(|n| format!("{n}\n")).collect();
+    let expected = lines(0..100);
     assert_eq!(stdout, expected + "last\n");
     assert_eq!(exit["code"], 0);
     let refused = wire.request(json!({"type": "write", "id": "w2", "pid": pid, "data": "x"})).await;
@@ -109,8 +109,7 @@ async fn what_is_written_arrives_in_order_and_end_of_file_is_seen() {
 
 #[tokio::test]
 async fn a_kill_is_answered_after_the_exit_and_holds_nothing_up() {
-    let service =
-        Service::start_with(|config| config.kill_grace = std::time::Duration::from_millis(300)).await;
+    let service = Service::start_with(|config| config.kill_grace = std::time::Duration::from_millis(300));
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("trap '' TERM; echo ready; while :; do sleep 0.05; done")).await;
     wire.stdout_until(pid, "ready").await;
@@ -134,7 +133,7 @@ async fn a_kill_is_answered_after_the_exit_and_holds_nothing_up() {
 
 #[tokio::test]
 async fn a_signal_that_does_not_end_is_answered_when_delivered() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("trap 'echo got' USR1; echo ready; while :; do sleep 0.05; done")).await;
     wire.stdout_until(pid, "ready").await;
@@ -145,7 +144,7 @@ async fn a_signal_that_does_not_end_is_answered_when_delivered() {
 
 #[tokio::test]
 async fn list_and_status_describe_what_is_there() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let mut request = shell("read line");
     request["options"]["name"] = "waiting".into();
@@ -176,7 +175,7 @@ async fn list_and_status_describe_what_is_there() {
 
 #[tokio::test]
 async fn processes_outlive_connections_and_other_connections_may_take_over() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut first = modern(&service).await;
     let pid = first.spawn(shell("echo one; read line; echo $line; exit 7")).await;
     first.stdout_until(pid, "one\n").await;
@@ -202,7 +201,7 @@ async fn processes_outlive_connections_and_other_connections_may_take_over() {
 
 #[tokio::test]
 async fn a_burst_of_spawns_never_passes_the_limit() {
-    let service = Service::start_with(|config| config.max_processes = 3).await;
+    let service = Service::start_with(|config| config.max_processes = 3);
     let mut wire = modern(&service).await;
     for id in 0..10 {
         let mut spawn = shell("read line");
@@ -223,7 +222,7 @@ async fn a_burst_of_spawns_never_passes_the_limit() {
 
 #[tokio::test]
 async fn health_counts_processes() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = modern(&service).await;
     let pid = wire.spawn(shell("exit 0")).await;
     wire.run_to_exit(pid).await;

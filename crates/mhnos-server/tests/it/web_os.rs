@@ -15,7 +15,7 @@ fn python(script: &str) -> Value {
 
 #[tokio::test]
 async fn fact_8_ping_detach_and_fsync_are_answered_a_second_time_as_status() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     let mut twins = async |request: Value| {
         wire.send(&request).await;
@@ -46,7 +46,7 @@ async fn fact_8_ping_detach_and_fsync_are_answered_a_second_time_as_status() {
 
 #[tokio::test]
 async fn fact_28_a_push_with_failures_is_an_error() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     wire.send(&json!({"type": "fsync", "id": "req-1", "operation": "push", "files": [
         {"path": "/ok", "kind": "file", "content": []},
@@ -61,7 +61,7 @@ async fn fact_28_a_push_with_failures_is_an_error() {
 
 #[tokio::test]
 async fn other_clients_get_no_second_answer() {
-    let service = Service::start().await;
+    let service = Service::start();
     for options in [
         WireOptions::default(),
         WireOptions::modern(),
@@ -76,7 +76,7 @@ async fn other_clients_get_no_second_answer() {
 
 #[tokio::test]
 async fn fact_18_the_exit_of_a_short_program_waits_for_the_attach() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     let pid = wire.spawn(python("print('hi')")).await;
     // It has ended: nothing runs any more.
@@ -99,7 +99,7 @@ async fn fact_18_the_exit_of_a_short_program_waits_for_the_attach() {
 
 #[tokio::test]
 async fn fact_20_the_exit_reaches_a_spawner_that_has_detached() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     let pid = wire.spawn(python("input()")).await;
     wire.request(json!({"type": "attach", "id": "a", "pid": pid})).await;
@@ -111,7 +111,7 @@ async fn fact_20_the_exit_reaches_a_spawner_that_has_detached() {
 
 #[tokio::test]
 async fn fact_24_enter_ends_a_line_for_a_program_on_pipes() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     let pid = wire.spawn(python("print('got ' + input() + input(), flush=True)")).await;
     wire.request(json!({"type": "attach", "id": "a", "pid": pid})).await;
@@ -123,7 +123,7 @@ async fn fact_24_enter_ends_a_line_for_a_program_on_pipes() {
 
 #[tokio::test]
 async fn fact_26_the_exit_comes_before_killed_whether_attached_or_not() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     for attached in [true, false] {
         let pid = wire.spawn(python("import time; time.sleep(60)")).await;
@@ -143,7 +143,7 @@ async fn fact_26_the_exit_comes_before_killed_whether_attached_or_not() {
 
 #[tokio::test]
 async fn fact_22_small_writes_are_joined() {
-    let service = Service::start().await;
+    let service = Service::start();
     let mut wire = page(&service).await;
     let script = "import os\nfor i in range(20): os.write(1, b'%d ' % i)\ninput()";
     let pid = wire.spawn(python(script)).await;
@@ -157,4 +157,36 @@ async fn fact_22_small_writes_are_joined() {
         messages += 1;
     }
     assert!(messages <= 5, "{messages} messages for 20 small writes");
+}
+
+#[tokio::test]
+async fn fact_18_the_exit_is_held_back_fifteen_seconds_at_most() {
+    let service = Service::start();
+    let mut wire = page(&service).await;
+    let pid = wire.spawn(python("print('hi')")).await;
+    wire.stdout_until(pid, "hi").await;
+    loop {
+        let list = wire.request(json!({"type": "list", "id": "l"})).await;
+        if list["processes"] == json!([]) {
+            break;
+        }
+    }
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let exit = wire.next_where(|value| value["type"] == "exit").await;
+    assert_eq!(exit["pid"], pid);
+    assert!((14..=16).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_drain_tells_exits_that_are_held_back() {
+    let mut service = Service::start();
+    let mut wire = page(&service).await;
+    let pid = wire.spawn(python("print('hi', flush=True); import time; time.sleep(60)")).await;
+    wire.stdout_until(pid, "hi").await;
+    service.drain();
+    let exit = wire.next_where(|value| value["type"] == "exit").await;
+    assert_eq!((&exit["pid"], &exit["reason"]), (&json!(pid), &json!("shutdown")));
+    assert!(wire.closed().await.is_some());
+    service.ended().await.expect("a clean end");
 }

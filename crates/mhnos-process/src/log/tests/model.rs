@@ -80,9 +80,9 @@ impl Expected {
         Self { position, since_gap: Default::default(), text: Default::default() }
     }
 
-    /// Whatever of a character lies before the oldest byte is lost to one who resumes.
+    /// Whatever of a character lies before the oldest byte is lost to one who resumes, and nothing else.
     fn resume(&mut self, all: &[(Stream, u8)], oldest: u64) {
-        if self.position < oldest || self.position - oldest > 3 {
+        if self.position < oldest {
             return;
         }
         *self = Self::at(self.position);
