@@ -6,7 +6,10 @@
 use std::{fmt, io};
 
 use mhnos_sandbox::{
-    Cgroups, Limits, Mode, Outside, Policy, Tier, cgroup::Group, remedy::remedy, stage::Reserve,
+    Cgroups, Limits, Mode, Outside, Policy, Tier,
+    cgroup::Group,
+    remedy::remedy,
+    stage::{Account, Reserve},
 };
 
 use crate::{
@@ -55,6 +58,7 @@ pub fn candidates(mode: Mode) -> &'static [Tier] {
 /// A tier that holds.
 pub(crate) struct Chosen {
     pub(crate) policy: Policy,
+    pub(crate) cgroups: Option<Cgroups>,
     pub(crate) sandbox: Sandbox,
     /// Stronger ones that cannot be had.
     pub(crate) missing: Vec<Missing>,
@@ -71,7 +75,7 @@ pub(crate) fn choose(
     let mut missing = Vec::new();
     for &tier in candidates(policy.mode).iter().filter(|tier| **tier >= floor) {
         match attempt(policy, tier, cgroups, limits, &mut reserve) {
-            Ok((policy, sandbox)) => return Ok(Chosen { policy, sandbox, missing }),
+            Ok((policy, cgroups, sandbox)) => return Ok(Chosen { policy, cgroups, sandbox, missing }),
             Err(failure) => missing.push(Missing { tier, failure }),
         }
     }
@@ -106,7 +110,7 @@ fn attempt(
     cgroups: Option<&Cgroups>,
     limits: Limits,
     reserve: &mut Option<Reserve>,
-) -> Result<(Policy, Sandbox), Failure> {
+) -> Result<(Policy, Option<Cgroups>, Sandbox), Failure> {
     let failed = |detail: String, errno: i32| Failure { stage: Stage::Sandbox, errno, detail };
     let policy = policy.at(tier, cgroups.is_some());
     match (tier, &reserve) {
@@ -119,7 +123,10 @@ fn attempt(
         (Tier::T3 | Tier::None, _) => give_up(reserve)?,
         (Tier::T1 | Tier::T2, _) => {}
     }
-    let group = cgroups.map(|cgroups| cgroups.create("self-test", &limits)).transpose();
+    let user = Account { uid: policy.uid, gid: policy.gid };
+    let cgroups = cgroups.cloned();
+    let cgroups = if tier == Tier::T3Plus { cgroups.map(|all| all.for_user(user)) } else { cgroups };
+    let group = cgroups.as_ref().map(|cgroups| cgroups.create("self-test", &limits)).transpose();
     let group =
         group.map_err(|error| failed("make a control group".into(), error.raw_os_error().unwrap_or(0)))?;
     let doors = group.as_ref().map(Group::doors).transpose();
@@ -133,7 +140,7 @@ fn attempt(
     if tier != Tier::T3Plus {
         give_up(reserve)?;
     }
-    Ok((policy, sandbox))
+    Ok((policy, cgroups, sandbox))
 }
 
 fn give_up(reserve: &mut Option<Reserve>) -> Result<(), Failure> {

@@ -243,17 +243,16 @@ mod tests {
     fn profiles() -> Vec<Profile> {
         let mut all = Vec::new();
         for mode in [Mode::Strict, Mode::Relaxed] {
-            for bits in 0..16 {
+            for bits in 0..8 {
                 let bit = |n: u32| bits >> n & 1 == 1;
-                let (shares_host, one_uid) = (bit(0), bit(1));
-                all.push(Profile { mode, shares_host, one_uid, grouped: bit(2), unix_sockets: bit(3) });
+                all.push(Profile { mode, shares_host: bit(0), grouped: bit(1), unix_sockets: bit(2) });
             }
         }
         all
     }
 
     const STRICT: Profile =
-        Profile { mode: Mode::Strict, shares_host: false, one_uid: false, grouped: true, unix_sockets: true };
+        Profile { mode: Mode::Strict, shares_host: false, grouped: true, unix_sockets: true };
 
     #[test]
     fn the_filter_means_what_the_rules_say() {
@@ -296,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn with_one_user_for_all_a_program_reaches_only_itself_by_number() {
-        let program = compile(&syscalls::rules(Profile { shares_host: true, one_uid: true, ..STRICT }));
+    fn without_a_namespace_a_program_reaches_only_itself_by_number() {
+        let program = compile(&syscalls::rules(Profile { shares_host: true, ..STRICT }));
         let call = |number: i64, a, b| run(&program, THIS_ARCHITECTURE, number as u32, [a, b, 0, 0, 0, 0]);
         assert_eq!(call(libc::SYS_prlimit64, 0, 7), RETURN_ALLOW);
         assert_eq!(call(libc::SYS_prlimit64, 4711, 7), RETURN_ERRNO | libc::EPERM as u32);

@@ -39,7 +39,6 @@ impl Policy {
             _ => filter::compile(&syscalls::rules(Profile {
                 mode: self.mode,
                 shares_host: matches!(tier, Tier::T3 | Tier::T3Plus),
-                one_uid: tier == Tier::T3,
                 grouped,
                 unix_sockets: !matches!(tier, Tier::T3 | Tier::T3Plus)
                     || landlock::covers_unix_sockets()

@@ -15,7 +15,7 @@ use rustix::{
         MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
         open_tree,
     },
-    process::getgroups,
+    process::{getgroups, getuid},
     thread::{
         CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
         configure_capability_in_ambient_set, set_capabilities, set_keep_capabilities, set_thread_groups,
@@ -201,6 +201,17 @@ pub fn files_as(account: Account) -> Result<(), SetupError> {
     sys::make_files_as(account.uid, account.gid).step("make files as the programs' user")?;
     clear_ambient_capability_set().step("clear ambient capabilities")?;
     hold(CapabilitySet::empty(), CapabilitySet::empty())
+}
+
+/// Runs `action` with `account` as the effective user, for a keeper that has parted the users.
+pub(crate) fn acting_as<T>(account: Account, action: impl FnOnce() -> T) -> io::Result<T> {
+    let (real, user) = (getuid(), Uid::from_raw(account.uid));
+    set_thread_res_uid(real, user, real)?;
+    let result = action();
+    set_thread_res_uid(real, real, real)?;
+    // A change of the effective user is one of whose files are made, too.
+    sys::make_files_as(account.uid, account.gid)?;
+    Ok(result)
 }
 
 fn change_to(account: Account) -> Result<(), SetupError> {

@@ -36,8 +36,6 @@ pub(crate) struct Profile {
     pub(crate) mode: Mode,
     /// Programs see the host's processes, files and IPC.
     pub(crate) shares_host: bool,
-    /// Programs run as the user the service itself runs as.
-    pub(crate) one_uid: bool,
     /// Control groups bound the memory of a tree.
     pub(crate) grouped: bool,
     /// Sockets with a path may be connected to: there are none but the programs' own.
@@ -56,10 +54,8 @@ pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
     rules.extend(numbered(PRIVILEGED, &Rule::Errno(EPERM)));
     rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
     rules.extend(restricted(profile.unix_sockets));
-    if profile.one_uid {
-        rules.extend(own_process_only());
-    }
     if profile.shares_host {
+        rules.extend(own_process_only());
         // Objects of the whole host, which no rule for files covers.
         rules.extend(numbered(HOST_IPC, &Rule::Errno(ENOSYS)));
     }

@@ -26,6 +26,7 @@ impl Keeper {
         )
         .map_err(KeeperError::Sandbox)?;
         settings.policy = chosen.policy;
+        settings.cgroups = chosen.cgroups;
         if settings.policy.tier == Tier::T3Plus {
             settings.bridge.files_as = Some(Account { uid: settings.policy.uid, gid: settings.policy.gid });
         }
