@@ -12,6 +12,7 @@
 
 pub mod doc_examples;
 mod eventually;
+pub mod host;
 mod http;
 mod leftovers;
 mod probe;

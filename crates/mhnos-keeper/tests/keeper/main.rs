@@ -8,7 +8,6 @@
 
 mod bridge;
 mod faults;
-mod host;
 mod life;
 mod walls;
 
@@ -19,7 +18,6 @@ use std::{
 };
 
 use bridge::Bridge;
-use host::Host;
 use mhnos_keeper::{
     BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
     channel::{FromKeeper, ToKeeper},
@@ -30,6 +28,7 @@ use mhnos_sandbox::{
     policy::{Source, Workspace},
     stage, sys,
 };
+use mhnos_testing::host::{self, Host};
 
 type Script = fn(&mut Bridge);
 

@@ -2,12 +2,14 @@
 //!
 //! Each test starts a service of its own: a test that kills its bridge or fills its process table disturbs nobody.
 
+mod abuse;
 mod bad_input;
 mod defects;
 mod documentation;
 mod life;
 mod programs;
 mod sandbox;
+mod tiers;
 
 use mhnos_testing::{Options, Server};
 
