@@ -13,6 +13,7 @@
 mod browser;
 pub mod doc_examples;
 mod eventually;
+pub mod host;
 mod http;
 mod leftovers;
 mod probe;
