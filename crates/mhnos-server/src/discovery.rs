@@ -70,7 +70,8 @@ async fn locate(service: &Service, tools: Vec<Tool>) -> Vec<(Tool, String)> {
 
 /// Prints those of the paths that are files one may execute.
 fn executables(paths: &[String], service: &Service) -> Launch {
-    let script = "for path; do [ -f \"$path\" ] && [ -x \"$path\" ] && printf '%s\\n' \"$path\"; done; exit 0";
+    let script =
+        "for path; do [ -f \"$path\" ] && [ -x \"$path\" ] && printf '%s\\n' \"$path\"; done; exit 0";
     let argv = ["sh", "-c", script, "sh"].into_iter().map(str::to_owned).chain(paths.iter().cloned());
     Launch {
         program: "/bin/sh".to_owned(),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mhnos_testing::{Server, Wire, WireOptions, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::{options, start};
+use crate::{bridge, options, start};
 
 /// A program that ends on nothing but SIGKILL, with a descendant in a session of its own that does the same.
 const STUBBORN: &str = "trap '' TERM INT HUP; setsid bash -c \"trap '' TERM INT HUP; sleep 1000; sleep 1000\" & \
@@ -19,13 +19,6 @@ async fn spawn_stubborn(wire: &mut Wire) -> u64 {
     let pid = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", STUBBORN]})).await;
     wire.stdout_until(pid, "ready").await;
     pid
-}
-
-/// The bridge: the keeper's only child that has that word in its command line.
-fn bridge(server: &Server) -> Option<Pid> {
-    let mut all = server.descendants();
-    all.retain(|process| process.command.contains(" bridge ") && process.state != 'Z');
-    all.first().and_then(|process| Pid::from_raw(process.os_pid))
 }
 
 #[tokio::test]

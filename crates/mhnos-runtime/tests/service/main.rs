@@ -6,10 +6,12 @@ mod bad_input;
 mod defects;
 mod documentation;
 mod life;
+mod model;
 mod programs;
 mod sandbox;
 
 use mhnos_testing::{Options, Server};
+use rustix::process::Pid;
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_mhnos-runtime");
 
@@ -22,4 +24,11 @@ fn start() -> Server {
 #[track_caller]
 fn options() -> Options {
     Options::new(SERVICE)
+}
+
+/// The bridge: the keeper's only child that has that word in its command line.
+fn bridge(server: &Server) -> Option<Pid> {
+    let mut all = server.descendants();
+    all.retain(|process| process.command.contains(" bridge ") && process.state != 'Z');
+    all.first().and_then(|process| Pid::from_raw(process.os_pid))
 }
