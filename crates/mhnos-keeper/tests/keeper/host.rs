@@ -1,0 +1,150 @@
+//! Kinds of host, made out of the one the tests run on: what a kind refuses is refused by the kernel, on
+//! behalf of a filter around the keeper.
+
+use std::path::Path;
+
+use mhnos_sandbox::{Mode, Tier, sys, sys::Instruction};
+use rustix::{
+    fs::{Gid, Uid},
+    process::geteuid,
+    thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+};
+
+/// The ordinary user of the tests, if they are run by root.
+const USER: u32 = 4242;
+
+/// A kind of host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: &'static str,
+    /// The service is started by root.
+    root: bool,
+    pub(crate) mode: Mode,
+    /// With control groups.
+    pub(crate) grouped: bool,
+    /// What the keeper must find.
+    pub(crate) tier: Tier,
+    refused: &'static [Refusal],
+}
+
+/// A system call that fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) number: i64,
+    pub(crate) errno: i32,
+    /// Only if these arguments have these values under these masks.
+    pub(crate) only: &'static [(u32, u32, u32)],
+}
+
+const NO_NAMESPACES: Refusal = Refusal {
+    number: libc::SYS_clone,
+    errno: libc::EPERM,
+    only: &[(0, libc::CLONE_NEWUSER as u32, libc::CLONE_NEWUSER as u32)],
+};
+
+/// As the kernel answers where parts of the outer /proc are covered: flags nosuid, nodev, noexec and no
+/// options, which of all mounts is that of /proc alone.
+const NO_FRESH_PROC: Refusal =
+    Refusal { number: libc::SYS_mount, errno: libc::EPERM, only: &[(3, u32::MAX, 14), (4, u32::MAX, 0)] };
+
+pub(crate) const HOSTS: &[Host] = &[
+    Host { name: "root", root: true, mode: Mode::Strict, grouped: true, tier: Tier::T1, refused: &[] },
+    Host { name: "user", root: false, mode: Mode::Strict, grouped: false, tier: Tier::T1, refused: &[] },
+    Host { name: "relaxed", root: false, mode: Mode::Relaxed, grouped: false, tier: Tier::T1, refused: &[] },
+    Host {
+        name: "masked-proc",
+        root: false,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T2,
+        refused: &[NO_FRESH_PROC],
+    },
+    Host {
+        name: "no-namespaces",
+        root: true,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3Plus,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "no-namespaces-grouped",
+        root: true,
+        mode: Mode::Strict,
+        grouped: true,
+        tier: Tier::T3Plus,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "one-user",
+        root: false,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3,
+        refused: &[NO_NAMESPACES],
+    },
+    Host { name: "none", root: false, mode: Mode::None, grouped: false, tier: Tier::None, refused: &[] },
+];
+
+impl Host {
+    pub(crate) fn named(name: &str) -> &'static Self {
+        HOSTS.iter().find(|host| host.name == name).expect("a host")
+    }
+
+    /// Gives a directory to the user who will start the keeper.
+    pub(crate) fn give(&self, directory: &Path) {
+        if !self.root && geteuid().is_root() {
+            std::os::unix::fs::chown(directory, Some(USER), Some(USER)).expect("give the directory");
+        }
+    }
+
+    /// Becomes the user who starts the keeper.
+    pub(crate) fn begin(&self) {
+        if self.root {
+            assert!(geteuid().is_root(), "root is needed for this host; waive it by name or run as root");
+        } else if geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+            set_thread_groups(&[]).expect("groups");
+            set_thread_res_gid(gid, gid, gid).expect("group");
+            set_thread_res_uid(uid, uid, uid).expect("user");
+        }
+    }
+
+    /// From here on this host is as it says.
+    pub(crate) fn refuse(&self) {
+        self.refused.iter().for_each(Refusal::install);
+    }
+}
+
+impl Refusal {
+    /// Puts it around this process and all it starts.
+    pub(crate) fn install(&self) {
+        set_no_new_privs(true).expect("no new privileges");
+        sys::install_filter(&self.compile()).expect("a filter");
+    }
+
+    fn compile(&self) -> Vec<Instruction> {
+        const LOAD: u16 = 0x20;
+        const AND: u16 = 0x54;
+        const JUMP_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        let instruction = |code, jump_false, operand| Instruction { code, jump_true: 0, jump_false, operand };
+        // From the end: what is left to skip grows.
+        let mut program = vec![
+            instruction(RETURN, 0, 0x0005_0000 | self.errno as u32),
+            instruction(RETURN, 0, 0x7FFF_0000),
+        ];
+        for (argument, mask, value) in self.only.iter().rev() {
+            let past = program.len() as u8 - 1;
+            let test = [
+                instruction(LOAD, 0, 16 + 8 * argument),
+                instruction(AND, 0, *mask),
+                instruction(JUMP_EQUAL, past, *value),
+            ];
+            program.splice(0..0, test);
+        }
+        let past = program.len() as u8 - 1;
+        program.splice(0..0, [instruction(LOAD, 0, 0), instruction(JUMP_EQUAL, past, self.number as u32)]);
+        program
+    }
+}
