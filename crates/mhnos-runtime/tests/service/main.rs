@@ -4,7 +4,9 @@
 
 mod abuse;
 mod bad_input;
+mod compatibility;
 mod defects;
+mod doctor;
 mod documentation;
 mod life;
 mod programs;
