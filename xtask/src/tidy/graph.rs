@@ -47,7 +47,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("hyper", &["mhnos-server"], "HTTP stays at the edge"),
     (
         "libc",
-        &["mhnos-sandbox", "mhnos-keeper", "mhnos-testing"],
+        &["mhnos-sandbox", "mhnos-keeper", "mhnos-runtime", "mhnos-testing"],
         "raw system calls have one place; the others use its constants only",
     ),
     (
