@@ -8,6 +8,7 @@ mod compatibility;
 mod defects;
 mod doctor;
 mod documentation;
+mod hostile;
 mod life;
 mod programs;
 mod sandbox;
