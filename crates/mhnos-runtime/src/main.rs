@@ -3,6 +3,7 @@
 
 mod bridge;
 mod cli;
+mod doctor;
 mod logging;
 mod serve;
 
@@ -12,6 +13,7 @@ fn main() -> ExitCode {
     let matches = cli::command().get_matches();
     match matches.subcommand() {
         Some(("serve", arguments)) => serve::run(arguments),
+        Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("bridge", arguments)) => bridge::run(arguments),
         _ => unreachable!("clap asks for a subcommand"),
     }

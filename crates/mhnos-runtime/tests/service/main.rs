@@ -4,9 +4,15 @@
 
 mod abuse;
 mod bad_input;
+<<<<<<< HEAD
+mod compatibility;
+=======
 mod bridge_killed;
+>>>>>>> main
 mod defects;
+mod doctor;
 mod documentation;
+mod hostile;
 mod life;
 mod model;
 mod programs;
