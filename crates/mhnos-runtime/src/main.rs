@@ -5,6 +5,7 @@ mod bridge;
 mod cli;
 mod logging;
 mod serve;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("serve", arguments)) => serve::run(arguments),
         Some(("bridge", arguments)) => bridge::run(arguments),
+        Some(("upgrade", arguments)) => upgrade::run(arguments),
         _ => unreachable!("clap asks for a subcommand"),
     }
 }

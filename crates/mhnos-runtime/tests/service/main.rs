@@ -9,6 +9,7 @@ mod life;
 mod model;
 mod programs;
 mod sandbox;
+mod upgrade;
 
 use mhnos_testing::{Options, Server};
 use rustix::process::Pid;
