@@ -19,7 +19,7 @@ use std::{
 
 use bridge::Bridge;
 use mhnos_keeper::{
-    BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
+    BRIDGE_CHANNEL_FD, BridgeCommand, ProgramPlace, Settings,
     channel::{FromKeeper, ToKeeper},
     socket::Socket,
 };
@@ -173,6 +173,8 @@ fn keeper(arguments: &[String]) -> ExitCode {
         log_bytes: 1 << 20,
         bridge: BridgeCommand {
             program: program.into(),
+            number: 0,
+            place: ProgramPlace::of(&std::env::current_exe().expect("own path")).expect("own directory"),
             argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
             env: vec![
                 format!("WORKSPACE={workspace}").into_bytes(),

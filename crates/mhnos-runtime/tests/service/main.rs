@@ -4,11 +4,8 @@
 
 mod abuse;
 mod bad_input;
-<<<<<<< HEAD
-mod compatibility;
-=======
 mod bridge_killed;
->>>>>>> main
+mod compatibility;
 mod defects;
 mod doctor;
 mod documentation;
@@ -19,6 +16,7 @@ mod programs;
 mod requests;
 mod sandbox;
 mod tiers;
+mod upgrade;
 
 use mhnos_testing::{Options, Server};
 
