@@ -7,7 +7,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    requests::{assert_serves, bash, bridge, kill, with_options},
+    requests::{assert_serves, bash, bridge, kill, numbers, with_options},
     start,
 };
 
@@ -37,7 +37,7 @@ async fn a_killed_bridge_comes_back_and_output_goes_on_at_the_same_byte() {
         let script = "i=0; while [ $i -lt 100000 ]; do echo $i; i=$((i+1)); done; exit 6";
         let pid = wire.spawn(with_options(bash(script), json!({"pty": terminal}))).await;
         let line_end = if terminal { "\r\n" } else { "\n" };
-        let expected: String = (0..100_000).map(|number| format!("{number}{line_end}")).collect();
+        let expected = numbers(0..100_000, line_end);
         let (mut text, mut after) = (String::new(), 0);
         for round in 1..=5 {
             while text.len() < round * expected.len() / 10 {
