@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mhnos_sandbox::sys::{self, CStrings, Fork, Namespaces};
+use mhnos_sandbox::{
+    stage,
+    sys::{self, CStrings, Fork, Namespaces},
+};
 use rustix::{
     io::fcntl_dupfd_cloexec,
     process::{Pid, Signal, set_parent_process_death_signal},
@@ -34,7 +37,8 @@ impl Bridge {
     /// Starts one. The child is this process's program anew, so that it inherits no memory.
     pub(crate) fn start(command: &BridgeCommand) -> io::Result<Self> {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
-        let argv = CStrings::new(command.argv.iter().map(String::as_str))?;
+        let files_as = command.files_as.map(|account| format!("--files-as={}:{}", account.uid, account.gid));
+        let argv = CStrings::new(command.argv.iter().chain(&files_as).map(String::as_str))?;
         let env = CStrings::new(command.env.iter().cloned())?;
         match sys::fork(Namespaces::NONE)? {
             Fork::Child => {
@@ -75,6 +79,9 @@ fn execute(command: &BridgeCommand, channel: &Socket, argv: &CStrings, env: &CSt
     sys::close_on_exec_from(BRIDGE_CHANNEL_FD as u32)?;
     for (fd, number) in moved.iter().zip(BRIDGE_CHANNEL_FD..) {
         sys::place(fd, number)?;
+    }
+    if command.files_as.is_some() {
+        stage::lend_capabilities().map_err(|error| error.source)?;
     }
     sys::reset_signals();
     match sys::execve_file(&program, argv, env)? {}

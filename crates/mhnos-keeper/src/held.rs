@@ -33,6 +33,7 @@ pub(crate) struct Held {
     pub(crate) enforcement: Enforcement,
     fds: Vec<(Descriptor, OwnedFd)>,
     group: Option<Group>,
+    killed: bool,
 }
 
 /// How far it is.
@@ -107,6 +108,7 @@ impl Held {
             enforcement,
             fds,
             group,
+            killed: false,
         };
         Ok((held, inside))
     }
@@ -142,11 +144,13 @@ impl Held {
         if failed && group.memory_kills() > 0 {
             return Some(LimitHit::Memory);
         }
-        (failed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
+        // Being killed is being refused to fork, too.
+        (failed && !self.killed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
     }
 
     /// Kills the whole tree at once, where the kernel can.
-    pub(crate) fn kill_group(&self) -> bool {
+    pub(crate) fn kill_group(&mut self) -> bool {
+        self.killed = true;
         self.group.as_ref().is_some_and(Group::kill)
     }
 

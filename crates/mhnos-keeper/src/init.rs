@@ -12,8 +12,8 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Policy, enter,
-    sys::{self, Fork, Instruction, Namespaces, Reap},
+    Policy, Walls, enter,
+    sys::{self, Fork, Namespaces, Reap},
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -29,22 +29,22 @@ use crate::{
 };
 
 /// Serves as init; for a process just forked from the keeper in the policy's namespaces.
-pub(crate) fn run(socket: &Socket, policy: &Policy) -> ! {
+pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if sys::close_all_but(&[socket.as_fd()]).is_err() {
             return;
         }
-        match enter(policy) {
+        match enter(policy, grouped) {
             Err(error) => {
                 let _ = socket.send(&FromInit::SetupFailed(failure(Stage::Sandbox, &error)), &[]);
             }
-            Ok(()) => serve(socket, &policy.filter),
+            Ok(walls) => serve(socket, &walls),
         }
     }));
     sys::exit_now(if outcome.is_ok() { 0 } else { 101 })
 }
 
-fn serve(socket: &Socket, filter: &[Instruction]) {
+fn serve(socket: &Socket, walls: &Walls) {
     let Ok(signals) = sys::signal_fd(&sys::HANDLED) else { return };
     if socket.send(&FromInit::Ready, &[]).is_err() {
         return;
@@ -59,7 +59,7 @@ fn serve(socket: &Socket, filter: &[Instruction]) {
             match socket.recv::<ToInit>() {
                 Ok(received) => {
                     let ToInit::Execute(order) = received.message;
-                    execute(&order, received.fds, filter, &mut supervisors);
+                    execute(&order, received.fds, walls, &mut supervisors);
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
@@ -86,14 +86,14 @@ fn end(signals: &OwnedFd) {
 }
 
 /// Forks a supervisor. If that fails, its channel closes with the order and the keeper sees the end of it.
-fn execute(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction], supervisors: &mut HashSet<Pid>) {
+fn execute(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
     match sys::fork(Namespaces::NONE) {
         Ok(Fork::Child) => {
-            let kept: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            let kept: Vec<_> = fds.iter().map(AsFd::as_fd).chain(walls.descriptors()).collect();
             if sys::close_all_but(&kept).is_err() {
                 sys::exit_now(1);
             }
-            supervisor::run(order, fds, filter)
+            supervisor::run(order, fds, walls)
         }
         Ok(Fork::Parent(pid)) => {
             supervisors.insert(pid);
@@ -109,7 +109,7 @@ fn reap(supervisors: &mut HashSet<Pid>) {
         ended = true;
     }
     if ended {
-        for orphan in children(getpid()).into_iter().filter(|pid| !supervisors.contains(pid)) {
+        for orphan in children().into_iter().filter(|pid| !supervisors.contains(pid)) {
             let _ = sys::kill(orphan, libc::SIGKILL);
         }
     }

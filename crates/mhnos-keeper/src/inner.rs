@@ -1,7 +1,7 @@
 //! What keeper, init and supervisor say to each other. Same framing as [`channel`](crate::channel); these
 //! three are one program, so the types are private to the crate.
 
-use mhnos_sandbox::{Launch, Limits, SetupError, Stdio};
+use mhnos_sandbox::{Launch, Limits, Outside, SetupError, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Exit, Failure, Scope, Stage, Usage};
@@ -9,15 +9,24 @@ use crate::channel::{Exit, Failure, Scope, Stage, Usage};
 /// Keeper to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToInit {
-    /// Fork a supervisor for this program. The attached descriptors stand in the order of `slots`.
+    /// Fork a supervisor for this. The attached descriptors stand in the order of `slots`.
     Execute(Execute),
 }
 
-/// A program for a supervisor.
+/// What is started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Payload {
+    /// A program; contents of extra descriptors have become files.
+    Program(Launch),
+    /// In the place of a program: attempts to get out. Exits with 0 if all of them fail.
+    SelfTest(Outside),
+}
+
+/// Work for a supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Execute {
-    /// What; contents of extra descriptors have become files.
-    pub(crate) launch: Launch,
+    /// What.
+    pub(crate) payload: Payload,
     /// How it is connected.
     pub(crate) stdio: Stdio,
     /// Its limits.

@@ -7,6 +7,7 @@
 
 mod bridge;
 pub mod channel;
+pub mod choose;
 mod held;
 mod init;
 mod inner;
@@ -19,6 +20,7 @@ mod settings;
 pub mod socket;
 mod supervisor;
 mod tree;
+mod watchdog;
 
 pub use keeper::{KeeperError, run};
 pub use settings::{BRIDGE_CHANNEL_FD, BridgeCommand, Settings};

@@ -5,6 +5,16 @@ use std::time::Duration;
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 
+/// Between two looks at a tree that no control group limits.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The same when it comes near its memory limit: at 2 GiB/s of allocation this overshoots by tens of
+/// megabytes (measured).
+pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
+
+/// Where "near" begins.
+pub const WATCH_CLOSELY_ABOVE_PERCENT: u64 = 60;
+
 /// For the first sandbox to stand, at start. Measured at 3 ms; a loaded machine gets a thousand times that.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,18 +1,18 @@
 //! The sandboxes there are: the workspace's shared one, and one for each private process.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, time::Instant};
 
 use mhnos_sandbox::{
-    Policy, namespaces,
+    Limits, Outside, Policy, Stdio, WindowSize, namespaces,
     sys::{self, Fork},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    channel::{Failure, Stage},
+    channel::{ExitStatus, Failure, Stage},
     init,
-    inner::{Execute, FromInit, ToInit},
-    limits::SETUP_TIMEOUT,
+    inner::{Execute, FromInit, FromSupervisor, Payload, Slot, ToInit},
+    limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
     outbox::Outbox,
     socket::{Blocking, RecvError, Socket},
 };
@@ -28,10 +28,10 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Creates the init and returns at once; orders may be sent before it is ready.
-    pub(crate) fn create(policy: &Policy) -> io::Result<Self> {
+    pub(crate) fn create(policy: &Policy, grouped: bool) -> io::Result<Self> {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
         match sys::fork(namespaces(policy))? {
-            Fork::Child => init::run(&theirs, policy),
+            Fork::Child => init::run(&theirs, policy, grouped),
             Fork::Parent(_) => Ok(Self { outbox: Outbox::new(ours), failure: None }),
         }
     }
@@ -48,6 +48,60 @@ impl Sandbox {
             },
             Err(RecvError::WouldBlock) => Err(lost("the sandbox did not come up in time")),
             Err(error) => Err(lost(&format!("the sandbox's init ended early: {error}"))),
+        }
+    }
+
+    /// Has a self-test go through all that a program goes through, and waits for its end.
+    pub(crate) fn self_test(
+        &mut self,
+        outside: Outside,
+        limits: Limits,
+        doors: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        let failed = |detail: &str, error: io::Error| Failure {
+            stage: Stage::Sandbox,
+            errno: error.raw_os_error().unwrap_or(0),
+            detail: detail.to_owned(),
+        };
+        let (ours, theirs) = Socket::pair(Blocking::No).map_err(|error| failed("open a channel", error))?;
+        let mut slots = vec![Slot::Control];
+        slots.extend(doors.iter().map(|_| Slot::Door));
+        let order = Execute {
+            payload: Payload::SelfTest(outside),
+            stdio: Stdio::Pty(WindowSize::DEFAULT),
+            limits,
+            nproc: u64::from(limits.pids) * SHARED_PIDS_FACTOR,
+            slots,
+        };
+        let fds = std::iter::once(theirs.into_fd()).chain(doors).collect();
+        self.execute(order, fds).map_err(|error| failed("start the self-test", error))?;
+        let deadline = Instant::now() + SETUP_TIMEOUT;
+        loop {
+            match ours.recv::<FromSupervisor>() {
+                Ok(received) => match received.message {
+                    FromSupervisor::Failed(failure) => return Err(failure),
+                    FromSupervisor::Exited(exit) if exit.status != ExitStatus::Code(0) => {
+                        return Err(failed(
+                            &format!("the self-test ended early: {:?}", exit.status),
+                            io::Error::other(""),
+                        ));
+                    }
+                    FromSupervisor::Started { .. } | FromSupervisor::Exited(_) => {}
+                    FromSupervisor::Ended(_) => return Ok(()),
+                },
+                Err(RecvError::WouldBlock) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(failed("the self-test took too long", io::ErrorKind::TimedOut.into()));
+                    }
+                    let left =
+                        Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+                    let _ = poll(&mut [PollFd::new(&ours, PollFlags::IN)], Some(&left));
+                }
+                Err(error) => {
+                    return Err(failed(&format!("the self-test was lost: {error}"), io::Error::other("")));
+                }
+            }
         }
     }
 

@@ -2,12 +2,19 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use mhnos_sandbox::{Cgroups, Limits, Policy};
+use mhnos_sandbox::{
+    Cgroups, Limits, Policy, Tier,
+    stage::{Account, Reserve},
+};
 
 /// Everything a keeper needs to run.
 pub struct Settings {
     /// What sandboxes shall be. Sources are already reachable for the account this process runs as.
     pub policy: Policy,
+    /// The weakest tier to run with.
+    pub floor: Tier,
+    /// The power to give programs a user of their own, if this process was started with it.
+    pub reserve: Option<Reserve>,
     /// Control groups for the limits of a tree, where they are to be had.
     pub cgroups: Option<Cgroups>,
     /// The most one process tree may be given.
@@ -32,6 +39,8 @@ pub struct BridgeCommand {
     pub argv: Vec<String>,
     /// Its environment, as `NAME=value`.
     pub env: Vec<Vec<u8>>,
+    /// The user its files are reached as, where that is not its own: told as `--files-as=UID:GID`.
+    pub files_as: Option<Account>,
     /// Descriptors it inherits from number 4 on.
     pub fds: Vec<OwnedFd>,
 }

@@ -5,7 +5,9 @@
 //! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
 //! has no children left, and only then does it end itself. To kill the tree it walks its descendants in
 //! `/proc` and kills what it finds, again and again until `wait4` says that there is no child: whatever
-//! forks during a walk is found by the next one.
+//! forks during a walk is found by the next one. What daemonises itself faster than it is found is stopped by
+//! its control group, which lets it fork no more; without one, by a Landlock domain around the supervisor that
+//! signals do not leave, so that a single `kill(-1)` is a kill of the whole tree and of nothing else.
 
 use std::{
     io,
@@ -14,9 +16,9 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Stdio, WindowSize,
+    Enclosed, Stdio, Walls, WindowSize,
     confine::{self, Descriptors, Prepared, StartError},
-    sys::{self, Fork, Instruction, Namespaces, Reap, Reaped},
+    sys::{self, Fork, Namespaces, Reap, Reaped},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -29,17 +31,18 @@ use rustix::{
 };
 
 use crate::{
-    channel::{Exit, ExitStatus, Failure, Scope, Stage, Usage},
-    inner::{Execute, FromSupervisor, Slot, ToSupervisor, failure},
+    channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
+    inner::{Execute, FromSupervisor, Payload, Slot, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
     socket::{RecvError, Socket},
     tree::descendants,
+    watchdog::Watchdog,
 };
 
 /// Supervises one program; for a process just forked from init, which ends with it.
-pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, filter: &[Instruction]) -> ! {
+pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     let Some(Sorted { control, program, doors }) = sort_out(order, fds) else { sys::exit_now(1) };
-    let outcome = start(order, program, doors, filter);
+    let outcome = start(order, program, doors, walls);
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure));
@@ -84,14 +87,29 @@ struct Supervisor {
     master: Option<OwnedFd>,
     terminal: bool,
     children: OwnedFd,
-    killing: bool,
+    /// Signals stay among this process and its descendants.
+    enclosed: Option<Enclosed>,
+    /// Where no control group limits the tree.
+    watchdog: Option<Watchdog>,
+    ending: Ending,
+}
+
+/// Whether the tree is being killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// No.
+    Not,
+    /// Because somebody said so.
+    Told,
+    /// Because it went over a limit.
+    Over(LimitHit),
 }
 
 fn start(
     order: &Execute,
     program_fds: Vec<(u32, OwnedFd)>,
     doors: Vec<OwnedFd>,
-    filter: &[Instruction],
+    walls: &Walls,
 ) -> Result<Supervisor, Failure> {
     let os = |stage, detail: &str, error: io::Error| Failure {
         stage,
@@ -103,8 +121,15 @@ fn start(
         .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
     let children =
         sys::signal_fd(&sys::HANDLED).map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
-    let program = Prepared::new(&order.launch)
-        .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?;
+    let program = match &order.payload {
+        Payload::Program(launch) => Some(
+            Prepared::new(launch)
+                .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?,
+        ),
+        Payload::SelfTest(_) => None,
+    };
+    let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
+    let watchdog = doors.is_empty().then(|| Watchdog::new(order.limits));
     let (descriptors, master) = connect(order.stdio, program_fds, doors)
         .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
     let terminal = descriptors.terminal;
@@ -113,8 +138,8 @@ fn start(
 
     match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
         Fork::Child => {
-            let error = confine::become_program(&program, descriptors, &order.limits, order.nproc, filter);
-            let bytes = postcard::to_stdvec(&start_failure(&error)).unwrap_or_default();
+            let failure = become_payload(order, program, descriptors, walls);
+            let bytes = postcard::to_stdvec(&failure).unwrap_or_default();
             let _ = rustix::io::write(&tell, &bytes);
             sys::exit_now(127)
         }
@@ -123,9 +148,33 @@ fn start(
             // End of file without a byte: the pipe closed at exec, so the program runs.
             match read_failure(&told) {
                 Some(failure) => Err(failure),
-                None => Ok(Supervisor { leader: Some(leader), master, terminal, children, killing: false }),
+                None => Ok(Supervisor {
+                    leader: Some(leader),
+                    master,
+                    terminal,
+                    children,
+                    enclosed,
+                    watchdog,
+                    ending: Ending::Not,
+                }),
             }
         }
+    }
+}
+
+/// In the new process: the program, or the self-test, which ends with it. Returns only on failure.
+fn become_payload(order: &Execute, program: Option<Prepared>, fds: Descriptors, walls: &Walls) -> Failure {
+    match (&order.payload, program) {
+        (Payload::SelfTest(outside), _) => {
+            match confine::become_self_test(fds, &order.limits, order.nproc, walls, outside) {
+                Ok(()) => sys::exit_now(0),
+                Err(error) => failure(Stage::Confine, &error),
+            }
+        }
+        (Payload::Program(_), Some(program)) => {
+            start_failure(&confine::become_program(&program, fds, &order.limits, order.nproc, walls))
+        }
+        (Payload::Program(_), None) => unreachable!("prepared above"),
     }
 }
 
@@ -207,8 +256,13 @@ impl Supervisor {
                 report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }));
                 return;
             }
-            if self.killing {
-                signal_all(libc::SIGKILL);
+            if self.ending == Ending::Not
+                && let Some(limit) = self.watchdog.as_mut().and_then(Watchdog::look)
+            {
+                self.ending = Ending::Over(limit);
+            }
+            if self.ending != Ending::Not {
+                self.signal_all(libc::SIGKILL);
             }
             self.wait(control);
             while sys::next_signal(&self.children).is_some() {}
@@ -219,10 +273,17 @@ impl Supervisor {
     /// Sleeps until a child has ended or the keeper speaks; during a kill not for long, since what forked
     /// while it was looked for must be found too.
     fn wait(&self, control: &Socket) {
-        let interval = Timespec { tv_sec: 0, tv_nsec: TREE_KILL_INTERVAL.subsec_nanos().into() };
-        let timeout = self.killing.then_some(&interval);
+        let interval = match (self.ending, &self.watchdog) {
+            (Ending::Not, watchdog) => watchdog.as_ref().map(Watchdog::left),
+            (Ending::Told | Ending::Over(_), _) => Some(TREE_KILL_INTERVAL),
+        };
+        // Rounded up: to wake just before the time is to wake twice.
+        let timeout = interval.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: (left.subsec_nanos() + 1).min(999_999_999).into(),
+        });
         let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
-        let _ = poll(&mut fds, timeout);
+        let _ = poll(&mut fds, timeout.as_ref());
     }
 
     /// Reaps what has ended; true when there are no children any more.
@@ -231,7 +292,11 @@ impl Supervisor {
             match sys::reap() {
                 Reap::Ended(reaped) if Some(reaped.pid) == self.leader => {
                     self.leader = None;
-                    report(control, &FromSupervisor::Exited(exit(&reaped)));
+                    let limit = match self.ending {
+                        Ending::Over(limit) => Some(limit),
+                        Ending::Not | Ending::Told => None,
+                    };
+                    report(control, &FromSupervisor::Exited(exit(&reaped, limit)));
                 }
                 Reap::Ended(_) => {}
                 Reap::NoneYet => return false,
@@ -262,25 +327,40 @@ impl Supervisor {
                     let _ = sys::kill(leader, signal);
                 }
             }
-            Scope::Tree if signal == libc::SIGKILL => self.killing = true,
+            Scope::Tree if signal == libc::SIGKILL => {
+                if self.ending == Ending::Not {
+                    self.ending = Ending::Told;
+                }
+            }
             Scope::Tree => {
-                signal_all(signal);
+                self.signal_all(signal);
                 if signal == libc::SIGTERM {
                     // Interactive shells ignore SIGTERM; a closing terminal is what they end on. What is
                     // stopped has to run to end.
                     if self.terminal {
-                        signal_all(libc::SIGHUP);
+                        self.signal_all(libc::SIGHUP);
                     }
-                    signal_all(libc::SIGCONT);
+                    self.signal_all(libc::SIGCONT);
                 }
             }
+        }
+    }
+
+    /// A signal to all descendants.
+    fn signal_all(&self, signal: i32) {
+        if let Some(enclosed) = &self.enclosed {
+            return enclosed.signal_all(signal);
+        }
+        for member in descendants() {
+            // Gone meanwhile is as good as signalled.
+            let _ = sys::kill(member.pid, signal);
         }
     }
 
     /// Kills until nothing is left, for a supervisor that has nobody to report to.
     fn kill_tree(&mut self) {
         loop {
-            signal_all(libc::SIGKILL);
+            self.signal_all(libc::SIGKILL);
             loop {
                 match sys::reap() {
                     Reap::Ended(_) => {}
@@ -295,21 +375,14 @@ impl Supervisor {
     }
 }
 
-fn signal_all(signal: i32) {
-    for pid in descendants(getpid()) {
-        // Gone meanwhile is as good as signalled.
-        let _ = sys::kill(pid, signal);
-    }
-}
-
-fn exit(reaped: &Reaped) -> Exit {
+fn exit(reaped: &Reaped, limit: Option<LimitHit>) -> Exit {
     Exit {
         status: match reaped.status {
             Ok(code) => ExitStatus::Code(code),
             Err(signal) => ExitStatus::Signal(signal),
         },
         time_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
-        limit: None,
+        limit,
         usage: Usage { cpu_us: reaped.cpu_us, max_rss: reaped.max_rss },
     }
 }

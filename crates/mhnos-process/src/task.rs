@@ -127,9 +127,9 @@ impl Task {
     }
 
     async fn command(&mut self, command: Command) {
-        let Command { signal, scope, sent } = command;
+        let Command { signal, scope, stop, sent } = command;
         let reachable = self.machine.reachable(scope);
-        if signal.stops() {
+        if stop {
             self.apply(Event::Ask { signal, scope, cause: Cause::Client }).await;
         } else {
             self.apply(Event::Send { signal, scope }).await;

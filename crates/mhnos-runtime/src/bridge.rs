@@ -2,9 +2,13 @@
 
 use std::{os::fd::OwnedFd, process::ExitCode};
 
+use anyhow::Context;
 use clap::ArgMatches;
 use mhnos_keeper::BRIDGE_CHANNEL_FD;
-use mhnos_sandbox::sys;
+use mhnos_sandbox::{
+    stage::{self, Account},
+    sys,
+};
 use mhnos_server::config::Config;
 
 use crate::{cli, logging};
@@ -15,6 +19,12 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
         eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
         return ExitCode::from(2);
     };
+    if let Some(account) = arguments.get_one::<String>("files-as")
+        && let Err(error) = files_as(account)
+    {
+        eprintln!("cannot reach files as {account}: {error}");
+        return ExitCode::FAILURE;
+    }
     let listeners = arguments.get_one::<i32>("listeners").copied().unwrap_or(0);
     let first = BRIDGE_CHANNEL_FD + 2;
     let inherited = (BRIDGE_CHANNEL_FD..first.saturating_add(listeners)).map(sys::take_inherited);
@@ -42,6 +52,12 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where programs run as a user of their own, their files are reached as that user.
+fn files_as(account: &str) -> anyhow::Result<()> {
+    let (uid, gid) = account.split_once(':').context("expected UID:GID")?;
+    Ok(stage::files_as(Account { uid: uid.parse()?, gid: gid.parse()? })?)
 }
 
 /// An error with its causes, for the log.

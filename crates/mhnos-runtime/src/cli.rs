@@ -22,7 +22,8 @@ pub(crate) fn command() -> Command {
         )
         .subcommand(
             with_settings(Command::new("bridge").hide(true))
-                .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true)),
+                .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true))
+                .arg(Arg::new("files-as").long("files-as")),
         )
 }
 

@@ -24,6 +24,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
+    /// Whose the doors must be opened as, where that is not the keeper's own user.
+    door_user: Option<Account>,
 }
 
 /// One mounted hierarchy, at this service's own place in it.
@@ -49,8 +51,16 @@ impl Cgroups {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let name = format!("{PREFIX}{}", std::process::id());
         let prepared = find(&mounts, &own).into_iter().filter_map(|found| found.prepare(&name, account).ok());
-        let cgroups = Self { hierarchies: prepared.collect() };
+        let cgroups = Self { hierarchies: prepared.collect(), door_user: None };
         (cgroups.limits("memory") && cgroups.limits("pids")).then_some(cgroups)
+    }
+
+    /// The same, for programs that run as another user than the keeper: version 1 lets a process join if
+    /// whoever opened the door is its own user.
+    #[must_use]
+    pub fn for_user(mut self, user: Account) -> Self {
+        self.door_user = Some(user);
+        self
     }
 
     fn limits(&self, controller: &str) -> bool {
@@ -59,7 +69,7 @@ impl Cgroups {
 
     /// A group for one process, with these limits, that nobody is in yet.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group = Group { parts: Vec::new() };
+        let mut group = Group { parts: Vec::new(), door_user: self.door_user };
         for hierarchy in &self.hierarchies {
             let dir = hierarchy.dir.join(name);
             fs::create_dir(&dir)?;
@@ -228,6 +238,7 @@ fn remove_empty(dir: &Path) {
 #[derive(Debug)]
 pub struct Group {
     parts: Vec<Hierarchy>,
+    door_user: Option<Account>,
 }
 
 impl Group {
@@ -236,11 +247,19 @@ impl Group {
         let open = |part: &Hierarchy| {
             fs::OpenOptions::new().write(true).open(part.dir.join("cgroup.procs")).map(OwnedFd::from)
         };
-        self.parts.iter().map(open).collect()
+        let open_all = || self.parts.iter().map(open).collect();
+        match self.door_user {
+            Some(user) => crate::stage::acting_as(user, open_all)?,
+            None => open_all(),
+        }
     }
 
-    /// Kills all that is in it, at once (`cgroup.kill`, Linux 5.14). False where that is not to be had.
+    /// Kills all that is in it, at once (`cgroup.kill`, Linux 5.14). Where that is not to be had nothing in it
+    /// can fork any more, so that walking the tree finds all of it, and the answer is false.
     pub fn kill(&self) -> bool {
+        for part in self.parts.iter().filter(|part| part.has("pids")) {
+            let _ = fs::write(part.dir.join("pids.max"), "0");
+        }
         self.parts
             .iter()
             .any(|part| part.kind == Kind::V2 && fs::write(part.dir.join("cgroup.kill"), "1").is_ok())

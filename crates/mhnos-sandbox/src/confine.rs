@@ -7,8 +7,9 @@ use rustix::{
     io::{Errno, fcntl_dupfd_cloexec},
     process::{
         Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
-        setrlimit, setsid,
+        setpriority_process, setrlimit, setsid,
     },
+    stdio::stdin,
     thread::{
         CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
         set_capabilities, set_no_new_privs,
@@ -17,8 +18,10 @@ use rustix::{
 
 use crate::{
     Launch, Limits,
+    enter::Walls,
     error::{SetupError, Step},
-    sys::{self, CStrings, Instruction},
+    selftest::{self, Outside},
+    sys::{self, CStrings},
 };
 
 /// Open files of one process.
@@ -27,6 +30,9 @@ pub const MAX_OPEN_FILES: u64 = 4096;
 /// Room above the memory limit for what a program maps but never touches (V8 reserves about 550 MiB per
 /// isolate): the backstop only ends what has run away.
 pub const DATA_SLACK: u64 = 1536 << 20;
+
+/// The priority of programs whose CPU time no control group limits.
+const NICE: i32 = 5;
 
 /// Source descriptors are moved above every number a program may be given.
 const FIRST_FREE: i32 = 64;
@@ -92,24 +98,37 @@ pub fn become_program(
     fds: Descriptors,
     limits: &Limits,
     nproc: u64,
-    filter: &[Instruction],
+    walls: &Walls,
 ) -> StartError {
+    let terminal = fds.terminal;
     if let Err(error) = confine(fds, limits, nproc) {
         return StartError::Confine(error);
     }
     if let Err(error) = chdir(program.cwd.as_c_str()).step_on("enter", program.cwd.to_string_lossy()) {
         return StartError::Chdir(error);
     }
-    // Last: the steps above need calls that the filter denies.
-    if !filter.is_empty()
-        && let Err(error) = sys::install_filter(filter).step("install the system call filter")
-    {
+    if let Err(error) = walls.around_program(terminal.then(stdin)) {
         return StartError::Confine(error);
     }
     StartError::Exec(exec(program))
 }
 
+/// Confines this process, just forked, as a program would be, and tries the walls.
+pub fn become_self_test(
+    fds: Descriptors,
+    limits: &Limits,
+    nproc: u64,
+    walls: &Walls,
+    outside: &Outside,
+) -> Result<(), SetupError> {
+    let terminal = fds.terminal;
+    confine(fds, limits, nproc)?;
+    walls.around_program(terminal.then(stdin))?;
+    selftest::check(walls, outside)
+}
+
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    let grouped = !fds.doors.is_empty();
     for door in &fds.doors {
         rustix::io::write(door, b"0").step("join the control group")?;
     }
@@ -117,6 +136,10 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
     setsid().step("open a session")?;
     connect(fds)?;
     restrict_resources(limits, nproc)?;
+    if !grouped {
+        // No share of the CPU can be set, so that at least the service itself goes first.
+        setpriority_process(None, NICE).step("lower the priority")?;
+    }
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;
     sys::reset_signals();

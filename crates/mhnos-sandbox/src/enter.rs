@@ -1,24 +1,32 @@
 //! From policy to walls, for the sandbox's init: which namespaces it is created with, and the ordered script
 //! it runs before it starts anything. A step that fails ends it.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use rustix::{
-    process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal},
+    process::{
+        DumpableBehavior, Signal, getpid, set_child_subreaper, set_dumpable_behavior,
+        set_parent_process_death_signal,
+    },
     system::sethostname,
+    thread::set_no_new_privs,
 };
 
 use crate::{
-    Enforcement, Layer, Mode, Tier,
+    Enforcement, Layer, Tier,
     error::{SetupError, Step},
+    landlock::{self, Rules},
     policy::{HOST_NAME, Policy},
-    sys::{self, Namespaces},
+    stage::{Account, become_programs_user},
+    sys::{self, Instruction, Namespaces, Ruleset},
     tree,
 };
 
 /// The namespaces an init of this policy is created in.
 pub fn namespaces(policy: &Policy) -> Namespaces {
-    match policy.mode {
-        Mode::None => Namespaces::NONE,
-        Mode::Strict | Mode::Relaxed => Namespaces::USER
+    match policy.tier {
+        Tier::None | Tier::T3 | Tier::T3Plus => Namespaces::NONE,
+        Tier::T1 | Tier::T2 => Namespaces::USER
             .and(Namespaces::MOUNT)
             .and(Namespaces::PID)
             .and(Namespaces::IPC)
@@ -29,38 +37,103 @@ pub fn namespaces(policy: &Policy) -> Namespaces {
 
 /// What processes of this policy run behind, once [`enter`] and `confine` have succeeded, with or without
 /// control groups.
-pub fn enforcement(policy: &Policy, cgroups: bool) -> Enforcement {
-    let base = [
+pub fn enforcement(policy: &Policy, grouped: bool) -> Enforcement {
+    let mut layers = match policy.tier {
+        Tier::None | Tier::T3 => Vec::new(),
+        Tier::T3Plus => vec![Layer::SeparateUid],
+        Tier::T1 | Tier::T2 => vec![
+            Layer::UserNamespace,
+            Layer::MountNamespace,
+            Layer::PidNamespace,
+            Layer::IpcNamespace,
+            Layer::UtsNamespace,
+            Layer::CgroupNamespace,
+        ],
+    };
+    layers.extend(landlock::in_force(policy.tier).then_some(Layer::Landlock));
+    layers.extend((!policy.filter.is_empty()).then_some(Layer::Seccomp));
+    layers.extend([
         Layer::NoNewPrivileges,
         Layer::NoCapabilities,
         Layer::ResourceLimits,
         Layer::Session,
         Layer::CleanEnvironment,
         Layer::ClosedDescriptors,
-    ];
-    let walls = [
-        Layer::UserNamespace,
-        Layer::MountNamespace,
-        Layer::PidNamespace,
-        Layer::IpcNamespace,
-        Layer::UtsNamespace,
-        Layer::CgroupNamespace,
-        Layer::Seccomp,
-    ];
-    let (tier, layers) = match policy.mode {
-        Mode::None => (Tier::None, base.to_vec()),
-        Mode::Strict | Mode::Relaxed => (Tier::T1, walls.into_iter().chain(base).collect()),
-    };
-    let layers = layers.into_iter().chain(cgroups.then_some(Layer::Cgroup)).collect();
-    Enforcement { mode: policy.mode, tier, layers }
+        if grouped { Layer::Cgroup } else { Layer::MemoryWatchdog },
+    ]);
+    Enforcement { mode: policy.mode, tier: policy.tier, layers }
 }
 
-/// Makes this process, just created in [`namespaces`], the init of its sandbox.
-pub fn enter(policy: &Policy) -> Result<(), SetupError> {
-    if policy.mode == Mode::None {
-        // Without a pid namespace init must not die by the keeper's end, but end by it: see its main loop.
-        sys::scrub_arguments("mhnos-init").step("hide the service's arguments")?;
-    } else {
+/// What is left to put up around each program, by its supervisor and by its own process.
+#[derive(Debug)]
+pub struct Walls {
+    tier: Tier,
+    filter: Vec<Instruction>,
+    /// Around supervisor and program: signals stay inside.
+    signals: Option<Ruleset>,
+    /// Around each program: files, ports, signals.
+    program: Option<(Rules, Ruleset)>,
+}
+
+impl Walls {
+    /// The tier these are of.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Whether a system call filter is among them.
+    pub fn filters(&self) -> bool {
+        !self.filter.is_empty()
+    }
+
+    /// Whether they keep programs from TCP ports that are not on the list.
+    pub fn restricts_ports(&self) -> bool {
+        self.program.as_ref().is_some_and(|(rules, _)| rules.restricts_ports())
+    }
+
+    /// The descriptors that must stay open for [`Walls::around_supervisor`] and [`Walls::around_program`].
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let program = self.program.iter().map(|(_, ruleset)| ruleset.as_fd());
+        self.signals.iter().map(AsFd::as_fd).chain(program).collect()
+    }
+
+    /// Keeps this process's signals, and those of all it will start, among themselves, where that is needed
+    /// and can be had.
+    pub fn around_supervisor(&self) -> Result<Option<Enclosed>, SetupError> {
+        let Some(signals) = &self.signals else { return Ok(None) };
+        signals.restrict().step("keep signals inside")?;
+        Ok(Some(Enclosed(())))
+    }
+
+    /// The last walls, for a process about to become a program; `terminal` is its own.
+    pub(crate) fn around_program(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), SetupError> {
+        if let Some((rules, ruleset)) = &self.program {
+            let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
+            own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")?;
+        }
+        // Last: the steps before need calls that the filter denies.
+        if self.filters() {
+            sys::install_filter(&self.filter).step("install the system call filter")?;
+        }
+        Ok(())
+    }
+}
+
+/// Held by a process whose signals do not leave its own domain.
+#[derive(Debug)]
+pub struct Enclosed(());
+
+impl Enclosed {
+    /// A signal to everybody, which is: to all descendants at once, however they fork, and to nobody else.
+    pub fn signal_all(&self, signal: i32) {
+        sys::kill_everybody(signal);
+    }
+}
+
+/// Makes this process, just created in [`namespaces`], the init of its sandbox. `grouped` says that control
+/// groups will hold each program's tree together.
+pub fn enter(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
+    if matches!(policy.tier, Tier::T1 | Tier::T2) {
         // First of all: whatever happens to the keeper from here on, nothing outlives it.
         set_parent_process_death_signal(Some(Signal::KILL)).step("tie init to the keeper")?;
         // After a change of uid /proc/self belongs to root until the process is dumpable again.
@@ -70,9 +143,46 @@ pub fn enter(policy: &Policy) -> Result<(), SetupError> {
         // Arguments are found through /proc/self, so before the tree changes.
         sys::scrub_arguments("mhnos-init").step("hide the service's arguments")?;
         tree::build(policy)?;
+    } else {
+        if policy.tier == Tier::T3Plus {
+            become_programs_user(Account { uid: policy.uid, gid: policy.gid })?;
+            set_dumpable_behavior(DumpableBehavior::Dumpable).step("open /proc/self")?;
+        }
+        // Without a pid namespace init must not die by the keeper's end, but end by it (see its main loop),
+        // and what loses its supervisor becomes its child only if it asks for that.
+        sys::scrub_arguments("mhnos-init").step("hide the service's arguments")?;
+        set_child_subreaper(Some(getpid())).step("become the parent of orphans")?;
     }
     rustix::thread::set_name(c"mhnos-init").step("name init")?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("close /proc/self")
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("close /proc/self")?;
+    set_no_new_privs(true).step("forbid new privileges")?;
+    raise_landlock(policy, grouped)
+}
+
+fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
+    let mut walls = Walls { tier: policy.tier, filter: policy.filter.clone(), signals: None, program: None };
+    if !landlock::in_force(policy.tier) {
+        if landlock::needed_abi(policy.tier).is_some() {
+            return Err(std::io::Error::from_raw_os_error(libc::EOPNOTSUPP)).step("find Landlock");
+        }
+        return Ok(walls);
+    }
+    if landlock::needed_abi(policy.tier) > sys::landlock_abi() {
+        let old = std::io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        return Err(old).step_on("find Landlock's scopes", "(Linux 6.12)");
+    }
+    if matches!(policy.tier, Tier::T1 | Tier::T2) {
+        // One domain for all, so that programs of one sandbox are as open to each other as without it.
+        Rules::of_tree(policy).ruleset(None)?.restrict().step("restrict files by Landlock")?;
+    } else {
+        let rules = Rules::of_host(policy);
+        let ruleset = rules.ruleset(None)?;
+        walls.program = Some((rules, ruleset));
+    }
+    if !grouped && landlock::scopes_signals() {
+        walls.signals = Some(Rules::of_signals().ruleset(None)?);
+    }
+    Ok(walls)
 }
 
 /// One user, itself: the same number inside and outside, so that files belong to who they seem to.

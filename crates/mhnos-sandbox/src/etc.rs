@@ -44,6 +44,11 @@ const FILES: [&str; 20] = [
     "services",
 ];
 
+/// Everything that programs may read where the host's own `/etc` shows.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    DIRECTORIES.into_iter().chain(FILES).chain(["group", "hostname", "hosts", "passwd"])
+}
+
 /// A file larger than this is not copied: none of the list comes near it.
 const MAX_FILE: u64 = 256 * 1024;
 

@@ -3,13 +3,19 @@
 
 use std::path::PathBuf;
 
-use crate::{Mode, filter, sys::Instruction, syscalls};
+use crate::{
+    Mode, Tier, filter, landlock,
+    sys::Instruction,
+    syscalls::{self, Profile},
+};
 
 /// The walls and the furniture of a sandbox.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// What the operator asked for.
     pub mode: Mode,
+    /// What is built: see [`Policy::at`].
+    pub tier: Tier,
     /// The one writable directory that is the user's.
     pub workspace: Workspace,
     /// Host directories that programs need, read-only, at the same path inside.
@@ -18,16 +24,44 @@ pub struct Policy {
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
+    /// Ports the service listens on, which programs that share its network must not reach.
+    pub own_ports: Vec<u16>,
     /// The system call filter of programs; empty for none.
     pub filter: Vec<Instruction>,
 }
 
-/// The filter for programs in this mode.
-pub fn filter_for(mode: Mode) -> Vec<Instruction> {
-    match mode {
-        Mode::None => Vec::new(),
-        Mode::Strict | Mode::Relaxed => filter::compile(&syscalls::rules(mode)),
+impl Policy {
+    /// This policy at a tier, its filter compiled; `grouped` says that control groups limit its programs.
+    #[must_use]
+    pub fn at(&self, tier: Tier, grouped: bool) -> Self {
+        let filter = match tier {
+            Tier::None => Vec::new(),
+            _ => filter::compile(&syscalls::rules(Profile {
+                mode: self.mode,
+                shares_host: matches!(tier, Tier::T3 | Tier::T3Plus),
+                grouped,
+                unix_sockets: !matches!(tier, Tier::T3 | Tier::T3Plus)
+                    || landlock::covers_unix_sockets()
+                    || !foreign_sockets(),
+            })),
+        };
+        Self { tier, filter, ..self.clone() }
     }
+}
+
+/// Whether a socket with a path exists that a program might connect to: with the host's tree in view and
+/// before Landlock ABI 9 nothing else would keep it from doing so.
+fn foreign_sockets() -> bool {
+    // A table that cannot be read may hold one.
+    std::fs::read_to_string("/proc/net/unix").map_or(true, |table| has_path(&table))
+}
+
+/// `/proc/net/unix`: a header, then lines whose eighth field, if any, is a path or, after `@`, a name.
+fn has_path(table: &str) -> bool {
+    table
+        .lines()
+        .skip(1)
+        .any(|line| line.split_whitespace().nth(7).is_some_and(|name| !name.starts_with('@')))
 }
 
 /// The workspace as the keeper found it at start.
@@ -65,3 +99,18 @@ pub const TMP_INODES: u64 = 65_536;
 
 /// Size of a sandbox's `/dev/shm`, in bytes.
 pub const SHM_BYTES: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_with_a_path_are_told_from_those_with_a_name_or_none() {
+        let header = "Num       RefCount Protocol Flags    Type St Inode Path\n";
+        let pair = "00000000dc4e5b0c: 00000002 00000000 00000000 0001 03 12345\n";
+        let named = "00000000dc4e5b0c: 00000002 00000000 00010000 0001 01 12345 @abstract\n";
+        let path = "00000000dc4e5b0c: 00000002 00000000 00010000 0001 01 12345 /run/x.sock\n";
+        assert!(!has_path(&format!("{header}{pair}{named}")));
+        assert!(has_path(&format!("{header}{pair}{path}")));
+    }
+}

@@ -15,7 +15,12 @@ use rustix::{
         MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
         open_tree,
     },
-    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    process::{getegid, geteuid, getgroups, getuid},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+        configure_capability_in_ambient_set, set_capabilities, set_keep_capabilities, set_thread_groups,
+        set_thread_res_gid, set_thread_res_uid,
+    },
 };
 
 use crate::{
@@ -30,6 +35,9 @@ const STAGE: &str = "/mnt";
 /// The account used where the workspace is root's and there is no user `mhnos`.
 pub const FALLBACK_ID: u32 = 9999;
 
+/// The user of the service's own processes where programs run as another.
+const SERVICE_ID: u32 = 9998;
+
 /// The account that bridge, inits and programs run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -43,6 +51,12 @@ impl Account {
     /// The account this process runs as.
     pub fn current() -> Self {
         Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
+    /// An account that is not `programs`, nor root.
+    fn beside(programs: Self) -> Self {
+        let id = if programs.uid == SERVICE_ID { SERVICE_ID - 1 } else { SERVICE_ID };
+        Self { uid: id, gid: id }
     }
 
     /// For a service started as root: the workspace's owner, or the user `mhnos`, or [`FALLBACK_ID`].
@@ -122,12 +136,101 @@ pub fn hand_over(workspace: &Path, account: Account) -> io::Result<u64> {
     Ok(given)
 }
 
-/// Becomes `account` for good. No supplementary groups, no capability remains.
-pub fn become_account(account: Account) -> Result<(), SetupError> {
+/// Becomes `account`. No supplementary groups, and no capability but those of the [`Reserve`], which is there
+/// if this process may choose its users.
+pub fn become_account(account: Account) -> Result<Option<Reserve>, SetupError> {
+    let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    let held = capabilities(None).step("read the capabilities")?.permitted;
+    let reserved = held.contains(kept);
+    set_keep_capabilities(reserved).step("keep capabilities aside")?;
+    change_to(account)?;
+    let permitted = if reserved { kept } else { CapabilitySet::empty() };
+    hold(permitted, CapabilitySet::empty())?;
+    let service = Account::beside(account);
+    Ok(reserved.then_some(Reserve { programs: account, service }))
+}
+
+/// The power to have programs run as another user than the service: held back until it is known whether the
+/// tier needs it, and then used or given up.
+#[derive(Debug)]
+pub struct Reserve {
+    programs: Account,
+    service: Account,
+}
+
+impl Reserve {
+    /// Parts the users: this process becomes the service's, and keeps the power to become the programs'. What
+    /// it makes (pipes, files) belongs to the programs' user.
+    pub fn part(&self) -> Result<(), SetupError> {
+        let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        hold(kept, kept)?;
+        change_to(self.service)?;
+        sys::make_files_as(self.programs.uid, self.programs.gid).step("make files as the programs' user")
+    }
+
+    /// One user for all, for good.
+    pub fn give_up(self) -> Result<(), SetupError> {
+        let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        hold(kept, kept)?;
+        change_to(self.programs)?;
+        hold(CapabilitySet::empty(), CapabilitySet::empty())
+    }
+}
+
+/// In a process of a keeper that has parted the users: becomes the programs' user for good.
+pub(crate) fn become_programs_user(account: Account) -> Result<(), SetupError> {
+    change_to(account)?;
+    hold(CapabilitySet::empty(), CapabilitySet::empty())
+}
+
+/// For the bridge of a keeper that has parted the users, between fork and exec: keeps what [`files_as`] needs
+/// over exec.
+pub fn lend_capabilities() -> Result<(), SetupError> {
+    // An exec by a process whose file group is not its own is one that changes ids (Linux 6.16), and that
+    // clears what is lent.
+    sys::make_files_as(geteuid().as_raw(), getegid().as_raw()).step("make files as the service's user")?;
+    let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+    set_capabilities(None, sets).step("lend capabilities")?;
+    for capability in [CapabilitySet::SETUID, CapabilitySet::SETGID] {
+        configure_capability_in_ambient_set(capability, true).step("lend capabilities")?;
+    }
+    Ok(())
+}
+
+/// For the bridge, before it has threads: files are reached and made as the programs' user, everything else
+/// stays the service's, so that programs can neither signal nor trace it. No capability remains.
+pub fn files_as(account: Account) -> Result<(), SetupError> {
+    sys::make_files_as(account.uid, account.gid).step("make files as the programs' user")?;
+    clear_ambient_capability_set().step("clear ambient capabilities")?;
+    hold(CapabilitySet::empty(), CapabilitySet::empty())
+}
+
+/// Runs `action` with `account` as the effective user, for a keeper that has parted the users.
+pub(crate) fn acting_as<T>(account: Account, action: impl FnOnce() -> T) -> io::Result<T> {
+    let (real, user) = (getuid(), Uid::from_raw(account.uid));
+    set_thread_res_uid(real, user, real)?;
+    let result = action();
+    set_thread_res_uid(real, real, real)?;
+    // A change of the effective user is one of whose files are made, too.
+    sys::make_files_as(account.uid, account.gid)?;
+    Ok(result)
+}
+
+fn change_to(account: Account) -> Result<(), SetupError> {
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    set_thread_groups(&[]).step("drop supplementary groups")?;
+    // Only the holder of CAP_SETGID has groups to drop that it could drop.
+    match set_thread_groups(&[]) {
+        Err(rustix::io::Errno::PERM) if getgroups().is_ok_and(|groups| groups.is_empty()) => {}
+        other => other.step("drop supplementary groups")?,
+    }
     set_thread_res_gid(gid, gid, gid).step("change the group")?;
     set_thread_res_uid(uid, uid, uid).step("change the user")
+}
+
+fn hold(permitted: CapabilitySet, effective: CapabilitySet) -> Result<(), SetupError> {
+    let sets = CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).step("drop capabilities")
 }
 
 #[cfg(test)]

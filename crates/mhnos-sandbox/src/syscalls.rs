@@ -25,8 +25,26 @@ const TIOCSETD: u32 = 0x5423;
 /// The type of a socket without SOCK_CLOEXEC and SOCK_NONBLOCK.
 const SOCKET_TYPE: u32 = 0xF;
 
-/// All rules for programs in this mode, by system call number.
-pub(crate) fn rules(mode: Mode) -> Vec<(u32, Rule)> {
+/// `PRIO_PROCESS`.
+const PRIORITY_OF_PROCESS: u32 = 0;
+/// `IOPRIO_WHO_PROCESS`.
+const IO_PRIORITY_OF_PROCESS: u32 = 1;
+
+/// What the rules depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Profile {
+    pub(crate) mode: Mode,
+    /// Programs see the host's processes, files and IPC.
+    pub(crate) shares_host: bool,
+    /// Control groups bound the memory of a tree.
+    pub(crate) grouped: bool,
+    /// Sockets with a path may be connected to: there are none but the programs' own.
+    pub(crate) unix_sockets: bool,
+}
+
+/// All rules for these programs, by system call number. Of two for a number the later one holds.
+pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
+    let Profile { mode, .. } = profile;
     let mut rules: Vec<(u32, Rule)> = Vec::new();
     let numbered = |numbers: &[i64], rule: &Rule| -> Vec<(u32, Rule)> {
         numbers.iter().map(|number| (*number as u32, rule.clone())).collect()
@@ -35,15 +53,43 @@ pub(crate) fn rules(mode: Mode) -> Vec<(u32, Rule)> {
     rules.extend(numbered(LEGACY, &Rule::Allow));
     rules.extend(numbered(PRIVILEGED, &Rule::Errno(EPERM)));
     rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
-    rules.extend(restricted());
+    rules.extend(restricted(profile.unix_sockets));
+    if profile.shares_host {
+        rules.extend(own_process_only());
+        // Objects of the whole host, which no rule for files covers.
+        rules.extend(numbered(HOST_IPC, &Rule::Errno(ENOSYS)));
+    }
+    if !profile.grouped {
+        // Memory that belongs to no process: only a control group counts it.
+        rules.push((libc::SYS_memfd_create as u32, Rule::Errno(ENOSYS)));
+    }
     rules
 }
 
+/// What reaches another process of the same user by its number, and is no signal: a program may do it to
+/// itself alone, which is number 0.
+fn own_process_only() -> Vec<(u32, Rule)> {
+    let first_is_zero = || Rule::only_if(vec![vec![Test::equal(0, 0)]], EPERM);
+    let own = |kind| Rule::only_if(vec![vec![Test::equal(0, kind), Test::equal(1, 0)]], EPERM);
+    vec![
+        (libc::SYS_prlimit64 as u32, first_is_zero()),
+        (libc::SYS_sched_setscheduler as u32, first_is_zero()),
+        (libc::SYS_sched_setparam as u32, first_is_zero()),
+        (libc::SYS_sched_setattr as u32, first_is_zero()),
+        (libc::SYS_sched_setaffinity as u32, first_is_zero()),
+        (libc::SYS_setpriority as u32, own(PRIORITY_OF_PROCESS)),
+        (libc::SYS_ioprio_set as u32, own(IO_PRIORITY_OF_PROCESS)),
+    ]
+}
+
 /// Calls that depend on their arguments.
-fn restricted() -> Vec<(u32, Rule)> {
+fn restricted(unix_sockets: bool) -> Vec<(u32, Rule)> {
     let socket_kinds =
         [(SOCK_STREAM, 0), (SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, 0), (SOCK_DGRAM, IPPROTO_UDP)];
-    let mut sockets = vec![vec![Test::equal(0, AF_UNIX as u32)]];
+    let mut sockets = Vec::new();
+    if unix_sockets {
+        sockets.push(vec![Test::equal(0, AF_UNIX as u32)]);
+    }
     for family in [AF_INET, AF_INET6] {
         for (kind, protocol) in socket_kinds {
             sockets.push(vec![
@@ -119,6 +165,13 @@ const ALLOWED: &[i64] = calls! {
     SYS_syncfs SYS_sysinfo SYS_tee SYS_tgkill SYS_timer_create SYS_timer_delete SYS_timer_getoverrun
     SYS_timer_gettime SYS_timer_settime SYS_timerfd_create SYS_timerfd_gettime SYS_timerfd_settime SYS_times
     SYS_tkill SYS_truncate SYS_umask SYS_uname SYS_unlinkat SYS_utimensat SYS_wait4 SYS_waitid SYS_write SYS_writev
+};
+
+/// System V objects and message queues.
+const HOST_IPC: &[i64] = calls! {
+    SYS_mq_getsetattr SYS_mq_notify SYS_mq_open SYS_mq_timedreceive SYS_mq_timedsend SYS_mq_unlink SYS_msgctl
+    SYS_msgget SYS_msgrcv SYS_msgsnd SYS_semctl SYS_semget SYS_semop SYS_semtimedop SYS_shmat SYS_shmctl SYS_shmdt
+    SYS_shmget
 };
 
 /// Older forms that only x86_64 has.

@@ -21,6 +21,7 @@ use rustix::{
 };
 
 use crate::{
+    Tier,
     error::{SetupError, Step},
     etc,
     policy::{Policy, SHM_BYTES, Source, TMP_BYTES, TMP_INODES, WORKSPACE_ALIAS, Workspace},
@@ -31,10 +32,10 @@ use crate::{
 const BASE: &str = "/usr";
 
 /// Top-level directories of the host that hold programs and libraries.
-const SYSTEM: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt"];
+pub(crate) const SYSTEM: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt"];
 
 /// Devices every program may use.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Builds the tree and makes it this process's root.
 pub(crate) fn build(policy: &Policy) -> Result<(), SetupError> {
@@ -49,9 +50,7 @@ pub(crate) fn build(policy: &Policy) -> Result<(), SetupError> {
     etc.write().step("write /etc")?;
     clones.attach_etc()?;
     furnish_dev(&clones)?;
-    make_dir("proc")?;
-    mount("proc", "proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
-        .step("mount /proc")?;
+    furnish_proc(&clones)?;
     for (dir, options) in [("run", "mode=755,size=4m"), ("var", "mode=755,size=4m")] {
         make_dir(dir)?;
         tmpfs(dir, options, MountFlags::NOEXEC).step_on("mount a temporary", dir)?;
@@ -80,6 +79,8 @@ struct Clones {
     etc: Vec<(&'static str, OwnedFd)>,
     devices: Vec<(&'static str, OwnedFd)>,
     sources: Vec<(String, OwnedFd)>,
+    /// The outer `/proc`, for a tier that cannot have its own.
+    proc: Option<OwnedFd>,
 }
 
 /// A top-level directory: a mount of its own, or a link as on a merged `/usr`.
@@ -97,7 +98,10 @@ impl Clones {
             sources.push((inside(source), clone));
         }
         sources.push((inside(&policy.workspace.source), clone_workspace(&policy.workspace)?));
-        Ok(Self { system: clone_system()?, etc: clone_etc()?, devices: clone_devices()?, sources })
+        let proc = (policy.tier == Tier::T2)
+            .then(|| clone_tree(Path::new("/proc"), MountAccess::ReadOnly).step("clone /proc"))
+            .transpose()?;
+        Ok(Self { system: clone_system()?, etc: clone_etc()?, devices: clone_devices()?, sources, proc })
     }
 
     fn attach_system(&self) -> Result<(), SetupError> {
@@ -185,6 +189,17 @@ fn clone_workspace(workspace: &Workspace) -> Result<OwnedFd, SetupError> {
     let clone = open_tree(&dir, "", flags).step("clone the workspace")?;
     sys::mount_setattr(&clone, MountAccess::ReadWrite).step("restrict the workspace")?;
     Ok(clone)
+}
+
+/// A process table of its own; or the host's, read-only, where the kernel refuses a fresh one because parts
+/// of the host's are covered (containers, `ProtectKernelTunables`).
+fn furnish_proc(clones: &Clones) -> Result<(), SetupError> {
+    make_dir("proc")?;
+    if let Some(outer) = &clones.proc {
+        return attach_here(outer, "proc");
+    }
+    mount("proc", "proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        .step("mount /proc")
 }
 
 fn furnish_dev(clones: &Clones) -> Result<(), SetupError> {

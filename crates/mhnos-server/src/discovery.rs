@@ -43,23 +43,14 @@ pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<A
 async fn locate(service: &Service, tools: Vec<Tool>) -> Vec<(Tool, String)> {
     let mut known: HashMap<String, bool> = HashMap::new();
     loop {
-        let unknown = RefCell::new(Vec::new());
-        let is_executable = |path: &str| {
-            known.get(path).copied().unwrap_or_else(|| {
-                unknown.borrow_mut().push(path.to_owned());
-                false
-            })
-        };
-        let find = |tool: &Tool| Some((*tool, tool.locate(&service.config.path, &is_executable)?));
-        let found: Vec<_> = tools.iter().filter_map(find).collect();
-        let unknown = unknown.into_inner();
+        let (found, unknown) = search(&tools, &service.config.path, &known);
         if unknown.is_empty() {
             return found;
         }
         let executable = match ask(service, executables(&unknown, service)).await {
             Ok(said) => said,
             Err(error) => {
-                warn!(error, "cannot look for programs in the sandbox");
+                warn!(%error, "cannot look for programs in the sandbox");
                 String::new()
             }
         };
@@ -68,9 +59,25 @@ async fn locate(service: &Service, tools: Vec<Tool>) -> Vec<(Tool, String)> {
     }
 }
 
+/// The tools, as far as what is known tells, and the paths of which it must be known whether they can be
+/// executed.
+fn search(tools: &[Tool], path: &str, known: &HashMap<String, bool>) -> (Vec<(Tool, String)>, Vec<String>) {
+    let unknown = RefCell::new(Vec::new());
+    let is_executable = |path: &str| {
+        known.get(path).copied().unwrap_or_else(|| {
+            unknown.borrow_mut().push(path.to_owned());
+            false
+        })
+    };
+    let find = |tool: &Tool| Some((*tool, tool.locate(path, &is_executable)?));
+    let found = tools.iter().filter_map(find).collect();
+    (found, unknown.into_inner())
+}
+
 /// Prints those of the paths that are files one may execute.
 fn executables(paths: &[String], service: &Service) -> Launch {
-    let script = "for path; do [ -f \"$path\" ] && [ -x \"$path\" ] && printf '%s\\n' \"$path\"; done; exit 0";
+    let script =
+        "for path; do [ -f \"$path\" ] && [ -x \"$path\" ] && printf '%s\\n' \"$path\"; done; exit 0";
     let argv = ["sh", "-c", script, "sh"].into_iter().map(str::to_owned).chain(paths.iter().cloned());
     Launch {
         program: "/bin/sh".to_owned(),

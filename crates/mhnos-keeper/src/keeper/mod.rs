@@ -23,6 +23,7 @@ use rustix::{
 use crate::{
     bridge::Bridge,
     channel::{FIRST_PID, Failure, FromKeeper, Pid, Stage},
+    choose::Missing,
     held::{Held, Phase},
     limits::{BATCH, FINISH_TIMEOUT, MAX_FAILED_BRIDGES},
     sandboxes::Sandbox,
@@ -36,15 +37,19 @@ mod with_sandboxes;
 /// Why the keeper ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
-    /// The first sandbox could not be built.
-    #[error("the sandbox cannot be set up: {} ({})", .0.detail, io::Error::from_raw_os_error(.0.errno))]
-    Sandbox(Failure),
+    /// No tier that is strong enough holds here.
+    #[error("no sandbox that is strong enough can be set up here:{}", told(.0))]
+    Sandbox(Vec<Missing>),
     /// The bridge ends as soon as it is started.
     #[error("the bridge ended {0} times in a row before it was ready; its own messages say why")]
     Bridge(u32),
     /// The kernel refused something the keeper cannot do without.
     #[error("cannot {0}")]
     System(&'static str, #[source] io::Error),
+}
+
+fn told(missing: &[Missing]) -> String {
+    missing.iter().map(|missing| format!("\n  {missing}")).collect()
 }
 
 /// Number of the workspace's shared sandbox.
@@ -102,7 +107,7 @@ impl Token {
 /// Keeps until it is asked to stop and everything has ended. The process must be single-threaded.
 pub fn run(settings: Settings) -> Result<(), KeeperError> {
     let mut keeper = Keeper::new(settings)?;
-    keeper.open_shared_sandbox().map_err(KeeperError::Sandbox)?;
+    keeper.choose_tier()?;
     keeper.start_bridge()?;
     let mut events = Vec::with_capacity(BATCH);
     while !keeper.finished {

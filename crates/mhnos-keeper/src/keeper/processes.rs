@@ -8,7 +8,7 @@ use super::{Keeper, Token, failure, now_ms};
 use crate::{
     channel::{Exit, ExitStatus, FIRST_PID, Failure, FromKeeper, Isolation, Order, Pid, Stage, Usage},
     held::{Held, Phase, check},
-    inner::{Execute, FromSupervisor},
+    inner::{Execute, FromSupervisor, Payload},
     limits::{BATCH, MAX_HELD, SHARED_PIDS_FACTOR},
     socket::RecvError,
 };
@@ -41,7 +41,7 @@ impl Keeper {
         }
         let factor = if order.isolation == Isolation::Shared { SHARED_PIDS_FACTOR } else { 1 };
         let execute = Execute {
-            launch: inside.launch,
+            payload: Payload::Program(inside.launch),
             stdio: order.stdio,
             limits: order.limits,
             nproc: u64::from(order.limits.pids) * factor,

@@ -1,9 +1,12 @@
 //! Sandboxes come and go: the shared one, built before anybody asks and again if it is lost, and private
 //! ones that end with their process.
 
-use super::{Keeper, SHARED, Token, failure};
+use mhnos_sandbox::{Tier, enforcement, stage::Account};
+
+use super::{Keeper, KeeperError, SHARED, Token, failure};
 use crate::{
     channel::{Failure, FromKeeper, Isolation, Pid, Stage},
+    choose::choose,
     held::{Held, Phase},
     inner::FromInit,
     sandboxes::Sandbox,
@@ -11,9 +14,30 @@ use crate::{
 };
 
 impl Keeper {
-    pub(super) fn open_shared_sandbox(&mut self) -> Result<(), Failure> {
-        self.create_sandbox(SHARED)?;
-        self.sandboxes.get(&SHARED).map_or(Ok(()), Sandbox::wait_ready)
+    /// Settles what sandboxes are here, and opens the shared one.
+    pub(super) fn choose_tier(&mut self) -> Result<(), KeeperError> {
+        let settings = &mut self.settings;
+        let chosen = choose(
+            &settings.policy,
+            settings.cgroups.as_ref(),
+            settings.limits,
+            settings.floor,
+            settings.reserve.take(),
+        )
+        .map_err(KeeperError::Sandbox)?;
+        settings.policy = chosen.policy;
+        settings.cgroups = chosen.cgroups;
+        if settings.policy.tier == Tier::T3Plus {
+            settings.bridge.files_as = Some(Account { uid: settings.policy.uid, gid: settings.policy.gid });
+        }
+        for missing in &chosen.missing {
+            tracing::info!("a stronger sandbox cannot be had here: {missing}");
+        }
+        self.enforcement = enforcement(&self.settings.policy, self.settings.cgroups.is_some());
+        self.watch(&chosen.sandbox.outbox, Token::Sandbox(SHARED))
+            .map_err(|error| KeeperError::System("watch the sandbox", error))?;
+        self.sandboxes.insert(SHARED, chosen.sandbox);
+        Ok(())
     }
 
     pub(super) fn sandbox_for(&mut self, isolation: Isolation) -> Result<u32, Failure> {
@@ -29,10 +53,10 @@ impl Keeper {
     }
 
     pub(super) fn create_sandbox(&mut self, id: u32) -> Result<u32, Failure> {
-        let sandbox = Sandbox::create(&self.settings.policy).map_err(|error| Failure {
-            detail: "create the sandbox".into(),
-            ..failure(Stage::Sandbox, &error)
-        })?;
+        let sandbox =
+            Sandbox::create(&self.settings.policy, self.settings.cgroups.is_some()).map_err(|error| {
+                Failure { detail: "create the sandbox".into(), ..failure(Stage::Sandbox, &error) }
+            })?;
         self.watch(&sandbox.outbox, Token::Sandbox(id)).map_err(|error| failure(Stage::Sandbox, &error))?;
         self.sandboxes.insert(id, sandbox);
         Ok(id)

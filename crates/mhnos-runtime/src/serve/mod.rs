@@ -69,15 +69,7 @@ fn print_effective(config: &Config, warnings: &[Warning]) -> ExitCode {
 fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let program = std::fs::File::open("/proc/self/exe").context("cannot open this program")?;
     let (listeners, port) = listen::bind(&config.hosts, config.port)?;
-    let place = place::take(config)?;
-    let tier = mhnos_sandbox::enforcement(&place.policy, place.cgroups.is_some()).tier;
-    if tier < config.sandbox_min_tier {
-        anyhow::bail!(
-            "the sandbox would be of tier {}, below MHNOS_SANDBOX_MIN_TIER={}",
-            tier.as_str(),
-            config.sandbox_min_tier.as_str()
-        );
-    }
+    let place = place::take(config, port)?;
     if config.sandbox == mhnos_sandbox::Mode::None {
         tracing::warn!("MHNOS_SANDBOX=none: programs are NOT isolated from this machine or from each other");
     }
@@ -89,6 +81,7 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
         program: program.into(),
         argv: bridge_arguments(flags, &workspace, port, count),
         env: environment(),
+        files_as: None,
         fds,
     };
     let limits =
@@ -97,6 +90,8 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let addresses = listen::urls(&config.hosts, port);
     let settings = Settings {
         policy: place.policy,
+        floor: config.sandbox_min_tier,
+        reserve: place.reserve,
         cgroups: place.cgroups,
         limits,
         log_bytes: config.output_log,

@@ -12,9 +12,9 @@ use std::{
 
 use anyhow::Context;
 use mhnos_sandbox::{
-    Cgroups, Mode, Policy,
-    policy::{Source, Workspace, filter_for},
-    stage::{self, Account},
+    Cgroups, Mode, Policy, Tier,
+    policy::{Source, Workspace},
+    stage::{self, Account, Reserve},
 };
 use mhnos_server::config::Config;
 use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
@@ -54,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) policy: Policy,
     /// Control groups, where they are to be had.
     pub(crate) cgroups: Option<Cgroups>,
+    /// The power to part users, if the service was started with it.
+    pub(crate) reserve: Option<Reserve>,
     /// The workspace, open for the bridge.
     pub(crate) dir: OwnedFd,
 }
@@ -77,7 +79,9 @@ pub(crate) fn check(workspace: &Path) -> Result<(), String> {
 }
 
 /// Makes the workspace and, as root, becomes the account that everything runs as.
-pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
+///
+/// `port` is the one the service listens on.
+pub(crate) fn take(config: &Config, port: u16) -> anyhow::Result<Place> {
     let given = &config.workspace;
     let remedy =
         || format!("cannot make the workspace {}; choose another with MHNOS_WORKSPACE", given.display());
@@ -99,12 +103,12 @@ pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
         read_only: prefixes(&config.path, &path),
         uid: account.uid,
         gid: account.gid,
-        filter: filter_for(config.sandbox),
+        tier: Tier::None,
+        own_ports: vec![port],
+        filter: Vec::new(),
     };
     let cgroups = Cgroups::prepare(account);
-    if root {
-        leave_root(&mut policy, owner, account, &path)?;
-    }
+    let reserve = if root { leave_root(&mut policy, owner, account, &path)? } else { None };
     ensure_writable(&dir, &path, account)?;
     if config.sandbox == Mode::None {
         // Without walls there is no other name for it: programs walk the host's path.
@@ -116,10 +120,15 @@ pub(crate) fn take(config: &Config) -> anyhow::Result<Place> {
             )
         })?;
     }
-    Ok(Place { policy, cgroups, dir })
+    Ok(Place { policy, cgroups, reserve, dir })
 }
 
-fn leave_root(policy: &mut Policy, owner: Account, account: Account, path: &Path) -> anyhow::Result<()> {
+fn leave_root(
+    policy: &mut Policy,
+    owner: Account,
+    account: Account,
+    path: &Path,
+) -> anyhow::Result<Option<Reserve>> {
     if owner.uid == 0 {
         let given = stage::hand_over(path, account).context("cannot hand the workspace over")?;
         tracing::info!(
@@ -131,8 +140,7 @@ fn leave_root(policy: &mut Policy, owner: Account, account: Account, path: &Path
     if policy.mode != Mode::None {
         stage::stage(policy).context("cannot prepare the sandbox's sources")?;
     }
-    stage::become_account(account).context("cannot stop being root")?;
-    Ok(())
+    stage::become_account(account).context("cannot stop being root")
 }
 
 /// Fails early, by name, where every spawn would fail late.

@@ -2,6 +2,7 @@
 //!
 //! Each test starts a service of its own: a test that kills its bridge or fills its process table disturbs nobody.
 
+mod abuse;
 mod bad_input;
 mod bridge_killed;
 mod defects;
@@ -10,6 +11,7 @@ mod life;
 mod programs;
 mod requests;
 mod sandbox;
+mod tiers;
 
 use mhnos_testing::{Options, Server};
 

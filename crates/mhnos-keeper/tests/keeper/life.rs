@@ -1,0 +1,214 @@
+//! Programs start, end, share and are handed over, on every kind of host.
+
+use std::io::Read;
+
+use mhnos_keeper::channel::{Descriptor, ExitStatus, Isolation, LimitHit, Scope, Stage, ToKeeper};
+use mhnos_sandbox::{Layer, Limits, Stdio, Tier, WindowSize, sys};
+
+use crate::bridge::Bridge;
+
+pub(crate) fn a_program_runs_and_its_exit_is_told(bridge: &mut Bridge) {
+    assert_eq!(bridge.run("echo hello; exit 7"), ("hello\n".into(), ExitStatus::Code(7)));
+    assert_eq!(bridge.run("kill -9 $$").1, ExitStatus::Signal(9));
+}
+
+pub(crate) fn a_missing_program_or_directory_is_refused(bridge: &mut Bridge) {
+    let pid = bridge.order(&["no-such-program"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    let failure = bridge.started(pid).expect_err("must not start");
+    assert_eq!((failure.stage, failure.errno), (Stage::Exec, libc::ENOENT));
+    let pid = bridge.order(&["/etc/passwd"], Stdio::Pipes { stdin: false }, Isolation::Private);
+    let failure = bridge.started(pid).expect_err("must not start");
+    assert_eq!((failure.stage, failure.errno), (Stage::Exec, libc::EACCES));
+}
+
+pub(crate) fn orders_that_are_wrong_are_refused(bridge: &mut Bridge) {
+    let pid = bridge.order(&["sh", "-c", "a\0b"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    assert_eq!(bridge.started(pid).expect_err("NUL").stage, Stage::Order);
+    bridge.next = pid;
+    let pid = bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    assert_eq!(bridge.started(pid).expect_err("reused pid").stage, Stage::Order);
+    let nothing = Stdio::Pty(WindowSize { cols: 0, rows: 1 });
+    let pid = bridge.order(&["true"], nothing, Isolation::Shared);
+    assert_eq!(bridge.started(pid).expect_err("no columns").stage, Stage::Order);
+    assert_eq!(bridge.run("echo still here").0, "still here\n");
+}
+
+pub(crate) fn a_terminal_is_one_of_the_sandbox(bridge: &mut Bridge) {
+    let size = WindowSize { cols: 97, rows: 31 };
+    let pid = bridge.order(&["sh", "-c", "tty; stty size; exit 3"], Stdio::Pty(size), Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let mut master = std::fs::File::from(bridge.fd(pid, Descriptor::Pty));
+    let mut text = Vec::new();
+    // The end of a terminal is EIO.
+    let end = master.read_to_end(&mut text).expect_err("EIO at the end");
+    assert_eq!(end.raw_os_error(), Some(libc::EIO));
+    let text = String::from_utf8_lossy(&text);
+    let (tty, size) = text.split_once("\r\n").expect("two lines");
+    // The first of its own, or some of the host's.
+    let own = if bridge.has_own_processes() { tty == "/dev/pts/0" } else { tty.starts_with("/dev/pts/") };
+    assert!(own, "{tty}");
+    assert_eq!(size, "31 97\r\n");
+    assert_eq!(bridge.exit(pid), ExitStatus::Code(3));
+}
+
+pub(crate) fn a_killed_tree_leaves_nothing(bridge: &mut Bridge) {
+    // A stopped child, a double fork, a session of its own, and one that ignores SIGTERM.
+    let marker = bridge.marker();
+    let script = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 1000 & echo a; wait' &) ; sleep 1000 & kill -STOP $!; \
+                  echo b; wait; sleep 1000";
+    let pid = bridge.start(&script.replace("1000", &marker));
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    let mut two_lines = [0; 4];
+    out.read_exact(&mut two_lines).expect("both are up");
+    bridge.kill(pid);
+    assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
+    bridge.ended(pid);
+    assert_eq!(bridge.alive(&marker), 0);
+}
+
+/// Processes that fork and end faster than anybody can list them.
+const STORM: &str = "
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print('up', flush=True)
+for lane in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            try:
+                if os.fork() != 0: os._exit(0)
+            except OSError: pass
+";
+
+pub(crate) fn a_killed_fork_storm_leaves_nothing_and_spares_others(bridge: &mut Bridge) {
+    if !bridge.is_exact() {
+        // No domain and no control group: the tree is walked, which a storm can outrun.
+        return;
+    }
+    let neighbour = bridge.start("exec sleep 1000");
+    let pid = bridge.order(&["python3", "-c", STORM], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    out.read_exact(&mut [0; 3]).expect("up");
+    bridge.kill(pid);
+    bridge.exit(pid);
+    bridge.ended(pid);
+    // The last of the storm held the other end.
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).expect("end of file");
+    bridge.send(&ToKeeper::Signal { pid: neighbour, signal: libc::SIGTERM, scope: Scope::Leader });
+    assert_eq!(bridge.exit(neighbour), ExitStatus::Signal(libc::SIGTERM), "alive until now");
+}
+
+pub(crate) fn programs_share_a_sandbox_unless_private(bridge: &mut Bridge) {
+    let pid = bridge.start("echo x > /tmp/shared; exec sleep 1000");
+    while bridge.run("cat /tmp/shared").0 != "x\n" {}
+    let private = bridge.order(
+        &["sh", "-c", "cat /tmp/shared; pgrep -x sleep; echo -n"],
+        Stdio::Pipes { stdin: false },
+        Isolation::Private,
+    );
+    bridge.started(private).expect("starts");
+    let seen = bridge.output(private);
+    if bridge.has_own_processes() {
+        assert!(!seen.contains('x'), "{seen}");
+    }
+    if bridge.tier() == Tier::T1 {
+        assert_eq!(seen, "");
+    }
+    bridge.send(&ToKeeper::Signal { pid, signal: libc::SIGTERM, scope: Scope::Leader });
+    assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGTERM));
+}
+
+pub(crate) fn a_killed_supervisor_takes_its_tree_along(bridge: &mut Bridge) {
+    if bridge.tier() == Tier::T3Plus {
+        // Supervisors belong to the programs' user there, whom this bridge cannot signal.
+        return;
+    }
+    let marker = bridge.marker();
+    let pid = bridge
+        .start(&format!("(setsid sleep {marker} &); (setsid sleep {marker} &); echo; exec sleep {marker}"));
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    out.read_exact(&mut [0]).expect("up");
+    let supervisor = bridge.supervisor(&marker);
+    sys::kill(supervisor, libc::SIGKILL).expect("kill the supervisor");
+    assert_eq!(bridge.exit(pid), ExitStatus::Lost);
+    bridge.ended(pid);
+    while bridge.alive(&marker) != 0 {}
+}
+
+pub(crate) fn a_second_bridge_adopts(bridge: &mut Bridge) {
+    if bridge.generation == 1 {
+        let ended = bridge.start("echo early; exit 5");
+        bridge.exit(ended);
+        bridge.ended(ended);
+        bridge.start("echo before; exec sleep 1000");
+        std::process::exit(9);
+    }
+    let adopted = std::mem::take(&mut bridge.adopted);
+    assert_eq!(adopted.len(), 2, "{adopted:?}");
+    assert_eq!(adopted[0].1.map(|exit| exit.status), Some(ExitStatus::Code(5)));
+    assert!(adopted[1].1.is_none());
+    assert_eq!(adopted[1].2, b"note");
+    bridge.send(&ToKeeper::Forget { pid: adopted[0].0 });
+    assert_eq!(bridge.output(adopted[0].0), "early\n");
+    let pid = adopted[1].0;
+    bridge.kill(pid);
+    bridge.exit(pid);
+    assert_eq!(bridge.output(pid), "before\n");
+}
+
+pub(crate) fn memory_beyond_the_limit_ends_the_program_and_says_so(bridge: &mut Bridge) {
+    let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
+    // Keeps what it has until it is looked at: there may be no control group.
+    let hungry = ["python3", "-c", "import sys; x = bytearray(300 << 20); sys.stdin.read()"];
+    let pid = bridge.order_within(&hungry, Stdio::Pipes { stdin: true }, Isolation::Shared, limits);
+    bridge.started(pid).expect("starts");
+    let exit = bridge.exit_record(pid);
+    assert_eq!((exit.status, exit.limit), (ExitStatus::Signal(libc::SIGKILL), Some(LimitHit::Memory)));
+    // The positive control: with room it works.
+    let roomy = Limits { memory: 512 << 20, ..limits };
+    let pid = bridge.order_within(&hungry, Stdio::Pipes { stdin: true }, Isolation::Shared, roomy);
+    bridge.started(pid).expect("starts");
+    bridge.fds.remove(&pid);
+    bridge.send(&ToKeeper::CloseStdin { pid });
+    assert_eq!(bridge.exit(pid), ExitStatus::Code(0));
+}
+
+pub(crate) fn memory_of_many_children_counts_together(bridge: &mut Bridge) {
+    let limits = Limits { memory: 128 << 20, pids: 64, cpu_millis: 1000 };
+    // None of them is over it alone.
+    let family = "import os, time\nfor _ in range(4):\n  if os.fork() == 0:\n    x = bytearray(60 << 20)\n    \
+                  time.sleep(1000)\nos._exit(os.wait()[1] != 0)\n";
+    let pid = bridge.order_within(
+        &["python3", "-c", family],
+        Stdio::Pipes { stdin: false },
+        Isolation::Shared,
+        limits,
+    );
+    bridge.started(pid).expect("starts");
+    let exit = bridge.exit_record(pid);
+    bridge.kill(pid);
+    bridge.ended(pid);
+    assert_eq!(exit.limit, Some(LimitHit::Memory), "{exit:?}");
+}
+
+pub(crate) fn processes_beyond_the_limit_are_refused_or_ended(bridge: &mut Bridge) {
+    let limits = Limits { memory: 1 << 30, pids: 20, cpu_millis: 1000 };
+    let bomb = "import os, sys, time\nfor n in range(60):\n  try:\n    if os.fork() == 0: time.sleep(1000)\n  \
+                except OSError: sys.exit(9)\ntime.sleep(1000)\n";
+    let pid = bridge.order_within(
+        &["python3", "-c", bomb],
+        Stdio::Pipes { stdin: false },
+        Isolation::Shared,
+        limits,
+    );
+    bridge.started(pid).expect("starts");
+    let exit = bridge.exit_record(pid);
+    let expected =
+        if bridge.has(Layer::Cgroup) { ExitStatus::Code(9) } else { ExitStatus::Signal(libc::SIGKILL) };
+    assert_eq!((exit.status, exit.limit), (expected, Some(LimitHit::Pids)));
+    bridge.kill(pid);
+    bridge.ended(pid);
+    assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3), "the neighbours go on");
+}

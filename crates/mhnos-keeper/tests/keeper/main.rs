@@ -1,0 +1,209 @@
+//! The keeper with a scripted bridge: real sandboxes, real programs, on several kinds of host.
+//!
+//! Without a harness, because the keeper must be single-threaded: `main` starts itself anew for each test as
+//! a keeper, which starts it once more as the bridge that plays the test's script. What a host refuses is
+//! really refused: by a system call filter that the test puts around the keeper (`host`).
+
+#![allow(clippy::disallowed_methods, reason = "tests start programs and read their environment")]
+
+mod bridge;
+mod faults;
+mod life;
+mod walls;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use bridge::Bridge;
+use mhnos_keeper::{
+    BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
+    channel::{FromKeeper, ToKeeper},
+    socket::Socket,
+};
+use mhnos_sandbox::{
+    Limits, Policy, Tier,
+    policy::{Source, Workspace},
+    stage, sys,
+};
+use mhnos_testing::host::{self, Host};
+
+type Script = fn(&mut Bridge);
+
+macro_rules! tests {
+    ($($module:ident: $($name:ident)*;)*) => { &[$($((stringify!($name), $module::$name)),*),*] };
+}
+
+/// Run on every host; a script asks the bridge what it is on.
+const TESTS: &[(&str, Script)] = tests! {
+    life:
+        a_program_runs_and_its_exit_is_told
+        a_missing_program_or_directory_is_refused
+        orders_that_are_wrong_are_refused
+        a_terminal_is_one_of_the_sandbox
+        a_killed_tree_leaves_nothing
+        a_killed_fork_storm_leaves_nothing_and_spares_others
+        programs_share_a_sandbox_unless_private
+        a_killed_supervisor_takes_its_tree_along
+        a_second_bridge_adopts
+        memory_beyond_the_limit_ends_the_program_and_says_so
+        memory_of_many_children_counts_together
+        processes_beyond_the_limit_are_refused_or_ended;
+    walls:
+        the_layers_told_are_those_of_the_host
+        the_host_does_not_show
+        a_swapped_workspace_is_refused;
+};
+
+/// Hosts a run does without, by name: `MHNOS_TEST_WAIVED=root,no-namespaces`.
+const WAIVED: &str = "MHNOS_TEST_WAIVED";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("keeper") => keeper(&arguments[2..]),
+        Some("bridge") => play(&arguments[2]),
+        filter => suite(filter.filter(|text| !text.starts_with('-'))),
+    }
+}
+
+fn suite(filter: Option<&str>) -> ExitCode {
+    let waived = std::env::var(WAIVED).unwrap_or_default();
+    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
+    let mut cases: Vec<(&Host, String, Vec<String>)> = Vec::new();
+    for host in host::HOSTS {
+        for (name, _) in TESTS {
+            cases.push((host, (*name).to_owned(), vec!["passed".to_owned()]));
+        }
+    }
+    for fault in faults::FAULTS {
+        cases.push((Host::named("user"), fault.name(), fault.expected()));
+    }
+    for (host, name, expected) in cases {
+        let label = format!("{}::{name}", host.name);
+        if filter.is_some_and(|text| !label.contains(text)) {
+            continue;
+        }
+        if waived.split(',').any(|waived| waived == host.name) {
+            println!("test {label} ... ignored, waived by {WAIVED}");
+            ignored += 1;
+            continue;
+        }
+        match run(host, &name, &expected) {
+            Ok(()) => {
+                println!("test {label} ... ok");
+                passed += 1;
+            }
+            Err(text) => {
+                println!("test {label} ... FAILED\n{text}");
+                failed += 1;
+            }
+        }
+    }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {result}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; 0 filtered out"
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One keeper, one script.
+fn run(host: &Host, name: &str, expected: &[String]) -> Result<(), String> {
+    let exe = std::env::current_exe().expect("own path");
+    let workspace =
+        std::env::temp_dir().join(format!("mhnos-keeper-{}-{}-{name}", std::process::id(), host.name));
+    std::fs::create_dir_all(&workspace).expect("workspace");
+    host.give(&workspace);
+    let mut command = Command::new(&exe);
+    let output = command.args(["keeper", host.name, name]).arg(&workspace).output().expect("keeper");
+    let _ = std::fs::remove_dir_all(&workspace);
+    let text = String::from_utf8_lossy(&output.stdout);
+    if expected.iter().all(|part| text.contains(part.as_str())) {
+        return Ok(());
+    }
+    let log = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{} instead of {expected:?}\n{text}\n{log}", output.status))
+}
+
+fn keeper(arguments: &[String]) -> ExitCode {
+    use std::os::unix::fs::MetadataExt;
+    let (host, name, workspace) = (Host::named(&arguments[0]), &arguments[1], &arguments[2]);
+    host.begin();
+    let root = rustix::process::geteuid().is_root();
+    let current = stage::Account::current();
+    let account = if root { stage::Account::for_root(current) } else { current };
+    let path = PathBuf::from(workspace).canonicalize().expect("workspace");
+    let meta = path.metadata().expect("workspace");
+    let mut policy = Policy {
+        mode: host.mode,
+        tier: Tier::None,
+        workspace: Workspace {
+            source: Source { outside: path.clone(), inside: path.clone() },
+            identity: (meta.dev(), meta.ino()),
+        },
+        read_only: Vec::new(),
+        uid: account.uid,
+        gid: account.gid,
+        own_ports: Vec::new(),
+        filter: Vec::new(),
+    };
+    let program = std::fs::File::open("/proc/self/exe").expect("own program");
+    let cgroups = host.grouped.then(|| mhnos_sandbox::Cgroups::prepare(account).expect("control groups"));
+    let mut reserve = None;
+    if root {
+        stage::hand_over(&path, account).expect("hand over");
+        stage::stage(&mut policy).expect("stage");
+        reserve = stage::become_account(account).expect("drop root");
+    }
+    host.refuse();
+    let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
+    if let Some(fault) = fault {
+        fault.install();
+    }
+    let settings = Settings {
+        policy,
+        floor: fault.map_or(host.tier, |fault| fault.floor),
+        reserve,
+        cgroups,
+        limits: Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 },
+        log_bytes: 1 << 20,
+        bridge: BridgeCommand {
+            program: program.into(),
+            argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
+            env: vec![
+                format!("WORKSPACE={workspace}").into_bytes(),
+                format!("HOST={}", host.name).into_bytes(),
+            ],
+            files_as: None,
+            fds: Vec::new(),
+        },
+        drain_timeout: Duration::from_secs(10),
+        on_ready: None,
+    };
+    match mhnos_keeper::run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(name: &str) -> ExitCode {
+    let fd = sys::take_inherited(BRIDGE_CHANNEL_FD).expect("channel");
+    rustix::io::ioctl_fionbio(&fd, false).expect("blocking");
+    let mut bridge = Bridge::greet(Socket::from_fd(fd));
+    match TESTS.iter().find(|(test, _)| *test == name) {
+        Some((_, script)) => script(&mut bridge),
+        None => faults::script(&mut bridge),
+    }
+    println!("passed");
+    let keeper = rustix::process::getppid().expect("keeper");
+    sys::kill(keeper, libc::SIGTERM).expect("stop the keeper");
+    bridge.until(|message| matches!(message, FromKeeper::Drain).then_some(()));
+    bridge.send(&ToKeeper::Drained);
+    bridge.drained();
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,69 @@
+//! What is in force on each kind of host is what the keeper says, and holds.
+
+use mhnos_keeper::channel::{Isolation, Stage};
+use mhnos_sandbox::{Layer, Mode, Stdio, Tier};
+
+use mhnos_testing::host::HOSTS;
+
+use crate::bridge::Bridge;
+
+pub(crate) fn the_layers_told_are_those_of_the_host(bridge: &mut Bridge) {
+    let host = HOSTS.iter().find(|host| host.name == bridge.host()).expect("a host");
+    assert_eq!(bridge.tier(), host.tier);
+    assert_eq!(bridge.has(Layer::Cgroup), host.grouped);
+    assert_eq!(bridge.has(Layer::MemoryWatchdog), !host.grouped);
+    assert_eq!(bridge.has(Layer::Seccomp), host.mode != Mode::None);
+    assert_eq!(bridge.has(Layer::SeparateUid), host.tier == Tier::T3Plus);
+    // The test machine's kernel must have it.
+    assert_eq!(bridge.has(Layer::Landlock), host.mode != Mode::None);
+    assert!(!bridge.has(Layer::NetNamespace), "not built yet, so not told");
+}
+
+pub(crate) fn the_host_does_not_show(bridge: &mut Bridge) {
+    let (text, _) = bridge.run(
+        "ls / | tr '\\n' ' '; hostname; id -u; cat /proc/1/cmdline | tr '\\0' ' '; cat /proc/1/environ 2>&1; \
+         touch /usr/x 2>&1; touch /etc/x 2>&1; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; ls /proc/self/fd | wc -l; \
+         cat /etc/shadow 2>&1; echo ok > \"$PWD\"/here; cat \"$PWD\"/here; ps -e | wc -l",
+    );
+    for expected in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "ok\n"] {
+        assert!(text.contains(expected), "{expected:?} in {text}");
+    }
+    if bridge.tier() == Tier::None {
+        return;
+    }
+    assert!(text.contains("Read-only file system") || text.contains("Permission denied"), "{text}");
+    if bridge.has(Layer::MountNamespace) {
+        assert!(text.contains("No such file"), "no shadow file: {text}");
+        assert!(!text.contains("root:"), "{text}");
+    }
+    if bridge.tier() == Tier::T1 {
+        assert!(text.contains("mhnos-init"), "{text}");
+        assert!(!text.contains("keeper"), "{text}");
+    }
+}
+
+pub(crate) fn a_swapped_workspace_is_refused(bridge: &mut Bridge) {
+    if !bridge.has(Layer::MountNamespace) {
+        return;
+    }
+    let workspace = std::env::var("WORKSPACE").expect("workspace");
+    let aside = format!("{workspace}.aside");
+    if std::fs::rename(&workspace, &aside).is_err() {
+        // A user who may not rename it cannot swap it either.
+        assert!(bridge.has(Layer::Cgroup), "only where it belongs to another user");
+        return;
+    }
+    std::os::unix::fs::symlink("/etc", &workspace).expect("swap");
+    let stdio = Stdio::Pipes { stdin: false };
+    let list = bridge.order(&["sh", "-c", "ls $PWD /workspace/"], stdio, Isolation::Private);
+    let refused = bridge.started(list);
+    std::fs::remove_file(&workspace).and_then(|()| std::fs::rename(&aside, &workspace)).expect("swap back");
+    match refused {
+        Err(failure) => assert_eq!(failure.stage, Stage::Sandbox, "{failure:?}"),
+        // Staged by root, it is bound by what it is and not by its name.
+        Ok(_) => assert!(bridge.has(Layer::Cgroup) && !bridge.output(list).contains("passwd")),
+    }
+    // The positive control.
+    let pid = bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Private);
+    bridge.started(pid).expect("starts");
+}

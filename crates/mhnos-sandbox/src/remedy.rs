@@ -1,0 +1,77 @@
+//! What to change on a host that does not give a layer: in words an operator can act on.
+
+use crate::Tier;
+
+/// Why a tier is not to be had and what would give it, from the step that failed and the kernel's answer.
+pub fn remedy(tier: Tier, step: &str, errno: i32) -> &'static str {
+    match tier {
+        Tier::T1 | Tier::T2 => of_namespaces(step, errno),
+        Tier::T3Plus => of_separate_uids(step, errno),
+        Tier::T3 => of_landlock(step, errno),
+        Tier::None => "",
+    }
+}
+
+fn of_namespaces(step: &str, errno: i32) -> &'static str {
+    if step.starts_with("create the sandbox") {
+        return match errno {
+            libc::ENOSPC => "allow namespaces: sysctl -w user.max_user_namespaces=15000",
+            _ => {
+                "allow unprivileged user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 (Debian) or \
+                 sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); systemd: RestrictNamespaces=no; \
+                 Docker: --security-opt seccomp=PROFILE with clone, unshare and the mount family allowed"
+            }
+        };
+    }
+    if step.starts_with("mount /proc") {
+        return "the host covers parts of /proc, so a fresh one is refused; Docker: --security-opt \
+                systempaths=unconfined; systemd: ProtectKernelTunables=no, ProtectKernelLogs=no";
+    }
+    if step.starts_with("map the")
+        || step.starts_with("deny setgroups")
+        || step.starts_with("set the host name")
+    {
+        return "capabilities inside a user namespace are restricted: sysctl -w \
+                kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with the rule `userns,`";
+    }
+    if step.contains("workspace") {
+        return "the service's account must be able to reach and write the workspace";
+    }
+    "mounting inside a user namespace is refused: Docker: an AppArmor profile that allows mount and pivot_root \
+     (--security-opt apparmor=unconfined) and a seccomp profile that allows the mount family; systemd: no \
+     SystemCallFilter=~@mount"
+}
+
+fn of_separate_uids(step: &str, errno: i32) -> &'static str {
+    if step.contains("Landlock") {
+        return of_landlock(step, errno);
+    }
+    if step.contains("workspace") {
+        return "the workspace must belong to an ordinary user and be reachable for it";
+    }
+    "start the service as root with only two capabilities; Docker: --user 0 --cap-drop ALL --cap-add SETUID \
+     --cap-add SETGID"
+}
+
+fn of_landlock(step: &str, _errno: i32) -> &'static str {
+    if step.contains("scopes") {
+        return "Linux 6.12 or newer is needed where all run as one user; or give the service CAP_SETUID and \
+                CAP_SETGID (tier T3+)";
+    }
+    if step.contains("Landlock") {
+        return "enable Landlock: Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot \
+                parameter lsm=";
+    }
+    if step.contains("workspace") {
+        return "the service's account must be able to reach and write the workspace";
+    }
+    "the seccomp profile around this service must allow seccomp and the landlock calls, as Docker's default does"
+}
+
+/// What gives the limits of a tree to control groups instead of the watchdog.
+pub const CGROUP: &str = "systemd: Delegate=cpu memory pids; Docker: mount /sys/fs/cgroup writable \
+                          (--cgroupns=private and a writable cgroup2), or start as root";
+
+/// What gives the second wall around files.
+pub const LANDLOCK: &str = "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot \
+                            parameter lsm=";

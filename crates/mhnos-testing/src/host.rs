@@ -1,0 +1,225 @@
+//! Kinds of host, made out of the one the tests run on: what a kind refuses is refused by the kernel, on
+//! behalf of a filter around the keeper.
+//!
+//! A host that needs root fails where the tests are not run by root, unless it is waived by name.
+
+use std::path::Path;
+
+use mhnos_sandbox::{Mode, Tier, sys, sys::Instruction};
+use rustix::{
+    fs::{Gid, Uid},
+    process::geteuid,
+    thread::{
+        CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+        set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    },
+};
+
+/// The ordinary user of the tests, if they are run by root.
+const USER: u32 = 4242;
+
+/// A kind of host.
+#[derive(Debug)]
+pub struct Host {
+    /// What it is called in the names of tests.
+    pub name: &'static str,
+    /// Who starts the service.
+    starter: Starter,
+    /// What the operator asks for.
+    pub mode: Mode,
+    /// With control groups.
+    pub grouped: bool,
+    /// What the keeper must find.
+    pub tier: Tier,
+    refused: &'static [Refusal],
+}
+
+/// Who starts the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starter {
+    /// root, with all that root may do.
+    Root,
+    /// An ordinary user.
+    User,
+    /// uid 0 with CAP_SETUID and CAP_SETGID and nothing else.
+    RootOfContainer,
+}
+
+/// A system call that fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// Which.
+    pub number: i64,
+    /// How.
+    pub errno: i32,
+    /// Only if these arguments have these values: argument, mask, value.
+    pub only: &'static [(u32, u32, u32)],
+}
+
+const NO_NAMESPACES: Refusal = Refusal {
+    number: libc::SYS_clone,
+    errno: libc::EPERM,
+    only: &[(0, libc::CLONE_NEWUSER as u32, libc::CLONE_NEWUSER as u32)],
+};
+
+/// As the kernel answers where parts of the outer /proc are covered: flags nosuid, nodev, noexec and no
+/// options, which of all mounts is that of /proc alone.
+const NO_FRESH_PROC: Refusal =
+    Refusal { number: libc::SYS_mount, errno: libc::EPERM, only: &[(3, u32::MAX, 14), (4, u32::MAX, 0)] };
+
+/// All kinds.
+pub const HOSTS: &[Host] = &[
+    Host {
+        name: "root",
+        starter: Starter::Root,
+        mode: Mode::Strict,
+        grouped: true,
+        tier: Tier::T1,
+        refused: &[],
+    },
+    Host {
+        name: "user",
+        starter: Starter::User,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T1,
+        refused: &[],
+    },
+    Host {
+        name: "relaxed",
+        starter: Starter::User,
+        mode: Mode::Relaxed,
+        grouped: false,
+        tier: Tier::T1,
+        refused: &[],
+    },
+    Host {
+        name: "masked-proc",
+        starter: Starter::User,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T2,
+        refused: &[NO_FRESH_PROC],
+    },
+    Host {
+        name: "no-namespaces",
+        starter: Starter::Root,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3Plus,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "no-namespaces-grouped",
+        starter: Starter::Root,
+        mode: Mode::Strict,
+        grouped: true,
+        tier: Tier::T3Plus,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "container",
+        starter: Starter::RootOfContainer,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3Plus,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "one-user",
+        starter: Starter::User,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "none",
+        starter: Starter::User,
+        mode: Mode::None,
+        grouped: false,
+        tier: Tier::None,
+        refused: &[],
+    },
+];
+
+impl Host {
+    /// The host of this name.
+    #[track_caller]
+    pub fn named(name: &str) -> &'static Self {
+        HOSTS.iter().find(|host| host.name == name).expect("a host")
+    }
+
+    /// Gives a directory to the user who will start the keeper.
+    pub fn give(&self, directory: &Path) {
+        if self.starter != Starter::Root && geteuid().is_root() {
+            std::os::unix::fs::chown(directory, Some(USER), Some(USER)).expect("give the directory");
+        }
+    }
+
+    /// Becomes the user who starts the keeper.
+    pub fn begin(&self) {
+        if self.starter != Starter::User {
+            assert!(geteuid().is_root(), "root is needed for this host; waive it by name or run as root");
+            if self.starter == Starter::RootOfContainer {
+                keep_two_capabilities();
+            }
+        } else if geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+            set_thread_groups(&[]).expect("groups");
+            set_thread_res_gid(gid, gid, gid).expect("group");
+            set_thread_res_uid(uid, uid, uid).expect("user");
+        }
+    }
+
+    /// From here on this host is as it says.
+    pub fn refuse(&self) {
+        self.refused.iter().for_each(Refusal::install);
+    }
+}
+
+fn keep_two_capabilities() {
+    let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    for capability in CapabilitySet::all().difference(kept).iter() {
+        // What the kernel or the surroundings do not have cannot be dropped.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+    set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )
+    .expect("drop capabilities");
+}
+
+impl Refusal {
+    /// Puts it around this process and all it starts.
+    pub fn install(&self) {
+        set_no_new_privs(true).expect("no new privileges");
+        sys::install_filter(&self.compile()).expect("a filter");
+    }
+
+    fn compile(&self) -> Vec<Instruction> {
+        const LOAD: u16 = 0x20;
+        const AND: u16 = 0x54;
+        const JUMP_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        let instruction = |code, jump_false, operand| Instruction { code, jump_true: 0, jump_false, operand };
+        // From the end: what is left to skip grows.
+        let mut program = vec![
+            instruction(RETURN, 0, 0x0005_0000 | self.errno as u32),
+            instruction(RETURN, 0, 0x7FFF_0000),
+        ];
+        for (argument, mask, value) in self.only.iter().rev() {
+            let past = program.len() as u8 - 1;
+            let test = [
+                instruction(LOAD, 0, 16 + 8 * argument),
+                instruction(AND, 0, *mask),
+                instruction(JUMP_EQUAL, past, *value),
+            ];
+            program.splice(0..0, test);
+        }
+        let past = program.len() as u8 - 1;
+        program.splice(0..0, [instruction(LOAD, 0, 0), instruction(JUMP_EQUAL, past, self.number as u32)]);
+        program
+    }
+}
