@@ -8,6 +8,7 @@ mod bridge_killed;
 mod defects;
 mod documentation;
 mod life;
+mod model;
 mod programs;
 mod requests;
 mod sandbox;
