@@ -63,6 +63,7 @@ impl Task {
             self.report(&bytes).await;
         }
         self.process.report.send_modify(|report| report.ended = true);
+        self.process.input.closed_told();
         // A terminal's master is shared with the process that outlives this task.
         self.process.lock_terminal().master = None;
     }
@@ -114,8 +115,9 @@ impl Task {
         if mail.drain {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
-        if self.process.input.take_closed() {
+        if self.process.input.to_be_closed() {
             self.tell(&ToKeeper::CloseStdin { pid: self.process.pid }).await;
+            self.process.input.closed_told();
         }
         mail.forget
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Enforcement, enforcement,
+    Enforcement, SpareGroups, enforcement,
     sys::{self, Reap},
 };
 use rustix::{
@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod processes;
+mod replacing;
 mod with_bridge;
 mod with_sandboxes;
 
@@ -49,7 +50,7 @@ pub enum KeeperError {
 }
 
 fn told(missing: &[Missing]) -> String {
-    missing.iter().map(|missing| format!("\n  {missing}")).collect()
+    missing.iter().fold(String::new(), |text, missing| text + "\n  " + &missing.to_string())
 }
 
 /// Number of the workspace's shared sandbox.
@@ -63,9 +64,13 @@ pub(crate) struct Keeper {
     bridge: Option<Bridge>,
     bridge_due: Option<Instant>,
     bridge_failures: u32,
+    /// Some bridge has said hello.
+    ever_greeted: bool,
+    replacement: replacing::Replacement,
     generation: u32,
     started_ms: u64,
     note: Vec<u8>,
+    groups: Option<SpareGroups>,
     sandboxes: BTreeMap<u32, Sandbox>,
     next_sandbox: u32,
     held: BTreeMap<Pid, Held>,
@@ -112,6 +117,9 @@ pub fn run(settings: Settings) -> Result<(), KeeperError> {
     let mut events = Vec::with_capacity(BATCH);
     while !keeper.finished {
         keeper.wait(&mut events)?;
+        if events.is_empty() {
+            keeper.prepare_groups();
+        }
         for event in events.drain(..) {
             keeper.handle(Token::decode(event.data.u64()));
         }
@@ -143,9 +151,12 @@ impl Keeper {
             bridge: None,
             bridge_due: None,
             bridge_failures: 0,
+            ever_greeted: false,
+            replacement: replacing::Replacement::default(),
             generation: 0,
             started_ms: now_ms(),
             note: Vec::new(),
+            groups: None,
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
             held: BTreeMap::new(),
@@ -167,12 +178,15 @@ impl Keeper {
     }
 
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
-        let due = [self.bridge_due, self.stopping].into_iter().flatten().min();
+        let due = [self.bridge_due, self.stopping, self.replacement.leaving].into_iter().flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
+        // Spare groups are made when nothing else waits.
+        let idle = self.groups.as_ref().is_some_and(SpareGroups::is_short).then_some(Duration::ZERO);
         let timeout = due
             .map(|due| due.saturating_duration_since(Instant::now()))
             .into_iter()
             .chain(flush)
+            .chain(idle)
             .min()
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
@@ -216,13 +230,14 @@ impl Keeper {
         if self.anything_waiting() {
             self.flush();
         }
-        if self.bridge_failures > MAX_FAILED_BRIDGES && self.generation == self.bridge_failures {
+        if self.bridge_failures > MAX_FAILED_BRIDGES && !self.ever_greeted {
             return Err(KeeperError::Bridge(self.bridge_failures));
         }
         let now = Instant::now();
         if self.bridge_due.is_some_and(|due| due <= now) {
-            self.start_bridge()?;
+            self.restart_bridge();
         }
+        self.end_slow_leave(now);
         if self.stopping.is_some_and(|deadline| deadline <= now) {
             tracing::warn!("the drain took too long; ending what is left");
             self.finished = true;
@@ -235,6 +250,7 @@ impl Keeper {
             match signal {
                 libc::SIGTERM | libc::SIGINT if self.stopping.is_some() => self.finished = true,
                 libc::SIGTERM | libc::SIGINT => self.begin_drain(),
+                libc::SIGUSR2 => self.upgrade(),
                 libc::SIGCHLD => self.reap(),
                 _ => {}
             }
@@ -247,7 +263,8 @@ impl Keeper {
         if self.bridge.is_some() {
             self.tell(FromKeeper::Drain, Vec::new());
         } else {
-            self.finished = true;
+            // The next one drains as soon as it has said hello.
+            self.bridge_due = Some(Instant::now());
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
 
 use bridge::Bridge;
 use mhnos_keeper::{
-    BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
+    BRIDGE_CHANNEL_FD, BridgeCommand, ProgramPlace, Settings,
     channel::{FromKeeper, ToKeeper},
     socket::Socket,
 };
@@ -132,10 +132,10 @@ fn keeper(arguments: &[String]) -> ExitCode {
     let (host, name, workspace) = (Host::named(&arguments[0]), &arguments[1], &arguments[2]);
     host.begin();
     let root = rustix::process::geteuid().is_root();
-    let current = stage::Account::current();
-    let account = if root { stage::Account::for_root(current) } else { current };
     let path = PathBuf::from(workspace).canonicalize().expect("workspace");
     let meta = path.metadata().expect("workspace");
+    let owner = stage::Account { uid: meta.uid(), gid: meta.gid() };
+    let account = if root { stage::Account::for_root(owner) } else { stage::Account::current() };
     let mut policy = Policy {
         mode: host.mode,
         tier: Tier::None,
@@ -153,7 +153,9 @@ fn keeper(arguments: &[String]) -> ExitCode {
     let cgroups = host.grouped.then(|| mhnos_sandbox::Cgroups::prepare(account).expect("control groups"));
     let mut reserve = None;
     if root {
-        stage::hand_over(&path, account).expect("hand over");
+        if owner.uid == 0 {
+            stage::hand_over(&path, account).expect("hand over");
+        }
         stage::stage(&mut policy).expect("stage");
         reserve = stage::become_account(account).expect("drop root");
     }
@@ -171,6 +173,8 @@ fn keeper(arguments: &[String]) -> ExitCode {
         log_bytes: 1 << 20,
         bridge: BridgeCommand {
             program: program.into(),
+            number: 0,
+            place: ProgramPlace::of(&std::env::current_exe().expect("own path")).expect("own directory"),
             argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
             env: vec![
                 format!("WORKSPACE={workspace}").into_bytes(),

@@ -5,14 +5,18 @@
 mod abuse;
 mod bad_input;
 mod bridge_killed;
+mod compatibility;
 mod defects;
+mod doctor;
 mod documentation;
+mod hostile;
 mod life;
 mod model;
 mod programs;
 mod requests;
 mod sandbox;
 mod tiers;
+mod upgrade;
 
 use mhnos_testing::{Options, Server};
 

@@ -80,13 +80,23 @@ pub(crate) enum Phase {
     Serving,
     /// All processes have ended; connections say so and close.
     Closing,
+    /// Another bridge takes over; clients are to come back.
+    Leaving,
 }
 
 impl Phase {
     /// Waits until connections are to close.
     pub(crate) async fn closing(phase: &mut watch::Receiver<Self>) {
         // Without a sender the service is over as well.
-        let _ = phase.wait_for(|phase| *phase == Self::Closing).await;
+        let _ = phase.wait_for(|phase| *phase != Self::Serving).await;
+    }
+
+    /// How connections are closed then.
+    fn farewell(self) -> Item {
+        match self {
+            Self::Leaving => Item::close(CloseCode::Restart, "the service is being upgraded; connect again"),
+            Self::Serving | Self::Closing => Item::close(CloseCode::Away, "the service is stopping"),
+        }
     }
 }
 
@@ -164,11 +174,15 @@ async fn converse(
             let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
         }
         End::Stopping => {
+            let patience = match *phase.borrow() {
+                Phase::Leaving => limits::LEAVE_CLOSE,
+                Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
+            };
             // The lane has the connection closed, and ends when the client has closed it too.
             let farewell = async {
                 tokio::select! {
                     _ = &mut lane => {}
-                    _ = &mut writer => { lane.await; }
+                    _ = &mut writer => { let _ = timeout(patience, &mut lane).await; }
                 }
             };
             let _ = timeout(limits::CLOSE_DEADLINE, farewell).await;
