@@ -98,8 +98,15 @@ pub enum Scope {
 pub enum FromKeeper {
     /// Answer to `Hello`.
     Welcome(Welcome),
-    /// One process that an earlier bridge started. Descriptors as in `Started`, those still open.
+    /// One process that an earlier bridge started. Descriptors as in `Started`, those still open. Comes before
+    /// `Adopted`, or after it for one that was told as `Starting`.
     Adopt(Adoption),
+    /// One that an earlier bridge has ordered and that is being started still: `Adopt` or `Refused` follows. It
+    /// takes a place already.
+    Starting {
+        /// Which.
+        pid: Pid,
+    },
     /// All processes have been told.
     Adopted,
     /// The program was executed. The attached descriptors stand in the order of [`Descriptor`]s in `fds`.

@@ -27,6 +27,16 @@ pub struct Missing {
 }
 
 impl Missing {
+    /// What failed.
+    pub fn reason(&self) -> String {
+        match &self.failure {
+            Failure { errno: 0, detail, .. } => detail.clone(),
+            Failure { errno, detail, .. } => {
+                format!("{detail} ({})", io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+
     /// What would give it.
     pub fn remedy(&self) -> &'static str {
         remedy(self.tier, &self.failure.detail, self.failure.errno)
@@ -35,11 +45,7 @@ impl Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { errno, detail, .. } = &self.failure;
-        write!(f, "{}: {detail}", self.tier.as_str())?;
-        if *errno != 0 {
-            write!(f, " ({})", io::Error::from_raw_os_error(*errno))?;
-        }
+        write!(f, "{}: {}", self.tier.as_str(), self.reason())?;
         match self.remedy() {
             "" => Ok(()),
             remedy => write!(f, "; {remedy}"),

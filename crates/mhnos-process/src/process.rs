@@ -86,11 +86,13 @@ pub(crate) struct Mail {
     pub(crate) forget: bool,
 }
 
-/// A client's signal, on its way to the process's task: a stop, if it is one that stops.
+/// A client's signal, on its way to the process's task.
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) signal: Signal,
     pub(crate) scope: Scope,
+    /// Whether it begins a stop, or is only sent.
+    pub(crate) stop: bool,
     /// Answered when it is sent, or there is nobody to send it to.
     pub(crate) sent: oneshot::Sender<Result<(), Gone>>,
 }
@@ -286,10 +288,9 @@ impl Process {
     /// # Cancel safety
     /// The signal may have been sent, and a stop that began goes on.
     pub async fn signal(&self, signal: Signal, scope: Scope) -> Result<SignalOutcome, Gone> {
-        let (sent, answer) = oneshot::channel();
-        self.commands.send(Command { signal, scope, sent }).await.map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)??;
-        if !signal.stops() {
+        let stop = signal.stops();
+        self.send(signal, scope, stop).await?;
+        if !stop {
             return Ok(SignalOutcome::Delivered);
         }
         let patience =
@@ -299,6 +300,21 @@ impl Process {
             Ok(Err(gone)) => Err(gone),
             Err(_) => Ok(SignalOutcome::Survives),
         }
+    }
+
+    /// Sends SIGINT to the whole tree as Ctrl-C on a terminal does: it begins no stop, so a program that
+    /// handles it goes on. Returns as soon as it is sent.
+    ///
+    /// # Cancel safety
+    /// The signal may have been sent.
+    pub async fn interrupt(&self) -> Result<(), Gone> {
+        self.send(Signal::INT, Scope::Tree, false).await
+    }
+
+    async fn send(&self, signal: Signal, scope: Scope, stop: bool) -> Result<(), Gone> {
+        let (sent, answer) = oneshot::channel();
+        self.commands.send(Command { signal, scope, stop, sent }).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)?
     }
 
     /// Waits until what is shown satisfies `done`. `Err` if the process's task ends before.

@@ -73,9 +73,10 @@ impl Task {
         // Once the program has ended there is nothing to slow down: what it left is bounded by its pipes, and
         // its exit must not wait for a viewer that is asleep.
         let nothing_to_hold = self.machine.tree_ended() || self.machine.awaits_output();
-        let held = match nothing_to_hold {
-            true => Held::Free,
-            false => self.process.log.held(self.inner.settings.stall_deadline),
+        let held = if nothing_to_hold {
+            Held::Free
+        } else {
+            self.process.log.held(self.inner.settings.stall_deadline)
         };
         let hold_ends = match held {
             Held::Free => None,
@@ -128,9 +129,9 @@ impl Task {
     }
 
     async fn command(&mut self, command: Command) {
-        let Command { signal, scope, sent } = command;
+        let Command { signal, scope, stop, sent } = command;
         let reachable = self.machine.reachable(scope);
-        if signal.stops() {
+        if stop {
             self.apply(Event::Ask { signal, scope, cause: Cause::Client }).await;
         } else {
             self.apply(Event::Send { signal, scope }).await;

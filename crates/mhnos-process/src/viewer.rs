@@ -105,6 +105,16 @@ impl Viewer {
     /// point into the log, and the process is not read past them meanwhile. Moves past it; not if `encode`
     /// panics.
     pub fn next<R>(&mut self, max: usize, encode: impl FnOnce(Piece<'_>) -> R) -> Next<R> {
+        self.next_cut(max, <[u8]>::len, encode)
+    }
+
+    /// The same, with the piece shortened to what `cut` says (at least 1 byte): the rest comes next.
+    pub fn next_cut<R>(
+        &mut self,
+        max: usize,
+        cut: impl FnOnce(&[u8]) -> usize,
+        encode: impl FnOnce(Piece<'_>) -> R,
+    ) -> Next<R> {
         let incomplete = self.carry.map(|carry| !carry.as_bytes().is_empty());
         match self.log.take(&mut self.slot, max, incomplete) {
             Taken::Nothing => Next::Nothing,
@@ -129,7 +139,10 @@ impl Viewer {
             Taken::Bytes { stream, from, end, last_of_stream, late } => {
                 let mut pin = Pin { log: &self.log, slot: &self.slot, reached: None };
                 let carry = &mut self.carry[stream.index()];
-                let bytes = self.log.bytes(from..end);
+                let whole = self.log.bytes(from..end);
+                let bytes = &whole[..cut(whole).clamp(1, whole.len())];
+                let end = from + bytes.len() as u64;
+                let last_of_stream = last_of_stream && bytes.len() == whole.len();
                 let piece = Piece { stream, carry: carry.as_bytes(), bytes, from, end, last_of_stream, late };
                 let output = encode(piece);
                 *carry =

@@ -10,6 +10,7 @@
 //! Output, the bulk of the traffic, does not pass through serde: see [`output`].
 
 pub mod binary;
+pub mod doctor;
 mod error;
 mod event;
 mod fields;

@@ -130,8 +130,8 @@ pub struct ProcessInfo {
     /// What kind.
     #[serde(rename = "type")]
     pub process_type: ProcessType,
-    /// As the client gave it; absent if it gave none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// As the client gave it; null if it gave none.
+    #[serde(default)]
     pub command: Option<String>,
     /// As the client gave them.
     pub args: Vec<String>,

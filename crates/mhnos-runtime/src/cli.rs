@@ -21,6 +21,14 @@ pub(crate) fn command() -> Command {
                 ),
         )
         .subcommand(
+            with_settings(
+                Command::new("doctor").about(
+                    "Say what isolation this host gives, layer by layer, and what would give the rest",
+                ),
+            )
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As one JSON object")),
+        )
+        .subcommand(
             with_settings(Command::new("bridge").hide(true))
                 .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true))
                 .arg(Arg::new("files-as").long("files-as"))

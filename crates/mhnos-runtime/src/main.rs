@@ -3,6 +3,7 @@
 
 mod bridge;
 mod cli;
+mod doctor;
 mod logging;
 mod serve;
 mod upgrade;
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
     let matches = cli::command().get_matches();
     match matches.subcommand() {
         Some(("serve", arguments)) => serve::run(arguments),
+        Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("bridge", arguments)) => bridge::run(arguments),
         Some(("upgrade", arguments)) => upgrade::run(arguments),
         _ => unreachable!("clap asks for a subcommand"),

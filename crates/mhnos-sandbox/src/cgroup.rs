@@ -24,6 +24,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
+    /// Of this machine, as far as the service may use them.
+    cores: u64,
     /// Whose the doors must be opened as, where that is not the keeper's own user.
     door_user: Option<Account>,
 }
@@ -51,7 +53,8 @@ impl Cgroups {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let name = format!("{PREFIX}{}", std::process::id());
         let prepared = find(&mounts, &own).into_iter().filter_map(|found| found.prepare(&name, account).ok());
-        let cgroups = Self { hierarchies: prepared.collect(), door_user: None };
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let cgroups = Self { hierarchies: prepared.collect(), cores, door_user: None };
         (cgroups.limits("memory") && cgroups.limits("pids")).then_some(cgroups)
     }
 
@@ -70,7 +73,12 @@ impl Cgroups {
     /// A group for one process, with these limits, that nobody is in yet.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
         let mut group = Group { parts: Vec::new(), door_user: self.door_user };
+        let all_cores = u64::from(limits.cpu_millis) >= self.cores * 1000;
         for hierarchy in &self.hierarchies {
+            if all_cores && hierarchy.controllers == ["cpu"] {
+                // A quota of everything limits nothing; to join this hierarchy takes a millisecond and more.
+                continue;
+            }
             let dir = hierarchy.dir.join(name);
             fs::create_dir(&dir)?;
             group.parts.push(Hierarchy {
@@ -79,7 +87,7 @@ impl Cgroups {
                 controllers: hierarchy.controllers.clone(),
             });
         }
-        group.parts.iter().try_for_each(|part| part.limit(limits))?;
+        group.limit(limits)?;
         Ok(group)
     }
 }
@@ -242,6 +250,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Sets the limits, in place of earlier ones.
+    pub(crate) fn limit(&self, limits: &Limits) -> io::Result<()> {
+        self.parts.iter().try_for_each(|part| part.limit(limits))
+    }
+
     /// Files by which a process joins: it writes `0` to each.
     pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
         let open = |part: &Hierarchy| {

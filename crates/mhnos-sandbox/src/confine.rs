@@ -27,6 +27,9 @@ use crate::{
 /// Open files of one process.
 pub const MAX_OPEN_FILES: u64 = 4096;
 
+/// Bytes of one file: far above what a build or a download makes, far below what a sparse file can claim.
+pub const MAX_FILE_SIZE: u64 = 64 << 30;
+
 /// Room above the memory limit for what a program maps but never touches (V8 reserves about 550 MiB per
 /// isolate): the backstop only ends what has run away.
 pub const DATA_SLACK: u64 = 1536 << 20;
@@ -170,6 +173,7 @@ fn restrict_resources(limits: &Limits, nproc: u64) -> Result<(), SetupError> {
     for (resource, wanted) in [
         (Resource::Core, 0),
         (Resource::Nofile, MAX_OPEN_FILES),
+        (Resource::Fsize, MAX_FILE_SIZE),
         (Resource::Nproc, nproc),
         (Resource::Data, limits.memory.saturating_add(DATA_SLACK)),
     ] {

@@ -95,6 +95,28 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// Every layer there is.
+    pub const ALL: [Self; 18] = [
+        Self::UserNamespace,
+        Self::MountNamespace,
+        Self::PidNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::NetNamespace,
+        Self::CgroupNamespace,
+        Self::SeparateUid,
+        Self::Landlock,
+        Self::Seccomp,
+        Self::NoNewPrivileges,
+        Self::NoCapabilities,
+        Self::ResourceLimits,
+        Self::Cgroup,
+        Self::MemoryWatchdog,
+        Self::Session,
+        Self::CleanEnvironment,
+        Self::ClosedDescriptors,
+    ];
+
     /// The name used in documentation and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -142,7 +142,9 @@ impl Rules {
         }
         beneath.push(("/proc".into(), READ | WRITE_FILE | TRUNCATE));
         beneath.push((policy.workspace.source.inside.clone(), ALL));
-        Self { beneath, ports: None, scope: LandlockScope::default() }
+        // The network, and with it such sockets, may be the host's.
+        let scope = LandlockScope { abstract_sockets: true, signals: false };
+        Self { beneath, ports: None, scope }
     }
 
     /// The only wall around files, for a process that sees the host's tree.

@@ -1,6 +1,6 @@
 //! What to change on a host that does not give a layer: in words an operator can act on.
 
-use crate::Tier;
+use crate::{Layer, Mode, Tier};
 
 /// Why a tier is not to be had and what would give it, from the step that failed and the kernel's answer.
 pub fn remedy(tier: Tier, step: &str, errno: i32) -> &'static str {
@@ -68,10 +68,17 @@ fn of_landlock(step: &str, _errno: i32) -> &'static str {
     "the seccomp profile around this service must allow seccomp and the landlock calls, as Docker's default does"
 }
 
-/// What gives the limits of a tree to control groups instead of the watchdog.
-pub const CGROUP: &str = "systemd: Delegate=cpu memory pids; Docker: mount /sys/fs/cgroup writable \
-                          (--cgroupns=private and a writable cgroup2), or start as root";
-
-/// What gives the second wall around files.
-pub const LANDLOCK: &str = "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot \
-                            parameter lsm=";
+/// What would give a layer that the tier in force does not have; `None` where its tier says it.
+pub fn of_layer(layer: Layer, mode: Mode) -> Option<&'static str> {
+    match layer {
+        _ if mode == Mode::None => Some("MHNOS_SANDBOX=strict"),
+        Layer::Cgroup => Some(
+            "systemd: Delegate=cpu memory pids; Docker: a writable cgroup2 (--cgroupns=private and a writable \
+             /sys/fs/cgroup); or start as root",
+        ),
+        Layer::Landlock => Some(
+            "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot parameter lsm=",
+        ),
+        _ => None,
+    }
+}

@@ -15,7 +15,7 @@ use rustix::{
         MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
         open_tree,
     },
-    process::{getgroups, getuid},
+    process::{getegid, geteuid, getgroups, getuid},
     thread::{
         CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
         configure_capability_in_ambient_set, set_capabilities, set_keep_capabilities, set_thread_groups,
@@ -186,6 +186,9 @@ pub(crate) fn become_programs_user(account: Account) -> Result<(), SetupError> {
 /// For the bridge of a keeper that has parted the users, between fork and exec: keeps what [`files_as`] needs
 /// over exec.
 pub fn lend_capabilities() -> Result<(), SetupError> {
+    // An exec by a process whose file group is not its own is one that changes ids (Linux 6.16), and that
+    // clears what is lent.
+    sys::make_files_as(geteuid().as_raw(), getegid().as_raw()).step("make files as the service's user")?;
     let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
     set_capabilities(None, sets).step("lend capabilities")?;

@@ -43,29 +43,35 @@ pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<A
 async fn locate(service: &Service, tools: Vec<Tool>) -> Vec<(Tool, String)> {
     let mut known: HashMap<String, bool> = HashMap::new();
     loop {
-        let unknown = RefCell::new(Vec::new());
-        let is_executable = |path: &str| {
-            known.get(path).copied().unwrap_or_else(|| {
-                unknown.borrow_mut().push(path.to_owned());
-                false
-            })
-        };
-        let find = |tool: &Tool| Some((*tool, tool.locate(&service.config.path, &is_executable)?));
-        let found: Vec<_> = tools.iter().filter_map(find).collect();
-        let unknown = unknown.into_inner();
+        let (found, unknown) = search(&tools, &service.config.path, &known);
         if unknown.is_empty() {
             return found;
         }
         let executable = match ask(service, executables(&unknown, service)).await {
             Ok(said) => said,
             Err(error) => {
-                warn!(error, "cannot look for programs in the sandbox");
+                warn!(%error, "cannot look for programs in the sandbox");
                 String::new()
             }
         };
         let executable: HashSet<&str> = executable.lines().collect();
         known.extend(unknown.into_iter().map(|path| (path.clone(), executable.contains(path.as_str()))));
     }
+}
+
+/// The tools, as far as what is known tells, and the paths of which it must be known whether they can be
+/// executed.
+fn search(tools: &[Tool], path: &str, known: &HashMap<String, bool>) -> (Vec<(Tool, String)>, Vec<String>) {
+    let unknown = RefCell::new(Vec::new());
+    let is_executable = |path: &str| {
+        known.get(path).copied().unwrap_or_else(|| {
+            unknown.borrow_mut().push(path.to_owned());
+            false
+        })
+    };
+    let find = |tool: &Tool| Some((*tool, tool.locate(path, &is_executable)?));
+    let found = tools.iter().filter_map(find).collect();
+    (found, unknown.into_inner())
 }
 
 /// Prints those of the paths that are files one may execute.

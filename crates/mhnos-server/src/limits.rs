@@ -96,6 +96,14 @@ pub const EXIT_HOLD: Duration = Duration::from_secs(15);
 /// line of its own.
 pub const WEB_OS_GATHER: Duration = Duration::from_millis(4);
 
+/// The same for the beginning of a line, after the lines before it have been sent: longer than a program
+/// that writes without pause is usually kept waiting, shorter than a person notices of a prompt.
+pub const WEB_OS_LINE: Duration = Duration::from_millis(20);
+
+/// A Web OS client gives up on any request after 30 s. What may take longer, a kill whose grace period is set
+/// that long, is answered by then.
+pub const WEB_OS_ANSWER: Duration = Duration::from_secs(25);
+
 /// Exited processes kept for late attaches, and for how long.
 pub const RETAINED_PROCESSES: usize = 100;
 

@@ -8,7 +8,7 @@ use std::{
 use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
-use mhnos_workspace::Workspace;
+use mhnos_workspace::{PullSettings, Workspace};
 use tokio::sync::watch;
 
 use crate::{
@@ -71,6 +71,11 @@ impl Service {
             retained_ms: limits::RETAINED_FOR.as_millis() as u64,
             kill_grace_ms: self.config.kill_grace.as_millis() as u64,
         }
+    }
+
+    /// What a pull takes.
+    pub(crate) fn pull_settings(&self) -> PullSettings {
+        PullSettings { skip: self.config.pull_skip.clone(), ..PullSettings::default() }
     }
 
     /// The answer to `/health`.

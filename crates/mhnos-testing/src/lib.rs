@@ -10,8 +10,10 @@
 
 #![allow(clippy::disallowed_methods)] // starts the binary under test, and reads where the tools are
 
+mod browser;
 pub mod doc_examples;
 mod eventually;
+pub mod host;
 mod http;
 mod leftovers;
 mod probe;
@@ -20,6 +22,7 @@ mod server;
 mod tools;
 mod wire;
 
+pub use browser::{Browser, Key, Site, Tab};
 pub use eventually::{eventually, eventually_async};
 pub use http::{HttpReply, http_get, http_raw};
 pub use leftovers::{Survivor, descendants, survivors};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::eventually::eventually;
+use crate::host::Host;
 use crate::http::{HttpReply, http_get};
 use crate::leftovers::{Survivor, descendants, survivors};
 use crate::scratch::Scratch;
@@ -34,6 +35,7 @@ pub struct Options {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     workspace: Option<PathBuf>,
+    host: Option<&'static Host>,
 }
 
 impl Options {
@@ -48,7 +50,7 @@ impl Options {
             ("MHNOS_KILL_GRACE", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None }
+        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None }
     }
 
     /// Sets an environment variable, in place of a default of the same name.
@@ -70,6 +72,14 @@ impl Options {
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Starts it on this kind of host, which the program `mhnos-host` beside the service's binary makes.
+    #[must_use]
+    #[track_caller]
+    pub fn on(mut self, host: &str) -> Self {
+        self.host = Some(Host::named(host));
         self
     }
 
@@ -125,7 +135,15 @@ impl Server {
             std::fs::create_dir(&inside).expect("the scratch directory is ours");
             inside
         });
-        let mut command = Command::new(&options.binary);
+        let mut command = match options.host {
+            None => Command::new(&options.binary),
+            Some(host) => {
+                host.give(&workspace);
+                let mut command = Command::new(options.binary.with_file_name("mhnos-host"));
+                command.arg(host.name).arg(&options.binary);
+                command
+            }
+        };
         command.arg("serve").args(&options.arguments);
         command.env_clear().env("MHNOS_WORKSPACE", &workspace).envs(options.environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -47,8 +47,8 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("hyper", &["mhnos-server"], "HTTP stays at the edge"),
     (
         "libc",
-        &["mhnos-sandbox", "mhnos-keeper"],
-        "raw system calls have one place; the keeper uses its constants only",
+        &["mhnos-sandbox", "mhnos-keeper", "mhnos-testing", "mhnos-runtime"],
+        "raw system calls have one place; the others, and the tests of the service, use its constants only",
     ),
     (
         "tokio",

@@ -19,10 +19,7 @@ const UNSAFE: &[&str] = &["crates/mhnos-sandbox/src/sys.rs", "crates/mhnos-sandb
 /// Test files that may sleep, and why.
 const SLEEPERS: &[(&str, &str)] = &[
     ("crates/mhnos-testing/src/eventually.rs", "the polling that everybody uses instead"),
-    (
-        "crates/mhnos-process/src/log/tests/killed.rs",
-        "varies the instant of a kill; nothing depends on its length",
-    ),
+    ("crates/mhnos-process/src/log/tests/killed.rs", "varies the instant of a kill"),
     (
         "crates/mhnos-process/tests/service/pace.rs",
         "looks again for what has no event, and varies the instant of a kill",

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Enforcement, enforcement,
+    Enforcement, SpareGroups, enforcement,
     sys::{self, Reap},
 };
 use rustix::{
@@ -50,7 +50,7 @@ pub enum KeeperError {
 }
 
 fn told(missing: &[Missing]) -> String {
-    missing.iter().map(|missing| format!("\n  {missing}")).collect()
+    missing.iter().fold(String::new(), |text, missing| text + "\n  " + &missing.to_string())
 }
 
 /// Number of the workspace's shared sandbox.
@@ -70,6 +70,7 @@ pub(crate) struct Keeper {
     generation: u32,
     started_ms: u64,
     note: Vec<u8>,
+    groups: Option<SpareGroups>,
     sandboxes: BTreeMap<u32, Sandbox>,
     next_sandbox: u32,
     held: BTreeMap<Pid, Held>,
@@ -116,6 +117,9 @@ pub fn run(settings: Settings) -> Result<(), KeeperError> {
     let mut events = Vec::with_capacity(BATCH);
     while !keeper.finished {
         keeper.wait(&mut events)?;
+        if events.is_empty() {
+            keeper.prepare_groups();
+        }
         for event in events.drain(..) {
             keeper.handle(Token::decode(event.data.u64()));
         }
@@ -152,6 +156,7 @@ impl Keeper {
             generation: 0,
             started_ms: now_ms(),
             note: Vec::new(),
+            groups: None,
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
             held: BTreeMap::new(),
@@ -175,10 +180,13 @@ impl Keeper {
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
         let due = [self.bridge_due, self.stopping, self.replacement.leaving].into_iter().flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
+        // Spare groups are made when nothing else waits.
+        let idle = self.groups.as_ref().is_some_and(SpareGroups::is_short).then_some(Duration::ZERO);
         let timeout = due
             .map(|due| due.saturating_duration_since(Instant::now()))
             .into_iter()
             .chain(flush)
+            .chain(idle)
             .min()
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {

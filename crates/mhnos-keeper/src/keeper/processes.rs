@@ -54,13 +54,22 @@ impl Keeper {
         sandbox.execute(execute, inside.fds).map_err(|error| failure(Stage::Fork, &error))
     }
 
-    fn group_for(&self, order: &Order) -> Result<Option<Group>, Failure> {
-        let Some(cgroups) = &self.settings.cgroups else { return Ok(None) };
-        let made = cgroups.create(&order.pid.to_string(), &order.limits);
+    fn group_for(&mut self, order: &Order) -> Result<Option<Group>, Failure> {
+        let Some(groups) = &mut self.groups else { return Ok(None) };
+        let made = groups.take(&order.limits);
         made.map(Some).map_err(|error| Failure {
             detail: "make a control group".to_owned(),
             ..failure(Stage::Sandbox, &error)
         })
+    }
+
+    /// Makes one spare group; if that fails, none is tried until one is needed.
+    pub(super) fn prepare_groups(&mut self) {
+        if let Some(groups) = self.groups.as_mut().filter(|groups| groups.is_short())
+            && let Err(error) = groups.refill()
+        {
+            tracing::warn!(%error, "cannot make a control group");
+        }
     }
 
     /// Numbers only ever rise, limits are at most the operator's, and no more is held than may be.

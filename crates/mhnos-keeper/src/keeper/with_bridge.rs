@@ -174,11 +174,11 @@ impl Keeper {
         }
     }
 
-    /// Tells the bridge of a process that another bridge started, if it is far enough to be told of.
+    /// Tells the bridge of a process that another bridge has ordered.
     pub(super) fn introduce(&mut self, pid: Pid) {
         let Some(held) = self.held.get(&pid) else { return };
         if matches!(held.phase, Phase::Starting(_)) {
-            return;
+            return self.tell(FromKeeper::Starting { pid }, Vec::new());
         }
         match held.adoption() {
             Ok((message, fds)) => self.tell(message, fds),

@@ -1,7 +1,7 @@
 //! Sandboxes come and go: the shared one, built before anybody asks and again if it is lost, and private
 //! ones that end with their process.
 
-use mhnos_sandbox::{Tier, enforcement, stage::Account};
+use mhnos_sandbox::{SpareGroups, Tier, enforcement, stage::Account};
 
 use super::{Keeper, KeeperError, SHARED, Token, failure};
 use crate::{
@@ -27,6 +27,7 @@ impl Keeper {
         .map_err(KeeperError::Sandbox)?;
         settings.policy = chosen.policy;
         settings.cgroups = chosen.cgroups;
+        self.groups = settings.cgroups.clone().map(|cgroups| SpareGroups::new(cgroups, settings.limits));
         if settings.policy.tier == Tier::T3Plus {
             settings.bridge.files_as = Some(Account { uid: settings.policy.uid, gid: settings.policy.gid });
         }

@@ -4,7 +4,9 @@
 use mhnos_keeper::channel::ExitStatus;
 use mhnos_sandbox::{Layer, Tier};
 
-use crate::{bridge::Bridge, host::Refusal};
+use mhnos_testing::host::Refusal;
+
+use crate::bridge::Bridge;
 
 /// A call that fails, and what must come of it.
 #[derive(Debug)]

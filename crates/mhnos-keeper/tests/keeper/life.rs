@@ -153,9 +153,12 @@ pub(crate) fn a_second_bridge_adopts(bridge: &mut Bridge) {
     bridge.send(&ToKeeper::Forget { pid: adopted[0].0 });
     assert_eq!(bridge.output(adopted[0].0), "early\n");
     let pid = adopted[1].0;
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    let mut before = [0; 7];
+    out.read_exact(&mut before).expect("its output");
+    assert_eq!(&before, b"before\n");
     bridge.kill(pid);
-    bridge.exit(pid);
-    assert_eq!(bridge.output(pid), "before\n");
+    assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
 }
 
 pub(crate) fn memory_beyond_the_limit_ends_the_program_and_says_so(bridge: &mut Bridge) {

@@ -8,7 +8,6 @@
 
 mod bridge;
 mod faults;
-mod host;
 mod life;
 mod walls;
 
@@ -19,7 +18,6 @@ use std::{
 };
 
 use bridge::Bridge;
-use host::Host;
 use mhnos_keeper::{
     BRIDGE_CHANNEL_FD, BridgeCommand, ProgramPlace, Settings,
     channel::{FromKeeper, ToKeeper},
@@ -30,6 +28,7 @@ use mhnos_sandbox::{
     policy::{Source, Workspace},
     stage, sys,
 };
+use mhnos_testing::host::{self, Host};
 
 type Script = fn(&mut Bridge);
 
@@ -133,10 +132,10 @@ fn keeper(arguments: &[String]) -> ExitCode {
     let (host, name, workspace) = (Host::named(&arguments[0]), &arguments[1], &arguments[2]);
     host.begin();
     let root = rustix::process::geteuid().is_root();
-    let current = stage::Account::current();
-    let account = if root { stage::Account::for_root(current) } else { current };
     let path = PathBuf::from(workspace).canonicalize().expect("workspace");
     let meta = path.metadata().expect("workspace");
+    let owner = stage::Account { uid: meta.uid(), gid: meta.gid() };
+    let account = if root { stage::Account::for_root(owner) } else { stage::Account::current() };
     let mut policy = Policy {
         mode: host.mode,
         tier: Tier::None,
@@ -154,7 +153,9 @@ fn keeper(arguments: &[String]) -> ExitCode {
     let cgroups = host.grouped.then(|| mhnos_sandbox::Cgroups::prepare(account).expect("control groups"));
     let mut reserve = None;
     if root {
-        stage::hand_over(&path, account).expect("hand over");
+        if owner.uid == 0 {
+            stage::hand_over(&path, account).expect("hand over");
+        }
         stage::stage(&mut policy).expect("stage");
         reserve = stage::become_account(account).expect("drop root");
     }

@@ -3,7 +3,9 @@
 use mhnos_keeper::channel::{Isolation, Stage};
 use mhnos_sandbox::{Layer, Mode, Stdio, Tier};
 
-use crate::{bridge::Bridge, host::HOSTS};
+use mhnos_testing::host::HOSTS;
+
+use crate::bridge::Bridge;
 
 pub(crate) fn the_layers_told_are_those_of_the_host(bridge: &mut Bridge) {
     let host = HOSTS.iter().find(|host| host.name == bridge.host()).expect("a host");

@@ -94,6 +94,10 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
         let Received { message, fds } = inner.link.recv().await?;
         match message {
             FromKeeper::Adopt(adoption) => driver.adopt(adoption, fds),
+            FromKeeper::Starting { pid } => {
+                let slack = driver.slack();
+                driver.inner.lock().expect(pid, slack);
+            }
             FromKeeper::Adopted => break,
             // These may come between the adoptions, of processes that were told already.
             other => driver.tell_process(&other),
@@ -154,17 +158,28 @@ impl Driver {
                 self.started(pid, os_pid, enforcement, &fds, received.fds, tasks);
             }
             FromKeeper::Refused { pid, failure } => self.refused(pid, failure),
-            FromKeeper::Welcome(_) | FromKeeper::Adopt(_) | FromKeeper::Adopted => {
-                tracing::error!("the keeper speaks out of turn");
-            }
-            other => {
-                self.tell_process(&other);
-                for message in std::mem::take(&mut self.rejected) {
-                    let inner = self.inner.clone();
-                    tasks.spawn(async move { _ = inner.link.send(&message).await });
+            // One that an earlier bridge has ordered, started only now.
+            FromKeeper::Adopt(adoption) => {
+                self.adopt(adoption, received.fds);
+                self.inner.alive.send_replace(self.inner.lock().alive());
+                for task in std::mem::take(&mut self.adopted) {
+                    tasks.spawn(task.run());
                 }
             }
+            FromKeeper::Welcome(_) | FromKeeper::Starting { .. } | FromKeeper::Adopted => {
+                tracing::error!("the keeper speaks out of turn");
+            }
+            other => self.tell_process(&other),
         }
+        for message in std::mem::take(&mut self.rejected) {
+            let inner = self.inner.clone();
+            tasks.spawn(async move { _ = inner.link.send(&message).await });
+        }
+    }
+
+    /// By how much numbers may have gone on since an earlier bridge told of them.
+    fn slack(&self) -> Pid {
+        self.inner.settings.max_processes as Pid
     }
 
     fn started(
@@ -210,7 +225,10 @@ impl Driver {
 
     fn refused(&self, pid: Pid, failure: Failure) {
         if let Some(pending) = self.inner.not_started(pid) {
-            _ = pending.reply.send(Err(SpawnError::Failed(failure)));
+            // An order that crossed with the keeper's word that it stops.
+            let crossed = failure.stage == Stage::Order && *self.inner.drain_asked.borrow();
+            let error = if crossed { SpawnError::Draining } else { SpawnError::Failed(failure) };
+            _ = pending.reply.send(Err(error));
         }
     }
 
@@ -252,13 +270,16 @@ impl Driver {
         };
         match opened {
             Ok(task) => {
-                let slack = self.inner.settings.max_processes as Pid;
-                self.inner.lock().adopted(task.process.clone(), slack);
+                let slack = self.slack();
+                if self.inner.lock().adopted(task.process.clone(), slack) {
+                    task.process.post(|mail| mail.drain = true);
+                }
                 self.adopted.push(task);
                 self.post_exit(pid, exit, usage);
             }
             Err(error) => {
                 tracing::error!(pid, %error, "cannot adopt a process; ending it");
+                _ = self.inner.not_started(pid);
                 self.rejected.push(if usage.is_some() { ToKeeper::Forget { pid } } else { kill(pid) });
             }
         }

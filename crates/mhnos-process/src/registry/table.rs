@@ -1,7 +1,7 @@
 //! Who is there: the numbers, the places, and what has ended.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +21,8 @@ use crate::{
 pub(super) struct Table {
     processes: BTreeMap<Pid, Entry>,
     pending: HashMap<Pid, Pending>,
+    /// What an earlier bridge has ordered and the keeper is starting still. They have their places.
+    starting: HashSet<Pid>,
     /// Ended ones, the longest ended first.
     retired: VecDeque<(Instant, Pid)>,
     /// Places taken: alive or being started, no probes.
@@ -86,7 +88,8 @@ impl Inner {
     pub(super) fn not_started(&self, pid: Pid) -> Option<Pending> {
         let mut table = self.lock();
         let pending = table.take_pending(pid);
-        if pending.is_some() && !is_probe(pid) {
+        let had_place = pending.is_some() || table.starting.remove(&pid);
+        if had_place && !is_probe(pid) {
             table.admitted -= 1;
         }
         self.alive.send_replace(table.alive());
@@ -112,6 +115,7 @@ impl Table {
         Some(Self {
             processes: BTreeMap::new(),
             pending: HashMap::new(),
+            starting: HashSet::new(),
             retired: VecDeque::new(),
             admitted: 0,
             max_processes: settings.max_processes,
@@ -170,16 +174,24 @@ impl Table {
         self.draining = true;
     }
 
-    /// A process of an earlier bridge.
-    pub(super) fn adopted(&mut self, process: Arc<Process>, slack: Pid) {
-        let pid = process.pid;
+    /// A process that an earlier bridge has ordered takes its place and its number.
+    pub(super) fn expect(&mut self, pid: Pid, slack: Pid) {
+        if !self.starting.insert(pid) {
+            return;
+        }
         if is_probe(pid) {
             self.service.next_probe = self.service.next_probe.max(pid + 1);
         } else {
             self.service.next_pid = self.service.next_pid.max(pid.saturating_add(1).saturating_add(slack));
             self.admitted += 1;
         }
-        self.started(process);
+    }
+
+    /// It was started. Returns whether it is to be stopped at once.
+    pub(super) fn adopted(&mut self, process: Arc<Process>, slack: Pid) -> bool {
+        self.expect(process.pid, slack);
+        self.starting.remove(&process.pid);
+        self.started(process)
     }
 
     /// Whether an earlier bridge was about to have this one forgotten.
@@ -276,6 +288,8 @@ impl Table {
 
     /// Everything alive or being started, probes included.
     pub(super) fn alive(&self) -> usize {
-        self.pending.len() + self.processes.values().filter(|entry| !entry.shown).count()
+        self.pending.len()
+            + self.starting.len()
+            + self.processes.values().filter(|entry| !entry.shown).count()
     }
 }

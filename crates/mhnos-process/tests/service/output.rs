@@ -85,7 +85,7 @@ async fn a_viewer_that_takes_nothing_holds_the_program_until_it_stalls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_of_a_killed_flood_does_not_wait_for_a_viewer_that_takes_nothing() {
     let keeper = Keeper::new(LOG_BYTES);
-    let never = Duration::from_secs(3600);
+    let never = Duration::from_hours(1);
     let bridge = Bridge::start(&keeper, Settings { stall_deadline: never, ..settings() }).await;
     let process = bridge.sh("exec yes").await;
     let asleep = Watcher::new(&process, Replay::Retained);

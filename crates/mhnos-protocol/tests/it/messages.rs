@@ -101,7 +101,7 @@ fn a_list_names_each_process() {
     let stats = Stats { total_spawned: 3, total_killed: 1, active: 1 };
     check_reply(
         &Reply::ProcessList(ProcessList { processes: vec![process], stats }),
-        r#"{"type":"processList","id":ID,"processes":[{"pid":1000,"type":"openclaw","args":[],"startTime":1700000000000,"status":"running","pty":null,"encoding":"utf8","seq":0,"isolation":{"tier":"T1","layers":["user-namespace"]}}],"stats":{"totalSpawned":3,"totalKilled":1,"active":1}}"#,
+        r#"{"type":"processList","id":ID,"processes":[{"pid":1000,"type":"openclaw","command":null,"args":[],"startTime":1700000000000,"status":"running","pty":null,"encoding":"utf8","seq":0,"isolation":{"tier":"T1","layers":["user-namespace"]}}],"stats":{"totalSpawned":3,"totalKilled":1,"active":1}}"#,
     );
 }
 

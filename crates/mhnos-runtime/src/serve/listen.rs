@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind as bind_socket, ipproto, listen, socket_with, sockopt,
 };
@@ -51,7 +52,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn is_absent(host: IpAddr, error: &io::Error) -> bool {
-    let absent = matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT));
+    let absent = matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT));
     host.is_ipv6() && host.is_loopback() && absent
 }
 

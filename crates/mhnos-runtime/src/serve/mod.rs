@@ -5,7 +5,7 @@
 //! the first sandbox is built.
 
 mod listen;
-mod place;
+pub(crate) mod place;
 
 use std::{io::Write, os::fd::OwnedFd, process::ExitCode, time::Duration};
 

@@ -1,37 +1,68 @@
-//! Starting, stopping, and being killed.
+//! Starting and stopping, as the machine's owner sees it.
 
 use std::time::Duration;
 
-use mhnos_testing::{Server, Wire, WireOptions, eventually};
+use mhnos_testing::{Options, Server, Wire, http_get};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::{bridge, options, start};
+use crate::{
+    options,
+    requests::{alive, bash, bash_on_terminal, bridge},
+    start,
+};
 
 /// A program that ends on nothing but SIGKILL, with a descendant in a session of its own that does the same.
 const STUBBORN: &str = "trap '' TERM INT HUP; setsid bash -c \"trap '' TERM INT HUP; sleep 1000; sleep 1000\" & \
                         echo ready; sleep 1000; sleep 1000";
 
-/// Longest time for what takes milliseconds.
+/// Longest time for what takes milliseconds, or the grace period.
 const SOON: Duration = Duration::from_secs(20);
 
+/// Longer than any test: a stop that waits for it waits for ever.
+const LONG_GRACE: &str = "10m";
+
 async fn spawn_stubborn(wire: &mut Wire) -> u64 {
-    let pid = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", STUBBORN]})).await;
+    let pid = wire.spawn(bash_on_terminal(STUBBORN)).await;
     wire.stdout_until(pid, "ready").await;
     pid
 }
 
 #[tokio::test]
 async fn a_drain_ends_programs_tells_clients_and_leaves_nothing() {
-    let mut server = start();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = start();
+        let mut wire = Wire::connect(server.address()).await;
+        let stubborn = spawn_stubborn(&mut wire).await;
+        let tidy = wire
+            .spawn(bash("trap 'echo tidied; exit 4' TERM; echo ready; while :; do sleep 0.01; done"))
+            .await;
+        wire.stdout_until(tidy, "ready").await;
+        let mut other = Wire::connect(server.address()).await;
+        other.request(json!({"type": "attach", "id": 1, "pid": stubborn})).await;
+        server.signal(signal);
+        let (stdout, _, exit) = wire.run_to_exit(tidy).await;
+        assert_eq!(stdout, "tidied\n");
+        assert_eq!((&exit["reason"], &exit["code"]), (&json!("shutdown"), &json!(4)), "{exit}");
+        for wire in [&mut wire, &mut other] {
+            let exit =
+                wire.next_where(|message| message["type"] == "exit" && message["pid"] == stubborn).await;
+            assert_eq!((&exit["reason"], &exit["signal"]), (&json!("shutdown"), &json!("SIGKILL")), "{exit}");
+            let close = wire.closed().await.expect("a close frame");
+            assert_eq!(u16::from(close.code), 1001);
+        }
+        assert_eq!(server.wait(SOON).code(), Some(0));
+        server.assert_nothing_left();
+    }
+}
+
+#[tokio::test]
+async fn a_drain_without_programs_is_over_at_once() {
+    let mut server = Server::start(options().env("MHNOS_KILL_GRACE", LONG_GRACE));
     let mut wire = Wire::connect(server.address()).await;
-    let pid = spawn_stubborn(&mut wire).await;
     server.signal(Signal::TERM);
-    let exit = wire.next_where(|message| message["type"] == "exit" && message["pid"] == pid).await;
-    assert_eq!((&exit["reason"], &exit["signal"]), (&json!("shutdown"), &json!("SIGKILL")), "{exit}");
-    let close = wire.closed().await.expect("a close frame");
-    assert_eq!(u16::from(close.code), 1001);
-    assert!(server.wait(SOON).success());
+    assert_eq!(u16::from(wire.closed().await.expect("a close frame").code), 1001);
+    assert_eq!(server.wait(SOON).code(), Some(0));
     server.assert_nothing_left();
 }
 
@@ -41,21 +72,45 @@ async fn nothing_is_spawned_during_a_drain() {
     let mut wire = Wire::connect(server.address()).await;
     spawn_stubborn(&mut wire).await;
     server.signal(Signal::INT);
+    let spawn = json!({"type": "spawn", "id": 2, "processType": "node", "command": "-p", "args": ["1"]});
     let refusal = async {
         loop {
-            let answer = wire
-                .request(
-                    json!({"type": "spawn", "id": 2, "processType": "node", "command": "-p", "args": ["1"]}),
-                )
-                .await;
+            let answer = wire.request(spawn.clone()).await;
             if answer["type"] == "error" {
                 return answer;
             }
         }
     };
     let refused = tokio::time::timeout(SOON, refusal).await.expect("the drain begins");
-    assert!(refused["code"].is_string(), "{refused}");
-    assert!(server.wait(SOON).success());
+    assert_eq!(refused["code"], "DRAINING", "{refused}");
+    // Everything else is still answered.
+    assert_eq!(wire.request(json!({"type": "ping", "id": 3})).await["type"], "pong");
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_everything_at_once() {
+    let mut server = Server::start(options().env("MHNOS_KILL_GRACE", LONG_GRACE));
+    let mut wire = Wire::connect(server.address()).await;
+    spawn_stubborn(&mut wire).await;
+    server.signal(Signal::TERM);
+    server.logged(SOON, "stopping");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_drain_goes_on_when_its_bridge_is_killed() {
+    let mut server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    spawn_stubborn(&mut wire).await;
+    server.signal(Signal::TERM);
+    server.logged(SOON, "draining");
+    kill_process(bridge(&server).expect("there is a bridge"), Signal::KILL).expect("it is ours");
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.assert_nothing_left();
 }
 
 #[tokio::test]
@@ -63,34 +118,149 @@ async fn nothing_outlives_the_keeper() {
     let mut server = start();
     let mut wire = Wire::connect(server.address()).await;
     spawn_stubborn(&mut wire).await;
+    let hidden = wire.spawn(bash("setsid bash -c '(sleep 4325 &)' & echo ready; sleep 4325")).await;
+    wire.stdout_until(hidden, "ready").await;
     server.kill();
     server.assert_nothing_left();
 }
 
-#[tokio::test]
-async fn a_killed_bridge_comes_back_and_output_goes_on_at_the_same_byte() {
+#[test]
+fn a_port_in_use_is_an_error() {
     let server = start();
-    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
-    let script = "i=0; while [ $i -lt 200000 ]; do echo $i; i=$((i+1)); done";
-    let options = json!({"pty": false});
-    let pid = wire
-        .spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": options}))
-        .await;
-    let (mut text, mut after) = (String::new(), 0);
-    while text.len() < 20_000 {
-        let message = wire.next_where(|message| message["type"] == "stdout" && message["pid"] == pid).await;
-        text += message["data"].as_str().expect("text");
-        after = message["seq"].as_u64().expect("a position");
+    let port = server.address().port().to_string();
+    let failure = refused(options().env("MHNOS_RUNTIME_PORT", &port));
+    assert_eq!(failure.0, Some(1));
+    assert!(failure.1.contains(&port) && failure.1.contains("MHNOS_RUNTIME_PORT"), "{}", failure.1);
+    assert_eq!(server.get("/health").status, 200, "the first one is not disturbed");
+}
+
+#[test]
+fn the_port_is_free_again_as_soon_as_the_service_has_ended() {
+    // Below the range that the system gives out by itself, so that nobody takes it in between.
+    let candidates = (20_000..30_000).skip(std::process::id() as usize % 5_000);
+    let on = |port: u16| options().env("MHNOS_RUNTIME_PORT", port.to_string());
+    let mut started = candidates.filter_map(|port| Some((port, Server::try_start(on(port)).ok()?)));
+    let (port, mut server) = started.next().expect("a free port");
+    server.get("/health");
+    server.kill();
+    server.assert_nothing_left();
+    Server::start(on(port));
+}
+
+#[test]
+fn mistakes_in_settings_are_told_together() {
+    let wrong = [
+        ("MHNOS_RUNTIME_PORT", "70000"),
+        ("MHNOS_SANDBOX", "tight"),
+        ("MHNOS_ALLOW_OPENCLAW", "perhaps"),
+        ("MHNOS_MAX_PROCESSES", "0"),
+        ("MHNOS_MAX_MEMORY", "lots"),
+        ("MHNOS_LOG_LEVEL", "loud"),
+        ("MHNOS_KILL_GRACE", "-1s"),
+    ];
+    let (status, stderr) = refused(wrong.iter().fold(options(), |all, (name, value)| all.env(name, *value)));
+    assert_eq!(status, Some(2), "{stderr}");
+    for (name, value) in wrong {
+        let told = stderr
+            .lines()
+            .any(|line| line.contains(name) && line.contains(value) && line.contains("expected"));
+        assert!(told, "{name}: {stderr}");
     }
-    kill_process(bridge(&server).expect("there is a bridge"), Signal::KILL).expect("it is ours");
+    let (status, stderr) = refused(options().arg("--max-memory=lots"));
+    assert_eq!(status, Some(2), "{stderr}");
+    assert!(stderr.contains("lots"), "{stderr}");
+}
+
+#[test]
+fn a_setting_that_is_not_known_is_warned_of() {
+    let server = Server::start(options().env("MHNOS_MAX_PROCESES", "3"));
+    let warning = server.logged(SOON, "MHNOS_MAX_PROCESES");
+    assert!(warning.contains("WARN"), "{warning}");
+}
+
+#[test]
+fn a_workspace_that_cannot_be_one_is_refused_by_name() {
+    let scratch = mhnos_testing::Scratch::new();
+    let file = scratch.path().join("file");
+    std::fs::write(&file, "x").expect("ours");
+    for (workspace, status) in [
+        ("/".into(), 2),
+        ("/etc".into(), 2),
+        ("/usr/../etc/".into(), 2),
+        (file.clone(), 2),
+        (file.join("below"), 1),
+        ("/proc/nowhere".into(), 1),
+    ] {
+        let (code, stderr) = refused(options().workspace(&workspace));
+        let name = workspace.to_string_lossy();
+        assert_eq!(code, Some(status), "{name}: {stderr}");
+        assert!(stderr.contains(&*name) && stderr.contains("MHNOS_WORKSPACE"), "{name}: {stderr}");
+    }
+}
+
+#[test]
+fn a_workspace_that_its_owner_cannot_write_to_is_refused() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let scratch = mhnos_testing::Scratch::new();
+    let workspace = scratch.path().join("read-only");
+    std::fs::create_dir(&workspace).expect("ours");
+    // A service started by root goes on as the owner of the workspace, unless that is root.
+    let _ = chown(&workspace, Some(12_345), Some(12_345));
+    std::fs::set_permissions(&workspace, std::fs::Permissions::from_mode(0o555)).expect("ours");
+    let (code, stderr) = refused(options().workspace(&workspace));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("not writable") && stderr.contains(&*workspace.to_string_lossy()), "{stderr}");
+}
+
+#[test]
+fn a_workspace_is_made_with_the_directories_above_it() {
+    let scratch = mhnos_testing::Scratch::new();
+    let workspace = scratch.path().join("a/b/c");
+    let _server = Server::start(options().workspace(&workspace));
+    assert!(workspace.is_dir());
+}
+
+/// The status and stderr of a service that does not start.
+#[track_caller]
+fn refused(options: Options) -> (Option<i32>, String) {
+    let failure = Server::try_start(options).expect_err("nothing is served");
+    (failure.status.code(), failure.stderr)
+}
+
+#[tokio::test]
+async fn health_tells_how_it_goes_and_everything_else_is_not_found() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(bash("echo ready; sleep 1000")).await;
+    wire.stdout_until(pid, "ready").await;
+    let reply = server.get("/health");
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")), "{reply:?}");
+    let health: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+    assert_eq!(health["status"], "ok");
+    assert!(health["uptime"].is_f64(), "{health}");
+    assert_eq!(health["processes"], json!({"totalSpawned": 1, "totalKilled": 0, "active": 1}));
+    assert!(health["version"].is_string() && health["sandbox"]["mode"] == "strict", "{health}");
+    assert!(health["sandbox"]["tier"].as_str().is_some_and(|tier| tier.starts_with('T')), "{health}");
+    for path in ["/", "/healthy", "/health/", "/nothing", "//health", "/%2e%2e/etc/passwd"] {
+        let reply = http_get(server.address(), path, &[]).expect("an answer");
+        assert_eq!((reply.status, reply.body.as_str()), (404, "Not Found"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn ordinary_traffic_is_not_logged_at_info() {
+    let server = Server::start(options().env("MHNOS_LOG_LEVEL", "info"));
+    server.logged(SOON, "\"programs\"");
+    let before = server.log();
+    let mut wire = Wire::connect(server.address()).await;
+    for id in 0..20 {
+        assert_eq!(wire.request(json!({"type": "ping", "id": id})).await["type"], "pong");
+        wire.send_text("nonsense").await;
+        assert_eq!(wire.next().await["type"], "error");
+    }
     drop(wire);
-    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
-    wire.send(&json!({"type": "attach", "id": "again", "pid": pid, "after": after})).await;
-    let (rest, _, exit) = wire.run_to_exit(pid).await;
-    let expected: String = (0..200_000).map(|number| format!("{number}\n")).collect();
-    assert_eq!(text.len() + rest.len(), expected.len());
-    assert!(text + &rest == expected, "bytes lost or doubled");
-    assert_eq!((&exit["code"], &exit["reason"]), (&json!(0), &json!("exited")));
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.log(), before);
 }
 
 #[tokio::test]
@@ -109,60 +279,5 @@ async fn programs_outlive_their_connection() {
     wire.send(&json!({"type": "write", "pid": pid, "data": "x"})).await;
     let (stdout, _, exit) = wire.run_to_exit(pid).await;
     assert_eq!((stdout.as_str(), &exit["code"]), ("got x\n", &json!(4)));
-}
-
-#[test]
-fn a_port_in_use_is_an_error() {
-    let server = start();
-    let port = server.address().port().to_string();
-    let failure =
-        Server::try_start(options().env("MHNOS_RUNTIME_PORT", &port)).expect_err("the port is taken");
-    assert!(!failure.status.success());
-    assert!(failure.stderr.contains(&port), "{}", failure.stderr);
-}
-
-#[test]
-fn mistakes_in_settings_are_told_together() {
-    let wrong = options()
-        .env("MHNOS_MAX_MEMORY", "lots")
-        .env("MHNOS_SANDBOX", "tight")
-        .env("MHNOS_MAX_PROCESSES", "0");
-    let failure = Server::try_start(wrong).expect_err("nothing is served");
-    assert_eq!(failure.status.code(), Some(2));
-    for name in ["MHNOS_MAX_MEMORY", "MHNOS_SANDBOX", "MHNOS_MAX_PROCESSES"] {
-        assert!(failure.stderr.contains(name), "{}", failure.stderr);
-    }
-}
-
-#[tokio::test]
-async fn health_tells_version_mode_and_tier() {
-    let server = start();
-    let reply = server.get("/health");
-    assert_eq!(reply.status, 200);
-    for word in ["version", "tier", "strict"] {
-        assert!(reply.body.contains(word), "{word}: {}", reply.body);
-    }
-}
-
-#[tokio::test]
-async fn ordinary_traffic_is_not_logged_at_info() {
-    let server = Server::start(options().env("MHNOS_LOG_LEVEL", "info"));
-    let before = server.log().lines().count();
-    let mut wire = Wire::connect(server.address()).await;
-    for id in 0..20 {
-        assert_eq!(wire.request(json!({"type": "ping", "id": id})).await["type"], "pong");
-    }
-    let logged = server.log().lines().count() - before;
-    assert!(logged < 5, "{}", server.log());
-}
-
-#[tokio::test]
-async fn killing_the_bridge_twice_is_survived() {
-    let server = start();
-    for _ in 0..2 {
-        let first = eventually(SOON, "a bridge", || bridge(&server));
-        kill_process(first, Signal::KILL).expect("it is ours");
-        eventually(SOON, "another bridge", || bridge(&server).filter(|next| *next != first));
-        assert_eq!(server.get("/health").status, 200);
-    }
+    assert_eq!(alive(&server, "late.mjs"), Vec::<String>::new());
 }

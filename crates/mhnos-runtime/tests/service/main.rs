@@ -2,17 +2,23 @@
 //!
 //! Each test starts a service of its own: a test that kills its bridge or fills its process table disturbs nobody.
 
+mod abuse;
 mod bad_input;
+mod bridge_killed;
+mod compatibility;
 mod defects;
+mod doctor;
 mod documentation;
+mod hostile;
 mod life;
 mod model;
 mod programs;
+mod requests;
 mod sandbox;
+mod tiers;
 mod upgrade;
 
 use mhnos_testing::{Options, Server};
-use rustix::process::Pid;
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_mhnos-runtime");
 
@@ -25,11 +31,4 @@ fn start() -> Server {
 #[track_caller]
 fn options() -> Options {
     Options::new(SERVICE)
-}
-
-/// The bridge: the keeper's only child that has that word in its command line.
-fn bridge(server: &Server) -> Option<Pid> {
-    let mut all = server.descendants();
-    all.retain(|process| process.command.contains(" bridge ") && process.state != 'Z');
-    all.first().and_then(|process| Pid::from_raw(process.os_pid))
 }

@@ -73,7 +73,7 @@ async fn a_shell_honours_its_command_and_arguments() {
 async fn a_resize_reaches_the_program() {
     let server = start();
     let mut wire = Wire::connect(server.address()).await;
-    let script = "trap 'stty size; exit' WINCH; echo ready; while :; do read -t 60; done";
+    let script = "trap 'stty size; exit' WINCH; echo ready; while :; do read -t 0.05; done";
     let pid =
         wire.spawn(json!({"processType": "shell", "command": "/bin/bash", "args": ["-c", script]})).await;
     wire.stdout_until(pid, "ready").await;

@@ -52,6 +52,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The weakest isolation tier to start with.
     pub sandbox_min_tier: Tier,
+    /// Names that a pull passes over, wherever they stand.
+    pub pull_skip: Vec<String>,
     /// Directories in which programs are found, separated by colons.
     pub path: String,
     /// The few other variables that processes get: `LANG`, `LC_ALL`, `TZ`, `DEBUG`, `SHELL`.
@@ -234,6 +236,7 @@ impl Default for Config {
             kill_grace: Duration::from_secs(5),
             log_format: LogFormat::ByTerminal,
             sandbox_min_tier: Tier::None,
+            pull_skip: mhnos_workspace::PullSettings::default().skip,
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
             children: ServiceEnvironment::default(),
         }

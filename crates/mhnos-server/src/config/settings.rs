@@ -172,6 +172,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.sandbox_min_tier.as_str().to_owned(),
     },
     Setting {
+        variable: "MHNOS_PULL_SKIP",
+        default: "node_modules,.git,dist,.cache",
+        accepts: "names of files or directories separated by commas, or `none`",
+        about: "What a pull passes over, wherever it stands, with all that is in it. The default is what the \
+                Web OS passes over when it pushes.",
+        apply: reads!(pull_skip, values::names),
+        show: |config| values::show_names(&config.pull_skip),
+    },
+    Setting {
         variable: "MHNOS_PATH",
         default: "/usr/local/bin:/usr/bin:/bin",
         accepts: "absolute directories separated by colons",

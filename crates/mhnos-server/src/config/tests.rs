@@ -56,6 +56,7 @@ fn every_setting_is_read_from_its_variable() {
         ("MHNOS_KILL_GRACE", "250ms"),
         ("MHNOS_LOG_FORMAT", "json"),
         ("MHNOS_SANDBOX_MIN_TIER", "t3+"),
+        ("MHNOS_PULL_SKIP", "target, .venv"),
         ("MHNOS_PATH", "/opt/node/bin:/usr/bin"),
     ]);
     assert_eq!(config.port, 0);
@@ -68,6 +69,7 @@ fn every_setting_is_read_from_its_variable() {
     assert_eq!(config.hosts, ["0.0.0.0".parse::<IpAddr>().unwrap(), "::".parse().unwrap()]);
     assert_eq!(config.allowed_origins.len(), 2);
     assert_eq!(config.kill_grace, Duration::from_millis(250));
+    assert_eq!(config.pull_skip, ["target", ".venv"]);
     assert_eq!(config.path, "/opt/node/bin:/usr/bin");
 }
 
@@ -133,6 +135,15 @@ fn a_non_loopback_address_needs_somebody_who_vouches_for_the_network() {
     assert!(mistakes[0].accepts.contains("MHNOS_TRUST_NETWORK=true"));
     parsed(&[("MHNOS_HOST", "192.0.2.7"), ("MHNOS_TRUST_NETWORK", "true")]);
     parsed(&[("MHNOS_HOST", "127.0.0.9,::1")]);
+}
+
+#[test]
+fn names_to_skip_are_plain_ones_or_none_at_all() {
+    assert_eq!(values::names("none"), Some(vec![]));
+    assert_eq!(values::names("a b,.c"), Some(vec!["a b".to_owned(), ".c".to_owned()]));
+    for text in ["", "a,,b", "a/b", "..", "a,."] {
+        assert_eq!(values::names(text), None, "{text:?}");
+    }
 }
 
 #[test]

@@ -148,6 +148,20 @@ pub(super) fn search_path(text: &str) -> Option<String> {
     fine.then(|| text.to_owned())
 }
 
+/// File names separated by commas; `none` for none at all.
+pub(super) fn names(text: &str) -> Option<Vec<String>> {
+    if text.trim().eq_ignore_ascii_case("none") {
+        return Some(Vec::new());
+    }
+    let plain = |name: &&str| !matches!(*name, "" | "." | "..") && !name.contains(['/', '\0']);
+    let names = text.split(',').map(str::trim);
+    names.map(|name| Some(name).filter(plain).map(str::to_owned)).collect()
+}
+
+pub(super) fn show_names(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(",") }
+}
+
 pub(super) fn joined(items: &[impl Display]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

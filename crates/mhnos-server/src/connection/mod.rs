@@ -139,7 +139,7 @@ pub(crate) async fn serve(
     outbox.push(Item::text(connected.to_json()));
 
     let (sink, mut stream) = guest.socket.split();
-    let mut writer = Writer::new(sink, &outbox, dialect);
+    let mut writer = Writer::new(sink, &outbox);
     let lane = Lane::new(&service, &outbox, dialect).run(&mut stream, &pulse, phase.clone());
     let end = converse(lane, writer.run(), &outbox, &pulse, phase).await;
     debug!(%peer, ?end, "disconnected");

@@ -28,6 +28,7 @@ pub(super) struct PullMessage {
 /// Where it comes from.
 struct Source {
     workspace: Workspace,
+    settings: PullSettings,
     /// `None` until the first fragment is asked for.
     pull: Option<Pull>,
     writer: PullWriter,
@@ -47,11 +48,12 @@ struct Fragment {
 /// that the page looks at (see [`crate::web_os`]).
 pub(super) async fn begin(
     workspace: Workspace,
+    settings: PullSettings,
     id: Id,
     dialect: Dialect,
 ) -> Result<Vec<PullMessage>, ErrorReply> {
-    let walker = workspace.clone();
-    let survey = tokio::task::spawn_blocking(move || walker.survey(&PullSettings::default()));
+    let (walker, wanted) = (workspace.clone(), settings.clone());
+    let survey = tokio::task::spawn_blocking(move || walker.survey(&wanted));
     match survey.await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(refused(&error)),
@@ -59,8 +61,8 @@ pub(super) async fn begin(
     }
     let kinds: &[&str] = if dialect.web_os { &["fsyncResult", "status"] } else { &["fsyncResult"] };
     let message = |kind: &&'static str| {
-        let (workspace, id) = (workspace.clone(), id.clone());
-        let source = Source { workspace, pull: None, writer: PullWriter::new(), kind, id };
+        let (workspace, settings, id) = (workspace.clone(), settings.clone(), id.clone());
+        let source = Source { workspace, settings, pull: None, writer: PullWriter::new(), kind, id };
         PullMessage { source: Some(source), begun: false }
     };
     Ok(kinds.iter().map(message).collect())
@@ -98,7 +100,7 @@ impl Source {
     fn fill(&mut self) -> Result<bool, PullError> {
         let pull = match &mut self.pull {
             Some(pull) => pull,
-            None => self.pull.insert(self.workspace.pull(PullSettings::default())?),
+            None => self.pull.insert(self.workspace.pull(self.settings.clone())?),
         };
         let mut buffer = vec![0; limits::PULL_BUFFER];
         while self.writer.len() < limits::PULL_FRAGMENT {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome};
 use mhnos_protocol::{
-    Attach, BadEntry, Content, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid, Port,
-    PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
+    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
+    Port, PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
 };
 use mhnos_runtimes::parse_report;
 use mhnos_sandbox::WindowSize;
@@ -15,9 +15,12 @@ use super::{
     lane::{Id, Lane, Late, Watched, messages},
     outbox::Item,
     pull,
-    view::View,
+    view::{Manner, View},
 };
-use crate::{launcher, service, translate, web_os};
+use crate::{
+    launcher, service, translate,
+    web_os::{self, Input},
+};
 
 impl Lane<'_> {
     /// Lets a request take effect, and answers it now or later.
@@ -63,8 +66,8 @@ impl Lane<'_> {
         self.watch_report(&process);
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
-        let format = self.dialect.format(translate::encoding(process.info().encoding));
-        let view = View::spawned(process, viewer, frames, format, self.dialect.web_os);
+        let manner = self.manner(translate::encoding(process.info().encoding));
+        let view = View::spawned(process, viewer, frames, manner, self.dialect.web_os);
         self.outbox.push(Item::View(Box::new(view)));
     }
 
@@ -75,8 +78,12 @@ impl Lane<'_> {
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
         let encoding = attach.encoding.unwrap_or_else(|| translate::encoding(process.info().encoding));
-        let view = View::attached(process, viewer, frames, self.dialect.format(encoding), id);
+        let view = View::attached(process, viewer, frames, self.manner(encoding), id);
         self.outbox.push(Item::View(Box::new(view)));
+    }
+
+    fn manner(&self, encoding: Encoding) -> Manner {
+        Manner { format: self.dialect.format(encoding), gathers: self.dialect.web_os }
     }
 
     /// Answered for any pid, as the predecessor did: afterwards it is not viewed, which is what was asked.
@@ -93,7 +100,11 @@ impl Lane<'_> {
         let Some(process) = self.process(&id, write.pid) else { return };
         let (pid, mut data) = (write.pid, write.data);
         if self.dialect.web_os {
-            web_os::translate_input(&mut data, process.stdio());
+            match web_os::translate_input(&mut data, process.stdio()) {
+                Input::Text => {}
+                Input::EndOfFile => return self.close_stdin(id, pid).await,
+                Input::Interrupt => return self.interrupt(id, process).await,
+            }
         }
         let (dialect, bytes) = (self.dialect, data.len());
         let done = async move {
@@ -105,6 +116,19 @@ impl Lane<'_> {
             Late { items: messages.into_iter().map(Item::text).collect(), bytes }
         };
         self.begin(bytes, done).await;
+    }
+
+    async fn interrupt(&mut self, id: Id, process: Arc<Process>) {
+        let (dialect, pid) = (self.dialect, process.pid());
+        let done = async move {
+            let reply = match process.interrupt().await {
+                Ok(()) => id.is_some().then_some(Reply::Written(OfPid { pid })),
+                Err(Gone) => Some(Reply::Error(translate::gone(pid))),
+            };
+            let messages = reply.map(|reply| messages(dialect, &id, &reply)).unwrap_or_default();
+            Late { items: messages.into_iter().map(Item::text).collect(), bytes: 0 }
+        };
+        self.begin(0, done).await;
     }
 
     async fn close_stdin(&mut self, id: Id, pid: Pid) {
@@ -138,11 +162,11 @@ impl Lane<'_> {
         let (dialect, pid) = (self.dialect, kill.pid);
         let scope = translate::scope(kill.scope);
         let done = async move {
-            let reply = match process.signal(signal, scope).await {
-                Ok(SignalOutcome::Delivered) => Reply::Killed(Killed { pid, ended: false }),
-                // Whoever asks for the end of what has ended has got it.
-                Ok(SignalOutcome::Ended) | Err(Gone) => Reply::Killed(Killed { pid, ended: true }),
-                Ok(SignalOutcome::Survives) => Reply::Error(survives(pid)),
+            let sent = process.signal(signal, scope);
+            let outcome = if dialect.web_os { web_os::in_time(sent).await } else { Some(sent.await) };
+            let reply = match outcome {
+                None => Reply::Error(web_os::still_ending(pid)),
+                Some(outcome) => killed(pid, outcome),
             };
             let messages = messages(dialect, &id, &reply);
             Late { items: vec![Item::AfterExit { process, messages }], bytes: 0 }
@@ -173,7 +197,10 @@ impl Lane<'_> {
 
     async fn pull(&mut self, id: Id) {
         let workspace = self.service.workspace.clone();
-        match self.beside(pull::begin(workspace, id.clone(), self.dialect)).await {
+        match self
+            .beside(pull::begin(workspace, self.service.pull_settings(), id.clone(), self.dialect))
+            .await
+        {
             Ok(pulls) => pulls.into_iter().for_each(|pull| self.outbox.push(Item::Pull(Box::new(pull)))),
             Err(error) => self.fail(&id, error),
         }
@@ -233,6 +260,16 @@ impl Lane<'_> {
 async fn report(process: Arc<Process>, after: usize) -> Watched {
     let report = process.report(after).await;
     Watched::Report(process, report)
+}
+
+/// The answer to a `kill`.
+fn killed(pid: Pid, outcome: Result<SignalOutcome, Gone>) -> Reply {
+    match outcome {
+        Ok(SignalOutcome::Delivered) => Reply::Killed(Killed { pid, ended: false }),
+        // Whoever asks for the end of what has ended has got it.
+        Ok(SignalOutcome::Ended) | Err(Gone) => Reply::Killed(Killed { pid, ended: true }),
+        Ok(SignalOutcome::Survives) => Reply::Error(survives(pid)),
+    }
 }
 
 fn survives(pid: Pid) -> ErrorReply {

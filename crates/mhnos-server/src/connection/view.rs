@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use mhnos_process::{Next, Pid, Process, Viewer};
+use mhnos_process::{Next, Pid, Piece, Process, Viewer};
 use mhnos_protocol as wire;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{data_message, soon, text_message};
 use crate::{
     frames::{Format, ProcessFrames, room_at},
-    limits, translate,
+    limits, translate, web_os,
 };
 
 /// Where a view stands.
@@ -41,9 +41,21 @@ pub(super) struct View {
     viewer: Viewer,
     frames: Arc<ProcessFrames>,
     format: Format,
+    /// Whether output waits for more and ends with whole lines (see [`crate::web_os`]).
+    gathers: bool,
+    /// Until when live output waits for more.
+    gathering: Option<Instant>,
     stage: Stage,
     /// Messages that must come after the exit.
     after_exit: Vec<String>,
+}
+
+/// How a client wants to see output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) format: Format,
+    /// Small output is gathered, and lines are kept whole.
+    pub(super) gathers: bool,
 }
 
 impl View {
@@ -52,12 +64,11 @@ impl View {
         process: Arc<Process>,
         viewer: Viewer,
         frames: Arc<ProcessFrames>,
-        format: Format,
+        manner: Manner,
         id: Option<Box<RawValue>>,
     ) -> Self {
         let until = process.end_position();
-        let stage = Stage::Replaying { until, id };
-        Self { process, viewer, frames, format, stage, after_exit: Vec::new() }
+        Self::new(process, viewer, frames, manner, Stage::Replaying { until, id })
     }
 
     /// The view of the client that has just spawned the process.
@@ -65,24 +76,46 @@ impl View {
         process: Arc<Process>,
         viewer: Viewer,
         frames: Arc<ProcessFrames>,
-        format: Format,
+        manner: Manner,
         hold_exit: bool,
     ) -> Self {
-        let stage = Stage::Live { hold: hold_exit };
-        Self { process, viewer, frames, format, stage, after_exit: Vec::new() }
+        Self::new(process, viewer, frames, manner, Stage::Live { hold: hold_exit })
+    }
+
+    fn new(
+        process: Arc<Process>,
+        viewer: Viewer,
+        frames: Arc<ProcessFrames>,
+        manner: Manner,
+        stage: Stage,
+    ) -> Self {
+        let Manner { format, gathers } = manner;
+        Self { process, viewer, frames, format, gathers, gathering: None, stage, after_exit: Vec::new() }
     }
 
     pub(super) fn pid(&self) -> Pid {
         self.process.pid()
     }
 
-    /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now.
-    pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>) -> bool {
+    /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now. `hurry`:
+    /// output waits for nothing more.
+    pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool) -> bool {
+        if self.gathers && !hurry && self.waits_for_more() {
+            return false;
+        }
         let shared = Arc::strong_count(&self.frames) > 1;
         let (frames, format) = (&self.frames, self.format);
-        let room = room_at(self.viewer.position());
-        let moved = match self.viewer.next(room, |piece| frames.frame(&piece, format, shared)) {
+        let encode = |piece: Piece<'_>| frames.frame(&piece, format, shared);
+        let next = if self.gathers {
+            self.viewer.next_cut(limits::FRAME_BYTES as usize, web_os::whole_lines, encode)
+        } else {
+            self.viewer.next(room_at(self.viewer.position()), encode)
+        };
+        let moved = match next {
             Next::Output(frame) => {
+                // What is left is the beginning of a line.
+                let rest = self.gathers && self.viewer.behind() > 0;
+                self.gathering = rest.then(|| soon(limits::WEB_OS_LINE));
                 ready.extend(frame.map(|frame| data_message(frame, format.is_text())));
                 true
             }
@@ -155,6 +188,11 @@ impl View {
         if let Stage::Holding { deadline, .. } = self.stage { Some(deadline) } else { None }
     }
 
+    /// When this view has something to do although nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.held_until().into_iter().chain(self.gathering).min()
+    }
+
     /// Sends messages after the exit: at once if that has been told.
     pub(super) fn after_exit(&mut self, messages: Vec<String>, ready: &mut VecDeque<Message>) {
         let ended = matches!(self.stage, Stage::Ended);
@@ -165,9 +203,15 @@ impl View {
         }
     }
 
-    /// Bytes of live output that wait. `None` during a replay, for which the client waits.
-    pub(super) fn waiting(&self) -> Option<u64> {
-        (!matches!(self.stage, Stage::Replaying { .. })).then(|| self.viewer.behind())
+    /// Whether the output that waits may still become more; decided anew when the time is over. A replay
+    /// waits for nothing.
+    fn waits_for_more(&mut self) -> bool {
+        let waiting = self.viewer.behind();
+        if waiting == 0 || waiting >= web_os::GATHER_BYTES || matches!(self.stage, Stage::Replaying { .. }) {
+            self.gathering = None;
+            return false;
+        }
+        *self.gathering.get_or_insert_with(|| soon(limits::WEB_OS_GATHER)) > Instant::now()
     }
 
     /// Whether nothing will ever come again.

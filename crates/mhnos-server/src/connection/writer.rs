@@ -18,20 +18,18 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Dialect,
     outbox::{Item, Outbox},
     pull::PullMessage,
     text_message, until,
     view::View,
 };
-use crate::{limits, translate, web_os};
+use crate::{limits, translate};
 
 type Sink = SplitSink<WebSocketStream<TcpStream>, Message>;
 
 pub(super) struct Writer<'c> {
     sink: Sink,
     outbox: &'c Outbox,
-    dialect: Dialect,
     views: Vec<View>,
     /// Whose turn it is.
     turn: usize,
@@ -39,8 +37,6 @@ pub(super) struct Writer<'c> {
     owed: HashSet<Pid>,
     /// To be sent before anything else is looked at.
     ready: VecDeque<Message>,
-    /// While small output is being gathered: until when.
-    gathering: Option<Instant>,
     closing: Option<CloseFrame>,
 }
 
@@ -53,16 +49,14 @@ enum Round {
 }
 
 impl<'c> Writer<'c> {
-    pub(super) fn new(sink: Sink, outbox: &'c Outbox, dialect: Dialect) -> Self {
+    pub(super) fn new(sink: Sink, outbox: &'c Outbox) -> Self {
         Self {
             sink,
             outbox,
-            dialect,
             views: Vec::new(),
             turn: 0,
             owed: HashSet::new(),
             ready: VecDeque::new(),
-            gathering: None,
             closing: None,
         }
     }
@@ -101,8 +95,7 @@ impl<'c> Writer<'c> {
                 self.sink.feed(message).await?;
             } else if let Some(item) = self.outbox.take() {
                 self.act(item).await?;
-            } else if !self.may_show_output() || !self.advance_views() {
-                self.gathering = self.gathering.filter(|_| self.output_waits());
+            } else if !self.advance_views() {
                 return Ok(Round::Empty);
             }
         }
@@ -173,7 +166,7 @@ impl<'c> Writer<'c> {
                 self.turn = 0;
             }
             let view = &mut self.views[self.turn];
-            let moved = view.advance(&mut self.ready);
+            let moved = view.advance(&mut self.ready, self.closing.is_some());
             if !moved && view.is_over() {
                 self.views.swap_remove(self.turn);
                 continue;
@@ -186,29 +179,8 @@ impl<'c> Writer<'c> {
         false
     }
 
-    /// Whether output may be sent now. For a Web OS client small output is gathered for a moment first.
-    fn may_show_output(&mut self) -> bool {
-        if !self.dialect.web_os || self.closing.is_some() {
-            return true;
-        }
-        let waiting: Option<u64> = self.views.iter().map(View::waiting).sum();
-        match (waiting, self.gathering) {
-            (None | Some(0), _) => true,
-            (Some(bytes), _) if bytes >= web_os::GATHER_BYTES => true,
-            (Some(_), Some(deadline)) => Instant::now() >= deadline,
-            (Some(_), None) => {
-                self.gathering = Some(Instant::now() + limits::WEB_OS_GATHER);
-                false
-            }
-        }
-    }
-
-    fn output_waits(&self) -> bool {
-        self.views.iter().any(|view| view.waiting().is_some_and(|bytes| bytes > 0))
-    }
-
     fn deadline(&self) -> Option<Instant> {
-        self.views.iter().filter_map(View::held_until).chain(self.gathering).min()
+        self.views.iter().filter_map(View::deadline).min()
     }
 
     fn deadline_passed(&mut self) {

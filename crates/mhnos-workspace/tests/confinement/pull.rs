@@ -1,3 +1,5 @@
+//! What a pull gives back, and what it passes over.
+
 use std::collections::BTreeMap;
 
 use mhnos_workspace::{Content, Entry, Piece, PullError, PullSettings, Survey};

@@ -1,3 +1,5 @@
+//! What a push writes, and what it refuses.
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},

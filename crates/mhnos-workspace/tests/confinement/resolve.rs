@@ -1,3 +1,5 @@
+//! Where the paths of clients lead.
+
 use mhnos_workspace::{Kind, OpenError, PathError, Workspace};
 
 use crate::tree::{Tree, VISIBLE};

@@ -21,7 +21,7 @@ use serde_json::json;
 use self::client::{Client, Closed, Oracles};
 use self::oracle::{Kind, LOG_BYTES, Oracle};
 use self::random::Random;
-use crate::{bridge, options};
+use crate::{options, requests::bridge};
 
 /// Steps of one run, on one service.
 const STEPS: usize = 500;

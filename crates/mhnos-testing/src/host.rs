@@ -1,5 +1,7 @@
 //! Kinds of host, made out of the one the tests run on: what a kind refuses is refused by the kernel, on
 //! behalf of a filter around the keeper.
+//!
+//! A host that needs root fails where the tests are not run by root, unless it is waived by name.
 
 use std::path::Path;
 
@@ -7,7 +9,10 @@ use mhnos_sandbox::{Mode, Tier, sys, sys::Instruction};
 use rustix::{
     fs::{Gid, Uid},
     process::geteuid,
-    thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    thread::{
+        CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+        set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    },
 };
 
 /// The ordinary user of the tests, if they are run by root.
@@ -15,25 +20,40 @@ const USER: u32 = 4242;
 
 /// A kind of host.
 #[derive(Debug)]
-pub(crate) struct Host {
-    pub(crate) name: &'static str,
-    /// The service is started by root.
-    root: bool,
-    pub(crate) mode: Mode,
+pub struct Host {
+    /// What it is called in the names of tests.
+    pub name: &'static str,
+    /// Who starts the service.
+    starter: Starter,
+    /// What the operator asks for.
+    pub mode: Mode,
     /// With control groups.
-    pub(crate) grouped: bool,
+    pub grouped: bool,
     /// What the keeper must find.
-    pub(crate) tier: Tier,
+    pub tier: Tier,
     refused: &'static [Refusal],
+}
+
+/// Who starts the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starter {
+    /// root, with all that root may do.
+    Root,
+    /// An ordinary user.
+    User,
+    /// uid 0 with CAP_SETUID and CAP_SETGID and nothing else.
+    RootOfContainer,
 }
 
 /// A system call that fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) number: i64,
-    pub(crate) errno: i32,
-    /// Only if these arguments have these values under these masks.
-    pub(crate) only: &'static [(u32, u32, u32)],
+pub struct Refusal {
+    /// Which.
+    pub number: i64,
+    /// How.
+    pub errno: i32,
+    /// Only if these arguments have these values: argument, mask, value.
+    pub only: &'static [(u32, u32, u32)],
 }
 
 const NO_NAMESPACES: Refusal = Refusal {
@@ -47,13 +67,35 @@ const NO_NAMESPACES: Refusal = Refusal {
 const NO_FRESH_PROC: Refusal =
     Refusal { number: libc::SYS_mount, errno: libc::EPERM, only: &[(3, u32::MAX, 14), (4, u32::MAX, 0)] };
 
-pub(crate) const HOSTS: &[Host] = &[
-    Host { name: "root", root: true, mode: Mode::Strict, grouped: true, tier: Tier::T1, refused: &[] },
-    Host { name: "user", root: false, mode: Mode::Strict, grouped: false, tier: Tier::T1, refused: &[] },
-    Host { name: "relaxed", root: false, mode: Mode::Relaxed, grouped: false, tier: Tier::T1, refused: &[] },
+/// All kinds.
+pub const HOSTS: &[Host] = &[
+    Host {
+        name: "root",
+        starter: Starter::Root,
+        mode: Mode::Strict,
+        grouped: true,
+        tier: Tier::T1,
+        refused: &[],
+    },
+    Host {
+        name: "user",
+        starter: Starter::User,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T1,
+        refused: &[],
+    },
+    Host {
+        name: "relaxed",
+        starter: Starter::User,
+        mode: Mode::Relaxed,
+        grouped: false,
+        tier: Tier::T1,
+        refused: &[],
+    },
     Host {
         name: "masked-proc",
-        root: false,
+        starter: Starter::User,
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T2,
@@ -61,7 +103,7 @@ pub(crate) const HOSTS: &[Host] = &[
     },
     Host {
         name: "no-namespaces",
-        root: true,
+        starter: Starter::Root,
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T3Plus,
@@ -69,39 +111,59 @@ pub(crate) const HOSTS: &[Host] = &[
     },
     Host {
         name: "no-namespaces-grouped",
-        root: true,
+        starter: Starter::Root,
         mode: Mode::Strict,
         grouped: true,
         tier: Tier::T3Plus,
         refused: &[NO_NAMESPACES],
     },
     Host {
+        name: "container",
+        starter: Starter::RootOfContainer,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3Plus,
+        refused: &[NO_NAMESPACES],
+    },
+    Host {
         name: "one-user",
-        root: false,
+        starter: Starter::User,
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T3,
         refused: &[NO_NAMESPACES],
     },
-    Host { name: "none", root: false, mode: Mode::None, grouped: false, tier: Tier::None, refused: &[] },
+    Host {
+        name: "none",
+        starter: Starter::User,
+        mode: Mode::None,
+        grouped: false,
+        tier: Tier::None,
+        refused: &[],
+    },
 ];
 
 impl Host {
-    pub(crate) fn named(name: &str) -> &'static Self {
+    /// The host of this name.
+    #[track_caller]
+    pub fn named(name: &str) -> &'static Self {
         HOSTS.iter().find(|host| host.name == name).expect("a host")
     }
 
     /// Gives a directory to the user who will start the keeper.
-    pub(crate) fn give(&self, directory: &Path) {
-        if !self.root && geteuid().is_root() {
+    pub fn give(&self, directory: &Path) {
+        if self.starter != Starter::Root && geteuid().is_root() {
             std::os::unix::fs::chown(directory, Some(USER), Some(USER)).expect("give the directory");
         }
     }
 
     /// Becomes the user who starts the keeper.
-    pub(crate) fn begin(&self) {
-        if self.root {
+    pub fn begin(&self) {
+        if self.starter != Starter::User {
             assert!(geteuid().is_root(), "root is needed for this host; waive it by name or run as root");
+            if self.starter == Starter::RootOfContainer {
+                keep_two_capabilities();
+            }
         } else if geteuid().is_root() {
             let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
             set_thread_groups(&[]).expect("groups");
@@ -111,14 +173,27 @@ impl Host {
     }
 
     /// From here on this host is as it says.
-    pub(crate) fn refuse(&self) {
+    pub fn refuse(&self) {
         self.refused.iter().for_each(Refusal::install);
     }
 }
 
+fn keep_two_capabilities() {
+    let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    for capability in CapabilitySet::all().difference(kept).iter() {
+        // What the kernel or the surroundings do not have cannot be dropped.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+    set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )
+    .expect("drop capabilities");
+}
+
 impl Refusal {
     /// Puts it around this process and all it starts.
-    pub(crate) fn install(&self) {
+    pub fn install(&self) {
         set_no_new_privs(true).expect("no new privileges");
         sys::install_filter(&self.compile()).expect("a filter");
     }

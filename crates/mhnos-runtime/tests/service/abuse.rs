@@ -1,0 +1,151 @@
+//! System calls a program must not be able to make, in every tier, with the same calls outside as the control:
+//! there the kernel's own code answers, about the arguments.
+
+use mhnos_testing::{Probe, Server, Wire, host::Host};
+use serde_json::json;
+
+use crate::options;
+
+/// Hosts on which the service is as strict as it can be, one for each tier.
+pub(crate) const STRICT_HOSTS: [&str; 5] = ["root", "user", "masked-proc", "container", "one-user"];
+
+const CALLS: &str = include_str!("raw_calls.py");
+
+/// A call and the error a confined program gets. Arguments are such that nothing happens if it is made.
+struct Call {
+    name: &'static str,
+    number: i64,
+    arguments: &'static str,
+    denied: &'static str,
+}
+
+macro_rules! calls {
+    ($($number:ident($arguments:literal) $denied:ident;)*) => {
+        &[$(Call {
+            name: stringify!($number), number: libc::$number, arguments: $arguments, denied: stringify!($denied),
+        }),*]
+    };
+}
+
+/// Null and -1 pointers and descriptors: the kernel answers EFAULT, EBADF or EINVAL where it is reached.
+const DENIED: &[Call] = calls! {
+    // Other roots and mounts.
+    SYS_mount("1,1,1,0,0") EPERM;
+    SYS_umount2("1,0") EPERM;
+    SYS_pivot_root("1,1") EPERM;
+    SYS_chroot("1") EPERM;
+    SYS_open_tree("-1,1,0") ENOSYS;
+    SYS_fsopen("1,0") ENOSYS;
+    SYS_mount_setattr("-1,1,0,0,0") ENOSYS;
+    SYS_move_mount("-1,1,-1,1,0") ENOSYS;
+    // Namespaces.
+    SYS_clone3("0,0") ENOSYS;
+    SYS_setns("-1,0") EPERM;
+    // Other processes.
+    SYS_ptrace("16,999999999") EPERM;
+    SYS_process_vm_readv("999999999,0,0,0,0,0") EPERM;
+    SYS_pidfd_getfd("-1,0,0") EPERM;
+    SYS_kcmp("999999999,999999999,0,0,0") EPERM;
+    // The kernel's own stores and machines.
+    SYS_keyctl("65535") EPERM;
+    SYS_add_key("1,1,0,0,0") EPERM;
+    SYS_request_key("1,1,0,0") EPERM;
+    SYS_bpf("0,1,0") EPERM;
+    SYS_perf_event_open("1,0,0,-1,0") EPERM;
+    SYS_userfaultfd("-1") EPERM;
+    SYS_io_uring_setup("0,1") ENOSYS;
+    SYS_open_by_handle_at("-1,1,0") EPERM;
+    SYS_quotactl("0,1,0,0") EPERM;
+    SYS_swapon("1,0") EPERM;
+    SYS_fanotify_init("-1,0") EPERM;
+    // The machine.
+    SYS_settimeofday("1,0") EPERM;
+    SYS_sethostname("1,-1") EPERM;
+    SYS_syslog("99,0,0") EPERM;
+    SYS_reboot("0,0,0,0") EPERM;
+    // TIOCSTI, TIOCLINUX, TIOCSETD on no descriptor at all.
+    SYS_ioctl("-1,0x5412,0") EPERM;
+};
+
+fn specification(call: &Call) -> String {
+    format!("{},{},{}", call.name, call.number, call.arguments)
+}
+
+/// Runs the calls as a program of the service on this kind of host.
+async fn inside(host: &str, arguments: Vec<String>) -> Probe {
+    let server = Server::start(options().env("MHNOS_SANDBOX", "strict").on(host));
+    server.write("raw_calls.py", CALLS);
+    let mut wire = Wire::connect(server.address()).await;
+    let pid =
+        wire.spawn(json!({"processType": "python", "command": "raw_calls.py", "args": arguments})).await;
+    let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+    assert_eq!(exit["code"], 0, "{host}\n{stdout}\n{stderr}");
+    Probe::parse(&stdout)
+}
+
+fn outside(arguments: Vec<String>) -> Probe {
+    let output = std::process::Command::new("python3").arg("-c").arg(CALLS).args(arguments).output();
+    let output = output.expect("python3");
+    assert!(output.status.success(), "{output:?}");
+    Probe::parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+#[tokio::test]
+async fn calls_that_are_not_for_programs_are_refused_in_every_tier() {
+    let arguments: Vec<String> = DENIED.iter().map(specification).collect();
+    for host in STRICT_HOSTS {
+        let report = inside(host, arguments.clone()).await;
+        for call in DENIED {
+            report.assert_denied(call.name, &[call.denied]);
+        }
+    }
+}
+
+/// The control: without the filter every one of these reaches the kernel's own code.
+#[test]
+fn the_same_calls_outside_are_answered_by_the_kernel() {
+    assert!(rustix::process::geteuid().is_root(), "only root gets past the kernel's own permission checks");
+    let report = outside(DENIED.iter().map(specification).collect());
+    let refused = |call: &&Call| {
+        let errno = report.attempt(call.name).errno.as_deref().unwrap_or_default();
+        ["EPERM", "ENOSYS"].contains(&errno)
+    };
+    let refused: Vec<_> = DENIED.iter().filter(refused).map(|call| call.name).collect();
+    assert!(refused.is_empty(), "refused outside, too: {refused:?}");
+}
+
+#[tokio::test]
+async fn dangerous_sockets_and_personalities_are_refused_in_every_tier() {
+    let socket = |name: &str, arguments: &str| format!("{name},{},{arguments}", libc::SYS_socket);
+    let arguments = vec![
+        socket("vsock", "40,1,0"),
+        socket("alg", "38,5,0"),
+        socket("packet", "17,3,0"),
+        socket("key", "15,3,2"),
+        socket("netfilter", "16,3,12"),
+        socket("raw", "2,3,1"),
+        socket("mptcp", "2,1,262"),
+        socket("sctp", "2,1,132"),
+        socket("tcp", "2,1,0"),
+        socket("route", "16,3,0"),
+        format!("aslr-off,{},0x40000", libc::SYS_personality),
+        format!("ask,{},0xffffffff", libc::SYS_personality),
+        format!("namespace,{},0x10000000", libc::SYS_unshare),
+        format!("fast-open,{},-1,0,0,0x20000000,0,0", libc::SYS_sendto),
+        format!("x32,{}", 0x4000_0000_u32 + 39),
+    ];
+    for host in STRICT_HOSTS {
+        let report = inside(host, arguments.clone()).await;
+        for family in ["vsock", "alg", "packet", "key", "netfilter", "raw", "mptcp", "sctp"] {
+            report.assert_denied(family, &["EAFNOSUPPORT"]);
+        }
+        report.assert_denied("aslr-off", &["EPERM"]);
+        report.assert_denied("namespace", &["EPERM"]);
+        report.assert_denied("fast-open", &["EOPNOTSUPP", "ENOTSUP"]);
+        report.assert_denied("x32", &["ENOSYS"]);
+        for allowed in ["tcp", "route", "ask"] {
+            report.assert_ok(allowed);
+        }
+        assert_ne!(Host::named(host).tier, mhnos_sandbox::Tier::None);
+    }
+}

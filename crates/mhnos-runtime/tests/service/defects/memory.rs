@@ -1,0 +1,145 @@
+//! Nobody's slowness costs the service memory without bound, and no program takes more than its share.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
+use serde_json::json;
+
+use crate::{
+    options,
+    requests::{assert_serves, bash, kill, node, python, resident_kib, with_options},
+    start,
+};
+
+/// More than the stall deadline and the time a slow machine takes to write the output, together.
+const AWAKE: Duration = Duration::from_mins(2);
+/// From the last answer to a ping to the end of the connection: three rounds of pings.
+const DROPPED: Duration = Duration::from_secs(150);
+
+/// Defect 5: the program is held back at first, then it runs free, and the client that wakes is told what it missed.
+#[tokio::test]
+async fn a_stalled_client_costs_bounded_memory_and_wakes_to_a_gap() {
+    const BYTES: u64 = 200_000_000;
+    let server = start();
+    let mut stalled = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let before = resident_kib(&server);
+    stalled.spawn(bash(&format!("head -c {BYTES} /dev/zero | tr '\\0' x"))).await;
+    let mut other = Wire::connect(server.address()).await;
+    let ended = eventually_async(AWAKE, "the program ends although nobody reads", async || {
+        let list = other.request(json!({"type": "list", "id": "list", "all": true})).await;
+        let grown = resident_kib(&server).saturating_sub(before);
+        assert!(grown < 32 * 1024, "grew by {grown} KiB");
+        let ended = list["processes"][0]["status"] == "exited";
+        ended.then(|| list["processes"][0].clone())
+    })
+    .await;
+    assert_eq!((&ended["seq"], &ended["exit"]["code"]), (&json!(BYTES), &json!(0)), "{ended}");
+    let (mut position, mut gaps) = (0, 0);
+    loop {
+        let message = stalled.next().await;
+        match message["type"].as_str() {
+            Some("stdout") => {
+                position += message["data"].as_str().unwrap_or_default().len() as u64;
+                assert_eq!(message["seq"], position, "every byte once, or a gap");
+            }
+            Some("gap") => {
+                assert_eq!(message["from"], position, "{message}");
+                position = message["to"].as_u64().expect("a position");
+                gaps += 1;
+            }
+            Some("exit") => break,
+            _ => panic!("{message}"),
+        }
+    }
+    assert_eq!((position, gaps), (BYTES, 1));
+}
+
+/// Defect 5.
+#[tokio::test]
+async fn a_program_that_does_not_read_costs_bounded_memory() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let deaf = wire.spawn(bash("echo deaf; sleep 1000")).await;
+    wire.stdout_until(deaf, "deaf").await;
+    let before = resident_kib(&server);
+    let big = "x".repeat(4 << 20);
+    for id in 0..12 {
+        wire.send(&json!({"type": "write", "id": id, "pid": deaf, "data": big})).await;
+        let grown = resident_kib(&server).saturating_sub(before);
+        assert!(grown < 48 * 1024, "grew by {grown} KiB");
+    }
+    for id in 0..12 {
+        let answer = wire.next_where(|message| message["id"] == id).await;
+        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("STDIN_FULL")), "{answer}");
+    }
+    assert_eq!(kill(&mut wire, deaf).await["type"], "killed");
+}
+
+/// Defect 11: pings come, and a peer that does not answer them, but keeps its socket open, is dropped.
+#[test]
+fn a_peer_that_answers_no_ping_is_dropped() {
+    let server = start();
+    let mut socket = TcpStream::connect(server.address()).expect("it listens");
+    socket.set_read_timeout(Some(DROPPED)).expect("a timeout");
+    let handshake = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.address()
+    );
+    socket.write_all(handshake.as_bytes()).expect("sent");
+    let mut received = Vec::new();
+    // A reset ends it as well as an end of file; nothing for so long is an error.
+    if let Err(error) = socket.read_to_end(&mut received) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "still open");
+    }
+    let frames = &received[received.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4..];
+    assert!(frames.windows(2).any(|frame| frame[0] == 0x89), "it was pinged");
+}
+
+/// Defect 17.
+#[tokio::test]
+async fn memory_is_limited_for_every_type_and_capital_letters_are_sizes() {
+    let server = Server::start(options().env("MHNOS_MAX_MEMORY", "256M"));
+    let mut wire = Wire::connect(server.address()).await;
+    let fine = wire.spawn(node("console.log('fine')")).await;
+    assert_eq!(wire.run_to_exit(fine).await.0, "fine\n");
+    let hungry = [
+        python("b = []\nwhile True: b.append(bytearray(1 << 20))"),
+        node("const b = []; for (;;) b.push(Buffer.alloc(1 << 20, 1))"),
+        bash("a=x; while :; do a=$a$a; done"),
+    ];
+    for spawn in hungry {
+        let pid = wire.spawn(spawn.clone()).await;
+        let (_, stderr, exit) = wire.run_to_exit(pid).await;
+        let refused = ["MemoryError", "Array buffer allocation failed", "cannot allocate"];
+        let ended_for_memory = exit["reason"] == "memory" || refused.iter().any(|text| stderr.contains(text));
+        assert!(ended_for_memory, "{spawn}: {exit} {stderr}");
+    }
+    // A tree is limited as a whole: none of these alone takes too much. The shell tells how the first one ended.
+    let child = "import signal; b = bytearray(100 << 20); signal.pause()";
+    let tree = bash(&format!(
+        "for i in 1 2 3 4 5 6; do python3 -c '{child}' & done; wait -n; code=$?; kill $(jobs -p); exit $code"
+    ));
+    let pid = wire.spawn(with_options(tree, json!({"timeout": 20_000}))).await;
+    let (_, stderr, exit) = wire.run_to_exit(pid).await;
+    assert!(exit["reason"] == "memory" || exit["code"] == 128 + 9, "{exit} {stderr}");
+    assert_serves(&mut wire).await;
+}
+
+#[tokio::test]
+async fn every_usual_way_of_writing_a_size_means_the_same() {
+    for (size, bytes) in [
+        ("1G", 1_u64 << 30),
+        ("1gb", 1 << 30),
+        ("1GiB", 1 << 30),
+        ("1048576k", 1 << 30),
+        ("1073741824", 1 << 30),
+    ] {
+        let server = Server::start(options().env("MHNOS_MAX_MEMORY", size));
+        let mut wire = Wire::connect(server.address()).await;
+        let status = wire.request(json!({"type": "status", "id": 1})).await;
+        assert_eq!(status["config"]["maxMemory"], bytes, "{size}: {status}");
+    }
+}

@@ -1,0 +1,46 @@
+//! `doctor` says what a service would find, and its exit status how bad that is.
+
+use std::process::{Command, Output};
+
+use mhnos_testing::{Scratch, host::Host};
+use serde_json::Value;
+
+use crate::SERVICE;
+
+fn doctor(host: &str, arguments: &[&str]) -> Output {
+    // A workspace of the user who will start it.
+    let scratch = Scratch::new();
+    Host::named(host).give(scratch.path());
+    let mut command = Command::new(std::path::Path::new(SERVICE).with_file_name("mhnos-host"));
+    command.args([host, SERVICE, "doctor", "--workspace"]).arg(scratch.path()).args(arguments);
+    command.env_clear().output().expect("mhnos-host was built")
+}
+
+fn find<'a>(report: &'a Value, kind: &str, name: &str) -> &'a Value {
+    let all = report[kind].as_array().expect("a list");
+    all.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("no {name} in {report}"))
+}
+
+#[test]
+fn it_finds_what_each_host_gives_and_names_a_remedy_for_the_rest() {
+    for (host, status) in [("root", 0), ("user", 1), ("masked-proc", 1), ("container", 1), ("one-user", 1)] {
+        let output = doctor(host, &["--json"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{host}: {output:?}"));
+        assert_eq!(output.status.code(), Some(status), "{host}: {text}");
+        assert_eq!(report["tier"], Host::named(host).tier.as_str(), "{host}");
+        for tier in report["tiers"].as_array().expect("tiers").iter().filter(|tier| tier["ok"] == false) {
+            assert!(tier["reason"].is_string() && tier["remedy"].is_string(), "{host}: {tier}");
+        }
+        assert_eq!(find(&report, "layers", "seccomp")["ok"], true, "{host}");
+    }
+}
+
+#[test]
+fn a_host_below_the_floor_is_the_worst_status() {
+    let output = doctor("one-user", &["--sandbox-min-tier", "T2"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("would refuse to start"), "{text}");
+    assert!(text.contains("kernel.unprivileged_userns_clone=1"), "{text}");
+}

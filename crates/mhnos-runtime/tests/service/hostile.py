@@ -1,0 +1,108 @@
+# A hostile program: each attempt prints NAME and what came of it, an error's name or "ok".
+import ctypes, errno, mmap, os, resource, signal, socket, stat, subprocess, sys, time
+
+def attempt(name, action):
+    try:
+        result = action()
+        print(name, "ok" if result is None else result, flush=True)
+    except OSError as error:
+        print(name, errno.errorcode.get(error.errno, error.errno), flush=True)
+
+def write(path, data):
+    with open(path, "w") as file: file.write(data)
+
+def set_uid_copy():
+    # A set-uid program of one's own, and one of the system's: neither changes who one is.
+    subprocess.run(["cp", "/usr/bin/id", "own-id"], check=True)
+    os.chmod("own-id", 0o6755)
+    own = subprocess.run(["./own-id", "-u"], capture_output=True, text=True).stdout.strip()
+    return "same" if own == str(os.getuid()) else own
+
+def interrupt_80():
+    # The other architecture's calls: getpid by int 0x80.
+    code = "int main(){long r; __asm__ volatile(\"int $0x80\":\"=a\"(r):\"a\"(20)); return 0;}"
+    if os.uname().machine != "x86_64": return "SIGSYS"
+    subprocess.run(["gcc", "-x", "c", "-o", "int80", "-"], input=code, text=True, check=True)
+    ended = subprocess.run(["./int80"]).returncode
+    return signal.Signals(-ended).name if ended < 0 else ended
+
+def fill(path, limit):
+    chunk, written = b"x" * (1 << 20), 0
+    try:
+        with open(path, "wb", buffering=0) as file:
+            while written < limit: written += file.write(chunk)
+    finally:
+        os.unlink(path)
+
+def many_files(directory, limit):
+    made = 0
+    os.mkdir(directory)
+    try:
+        while made < limit:
+            os.close(os.open(f"{directory}/{made}", os.O_CREAT | os.O_WRONLY))
+            made += 1
+    finally:
+        for number in range(made): os.unlink(f"{directory}/{number}")
+        os.rmdir(directory)
+
+def many_descriptors():
+    held = []
+    try:
+        while len(held) < 10000: held.append(os.open("/dev/null", os.O_RDONLY))
+    finally:
+        for fd in held: os.close(fd)
+
+def huge_file():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open("huge", "wb") as file:
+        try: os.ftruncate(file.fileno(), 1 << 40)
+        finally: os.unlink("huge")
+
+def connect(name):
+    with socket.socket(socket.AF_UNIX) as unix: unix.connect(name)
+
+def zombies():
+    # Orphans of orphans, all to be reaped by somebody else.
+    for _ in range(300):
+        if os.fork() == 0:
+            if os.fork() == 0: os._exit(0)
+            os._exit(0)
+        os.wait()
+
+def own_filter():
+    # A program may confine itself further: Landlock's version question is answered.
+    libc = ctypes.CDLL(None, use_errno=True)
+    return "ok" if libc.syscall(444, None, 0, 1) > 0 else "refused"
+
+abstract, path, shared = sys.argv[1:4]
+attempt("hard-link", lambda: os.link("/etc/passwd", "passwd-link"))
+attempt("hard-link-own", lambda: (write("one", "x"), os.link("one", "two"), None)[2])
+attempt("rename-out", lambda: os.rename("/etc/hostname", "stolen"))
+attempt("init-root", lambda: os.listdir("/proc/1/root/root"))
+attempt("init-environ", lambda: open("/proc/1/environ").read())
+attempt("setuid-copy", set_uid_copy)
+attempt("int80", interrupt_80)
+attempt("less-likely-killed", lambda: write("/proc/self/oom_score_adj", "-1000"))
+attempt("core-pattern", lambda: write("/proc/sys/kernel/core_pattern", "|/bin/sh"))
+attempt("sysrq", lambda: write("/proc/sysrq-trigger", "h"))
+attempt("kernel-memory", lambda: open("/proc/kcore", "rb").read(1))
+attempt("disk", lambda: os.open("/dev/vda", os.O_RDONLY))
+attempt("physical-memory", lambda: os.open("/dev/mem", os.O_RDONLY))
+attempt("kernel-log", lambda: os.open("/dev/kmsg", os.O_RDONLY))
+attempt("cgroup", lambda: write("/sys/fs/cgroup/cgroup.procs", "0"))
+attempt("block-device", lambda: os.mknod("disk", 0o600 | stat.S_IFBLK, os.makedev(8, 0)))
+attempt("fifo", lambda: os.mkfifo("fifo"))
+attempt("descriptors", many_descriptors)
+attempt("huge-file", huge_file)
+attempt("core-limit", lambda: str(resource.getrlimit(resource.RLIMIT_CORE)[1]))
+attempt("abstract-socket", lambda: connect("\0" + abstract))
+attempt("path-socket", lambda: connect(path))
+attempt("kill-init", lambda: (os.kill(1, signal.SIGKILL), os.kill(1, signal.SIGSTOP), None)[2])
+attempt("zombies", zombies)
+attempt("own-walls", own_filter)
+if shared == "own-tree":
+    attempt("fill-tmp", lambda: fill("/tmp/full", 400 << 20))
+    attempt("fill-shm", lambda: fill("/dev/shm/full", 100 << 20))
+    attempt("fill-root", lambda: fill("/full", 1 << 20))
+    attempt("fill-inodes", lambda: many_files("/tmp/many", 70000))
+print("end", "ok", flush=True)

@@ -1,0 +1,127 @@
+//! A hostile program in every tier: files, devices, the kernel's files, sockets of others, exhaustion.
+
+use std::{
+    collections::BTreeMap,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
+};
+
+use mhnos_sandbox::Tier;
+use mhnos_testing::{Server, Wire, host::Host};
+use serde_json::json;
+
+use crate::{abuse::STRICT_HOSTS, options};
+
+const PROGRAM: &str = include_str!("hostile.py");
+
+/// What a program must find, whatever the tier.
+const EVERYWHERE: &[(&str, &[&str])] = &[
+    ("hard-link", &["EXDEV", "EACCES", "EPERM"]),
+    ("rename-out", &["EXDEV", "EACCES", "EROFS", "EBUSY"]),
+    ("init-root", &["EACCES", "EPERM", "ENOENT"]),
+    ("init-environ", &["EACCES", "EPERM"]),
+    ("setuid-copy", &["same"]),
+    ("int80", &["SIGSYS"]),
+    ("less-likely-killed", &["EACCES", "EROFS"]),
+    ("core-pattern", &["EACCES", "EROFS", "EPERM"]),
+    ("sysrq", &["EACCES", "EROFS", "EPERM", "ENOENT"]),
+    ("kernel-memory", &["EACCES", "EPERM", "ENOENT"]),
+    ("disk", &["ENOENT", "EACCES", "EPERM"]),
+    ("physical-memory", &["ENOENT", "EACCES", "EPERM"]),
+    ("kernel-log", &["ENOENT", "EACCES", "EPERM"]),
+    ("cgroup", &["ENOENT", "EACCES", "EROFS"]),
+    ("block-device", &["EACCES", "EPERM"]),
+    ("descriptors", &["EMFILE"]),
+    ("huge-file", &["EFBIG"]),
+    ("core-limit", &["0"]),
+    ("abstract-socket", &["EPERM", "ECONNREFUSED", "EAFNOSUPPORT"]),
+    ("path-socket", &["ENOENT", "EACCES", "EAFNOSUPPORT"]),
+    // The controls: what harms nobody works.
+    ("hard-link-own", &["ok"]),
+    ("fifo", &["ok"]),
+    ("zombies", &["ok"]),
+    ("own-walls", &["ok"]),
+    ("end", &["ok"]),
+];
+
+/// Where the sandbox has a tree of its own.
+const OWN_TREE: &[(&str, &[&str])] = &[
+    ("fill-tmp", &["ENOSPC"]),
+    ("fill-shm", &["ENOSPC"]),
+    ("fill-root", &["EROFS", "EACCES"]),
+    ("fill-inodes", &["ENOSPC"]),
+    // Ignored, as PID 1's privilege, or refused: the spawn that follows shows it.
+    ("kill-init", &["ok", "EPERM"]),
+];
+
+/// Sockets of the host that a program must not reach, listening.
+struct Bystander {
+    abstract_name: String,
+    path: String,
+    _listeners: [UnixListener; 2],
+}
+
+impl Bystander {
+    fn listen() -> Self {
+        let abstract_name = format!("mhnos-test-{}-{:?}", std::process::id(), std::thread::current().id())
+            .replace(['(', ')'], "-");
+        let path = format!("/var/tmp/{abstract_name}.sock");
+        let _ = std::fs::remove_file(&path);
+        let address = SocketAddr::from_abstract_name(&abstract_name).expect("a name");
+        let by_name = UnixListener::bind_addr(&address).expect("listen");
+        let by_path = UnixListener::bind(&path).expect("listen");
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&path, everybody).expect("open to all");
+        Self { abstract_name, path, _listeners: [by_name, by_path] }
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn run(server: &Server, bystander: &Bystander, tree: &str) -> BTreeMap<String, String> {
+    server.write("hostile.py", PROGRAM);
+    let mut wire = Wire::connect(server.address()).await;
+    let arguments = [&bystander.abstract_name, &bystander.path, tree];
+    let pid = wire.spawn(json!({"processType": "python", "command": "hostile.py", "args": arguments})).await;
+    let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+    assert!(stdout.contains("end ok"), "{exit}\n{stdout}\n{stderr}");
+    // It still serves.
+    let next = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+    assert_eq!(wire.run_to_exit(next).await.2["code"], 3);
+    stdout.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.into(), b.trim().into())).collect()
+}
+
+#[tokio::test]
+async fn a_hostile_program_finds_every_door_closed_in_every_tier() {
+    let bystander = Bystander::listen();
+    let mut wrong = Vec::new();
+    for host in STRICT_HOSTS {
+        let own_tree = matches!(Host::named(host).tier, Tier::T1 | Tier::T2);
+        let server = Server::start(options().on(host));
+        let found = run(&server, &bystander, if own_tree { "own-tree" } else { "hosts-tree" }).await;
+        let expected = EVERYWHERE.iter().chain(if own_tree { OWN_TREE } else { &[] });
+        for (name, answers) in expected {
+            let answer = found.get(*name).map_or("nothing", String::as_str);
+            if !answers.contains(&answer) {
+                wrong.push(format!("{host}: {name}: {answer} instead of {answers:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The control: the sockets are there, and a program without walls reaches them.
+#[tokio::test]
+async fn without_walls_the_bystanders_sockets_are_reached() {
+    let bystander = Bystander::listen();
+    let server = Server::start(options().on("none").env("MHNOS_SANDBOX", "none"));
+    let found = run(&server, &bystander, "hosts-tree").await;
+    assert_eq!((&*found["abstract-socket"], &*found["path-socket"]), ("ok", "ok"), "{found:?}");
+    assert_ne!(found["int80"], "SIGSYS");
+}

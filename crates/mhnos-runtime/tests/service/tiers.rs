@@ -1,0 +1,199 @@
+//! What a program reaches, tier by tier: the host, the service, its neighbours, itself.
+
+use mhnos_testing::{Probe, Server, Wire, host::Host};
+use serde_json::json;
+
+use crate::{SERVICE, abuse::STRICT_HOSTS, options, start};
+
+/// The service on this kind of host, and what the probe reports there.
+async fn probe(host: &str, mode: &str, attempts: impl Fn(&Server) -> Vec<String>) -> (Server, Probe) {
+    let server = Server::start(options().env("MHNOS_SANDBOX", mode).on(host));
+    Probe::install(&server, SERVICE);
+    let mut arguments = vec!["-c".to_owned(), "exec ./mhnos-probe \"$@\"".to_owned(), "probe".to_owned()];
+    arguments.extend(attempts(&server));
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire
+        .spawn(
+            json!({"processType": "shell", "command": "bash", "args": arguments, "options": {"pty": false}}),
+        )
+        .await;
+    let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+    assert_eq!(exit["code"], 0, "{host}: {stdout}\n{stderr}");
+    (server, Probe::parse(&stdout))
+}
+
+fn bridge_of(server: &Server) -> i32 {
+    let all = server.descendants();
+    let bridge = all.iter().find(|process| process.command.contains("mhnos-runtime bridge"));
+    bridge.expect("a bridge").os_pid
+}
+
+#[tokio::test]
+async fn a_program_cannot_touch_the_service_in_any_tier() {
+    for host in STRICT_HOSTS {
+        let (server, report) = probe(host, "strict", |server| {
+            let mut attempts = Vec::new();
+            for pid in [server.os_pid(), bridge_of(server)] {
+                for verb in ["kill", "prlimit"] {
+                    attempts.push(format!("{verb}={pid}"));
+                }
+                for file in ["environ", "mem", "maps", "root/etc/hostname", "cwd/x"] {
+                    attempts.push(format!("read=/proc/{pid}/{file}"));
+                }
+                attempts.push(format!("append=/proc/{pid}/oom_score_adj"));
+                attempts.push(format!("append=/proc/{pid}/comm"));
+            }
+            attempts
+        })
+        .await;
+        for pid in [server.os_pid(), bridge_of(&server)] {
+            for verb in ["kill", "prlimit"] {
+                report.assert_denied(&format!("{verb}={pid}"), &["ESRCH", "EPERM"]);
+            }
+            for file in ["environ", "mem", "maps", "root/etc/hostname", "cwd/x"] {
+                report.assert_denied(&format!("read=/proc/{pid}/{file}"), &["ENOENT", "EACCES", "EPERM"]);
+            }
+            for file in ["oom_score_adj", "comm"] {
+                report.assert_denied(
+                    &format!("append=/proc/{pid}/{file}"),
+                    &["ENOENT", "EACCES", "EPERM", "EROFS"],
+                );
+            }
+        }
+    }
+}
+
+/// The control of the test above.
+#[tokio::test]
+async fn without_walls_a_program_can_touch_the_service() {
+    let (server, report) = probe("none", "none", |server| {
+        let pid = server.os_pid();
+        vec![format!("kill={pid}"), format!("prlimit={pid}"), format!("append=/proc/{pid}/comm")]
+    })
+    .await;
+    for verb in ["kill", "prlimit"] {
+        report.assert_ok(&format!("{verb}={}", server.os_pid()));
+    }
+    report.assert_ok(&format!("append=/proc/{}/comm", server.os_pid()));
+}
+
+#[tokio::test]
+async fn a_program_reaches_its_workspace_and_no_other_file_of_the_host() {
+    let secret = mhnos_testing::Scratch::new();
+    let file = secret.path().join("secret");
+    std::fs::write(&file, "not for programs").expect("write");
+    // Below a directory that no rule of any tier allows.
+    let elsewhere = format!("/var/tmp/mhnos-secret-{}", std::process::id());
+    std::fs::write(&elsewhere, "not for programs").expect("write");
+    for host in STRICT_HOSTS {
+        let (_server, report) = probe(host, "strict", |_| {
+            vec![
+                format!("read={elsewhere}"),
+                format!("symlink-read={elsewhere}"),
+                "write=/usr/mhnos-probe".into(),
+                "write=/etc/mhnos-probe".into(),
+                "write=/var/tmp/../../mhnos-probe".into(),
+                "mknod=null-device".into(),
+                "write=new-file".into(),
+                "write=/tmp/mhnos-probe-file".into(),
+                "write=/dev/shm/mhnos-probe-file".into(),
+                "read=/etc/passwd".into(),
+                "read=/dev/urandom".into(),
+                "execute=/bin/true".into(),
+                "raise-nofile".into(),
+                "setuid=0".into(),
+                "facts".into(),
+            ]
+        })
+        .await;
+        let none = ["ENOENT", "EACCES", "EPERM", "EROFS"];
+        report.assert_denied(&format!("read={elsewhere}"), &none);
+        report.assert_denied(&format!("symlink-read={elsewhere}"), &none);
+        for denied in ["write=/usr/mhnos-probe", "write=/etc/mhnos-probe", "write=/var/tmp/../../mhnos-probe"]
+        {
+            report.assert_denied(denied, &none);
+        }
+        for denied in ["mknod=null-device", "raise-nofile", "setuid=0"] {
+            // No such user in the sandbox's own user namespace: EINVAL.
+            report.assert_denied(denied, &["EPERM", "EACCES", "EINVAL"]);
+        }
+        for allowed in [
+            "write=new-file",
+            "write=/tmp/mhnos-probe-file",
+            "write=/dev/shm/mhnos-probe-file",
+            "read=/etc/passwd",
+            "read=/dev/urandom",
+            "execute=/bin/true",
+        ] {
+            report.assert_ok(allowed);
+        }
+        let status = report.value("status");
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            assert_eq!(status[set], "0000000000000000", "{host}: {status}");
+        }
+        assert_eq!(
+            (&status["NoNewPrivs"], &status["Seccomp"]),
+            (&json!("1"), &json!("2")),
+            "{host}: {status}"
+        );
+        assert_ne!(report.value("identity")["uid"], 0, "{host}");
+        let beyond = report.value("fds").as_object().expect("descriptors").len();
+        assert_eq!(beyond, 3, "{host}: {}", report.value("fds"));
+    }
+    std::fs::remove_file(&elsewhere).expect("remove");
+}
+
+#[tokio::test]
+async fn what_is_in_force_is_told_and_is_what_the_host_gives() {
+    for host in STRICT_HOSTS {
+        let server = Server::start(options().on(host));
+        let health: serde_json::Value = serde_json::from_str(&server.get("/health").body).expect("JSON");
+        assert_eq!(health["sandbox"]["tier"], Host::named(host).tier.as_str(), "{health}");
+        assert_eq!(health["sandbox"]["mode"], "strict");
+    }
+}
+
+#[tokio::test]
+async fn without_a_network_of_its_own_a_program_does_not_reach_the_services_port() {
+    for host in ["container", "one-user"] {
+        let (server, report) = probe(host, "strict", |server| {
+            vec![format!("connect={}", server.address()), "listen=127.0.0.1:0".into(), "socket=udp".into()]
+        })
+        .await;
+        report.assert_denied(&format!("connect={}", server.address()), &["EACCES"]);
+        report.assert_ok("listen=127.0.0.1:0");
+        report.assert_ok("socket=udp");
+        // The control: relaxed shares the host's network.
+        let (server, report) =
+            probe(host, "relaxed", |server| vec![format!("connect={}", server.address())]).await;
+        report.assert_ok(&format!("connect={}", server.address()));
+    }
+}
+
+#[test]
+fn a_floor_above_what_the_host_gives_stops_the_start_and_names_the_remedy() {
+    let failure = Server::try_start(options().on("one-user").env("MHNOS_SANDBOX_MIN_TIER", "T2"))
+        .expect_err("must not start");
+    for expected in ["T1: create the sandbox's namespaces", "T2: ", "kernel.unprivileged_userns_clone=1"] {
+        assert!(failure.stderr.contains(expected), "{expected}: {}", failure.stderr);
+    }
+    // The control.
+    drop(start());
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_nothing_is_left_in_any_tier() {
+    for host in STRICT_HOSTS {
+        let mut server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        for script in [
+            "sleep 1000",
+            "(setsid sleep 1000 &) ; sleep 1000",
+            "trap '' TERM HUP; while :; do sleep 1; done",
+        ] {
+            wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", script]})).await;
+        }
+        server.kill();
+        server.assert_nothing_left();
+    }
+}
