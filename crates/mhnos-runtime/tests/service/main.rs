@@ -4,11 +4,8 @@
 
 mod abuse;
 mod bad_input;
-<<<<<<< HEAD
-mod compatibility;
-=======
 mod bridge_killed;
->>>>>>> main
+mod compatibility;
 mod defects;
 mod doctor;
 mod documentation;
