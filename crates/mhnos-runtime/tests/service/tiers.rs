@@ -217,7 +217,7 @@ async fn a_killed_bridge_is_followed_by_one_that_goes_on_in_any_tier() {
         kill_process(bridge, Signal::KILL).expect("kill the bridge");
         server.logged(DEADLINE, "\"generation\":2");
         let mut wire = Wire::connect(server.address()).await;
-        let list = wire.request(json!({"type": "list"})).await;
+        let list = wire.request(json!({"type": "list", "id": 1})).await;
         assert!(list.to_string().contains(&pid.to_string()), "{host}: {list}");
         // It reaches the programs' files as the first one did.
         let next =
