@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use crate::{
-    channel::FromKeeper,
+    channel::{CHANNEL_VERSION, FromKeeper},
     limits::{HEALTHY_BRIDGE, MAX_BRIDGE_BACKOFF},
     outbox::Outbox,
     settings::{BRIDGE_CHANNEL_FD, BridgeCommand},
@@ -37,8 +37,12 @@ impl Bridge {
     /// Starts one. The child is this process's program anew, so that it inherits no memory.
     pub(crate) fn start(command: &BridgeCommand) -> io::Result<Self> {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
+        let channel = format!("--channel={CHANNEL_VERSION}");
+        let number = format!("--program={}", command.number);
         let files_as = command.files_as.map(|account| format!("--files-as={}:{}", account.uid, account.gid));
-        let argv = CStrings::new(command.argv.iter().chain(&files_as).map(String::as_str))?;
+        let argv = CStrings::new(
+            command.argv.iter().chain([&channel, &number]).chain(&files_as).map(String::as_str),
+        )?;
         let env = CStrings::new(command.env.iter().cloned())?;
         match sys::fork(Namespaces::NONE)? {
             Fork::Child => {

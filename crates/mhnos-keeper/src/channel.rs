@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Our own number for a process: from [`FIRST_PID`] up, never reused while the service lives.
 pub type Pid = u32;
 
+/// Which channel this is. A bridge of another version ends at once, so that an upgrade is taken back.
+pub const CHANNEL_VERSION: u32 = 1;
+
 /// The first pid clients see. Lower numbers are the service's own probes.
 pub const FIRST_PID: Pid = 1000;
 
@@ -140,6 +143,8 @@ pub enum FromKeeper {
     },
     /// The service was asked to stop (SIGTERM, SIGINT): drain, then `Drained`.
     Drain,
+    /// This bridge is to be replaced: finish what has begun, send clients away, and end.
+    Leave,
 }
 
 /// Answer to `Hello`.

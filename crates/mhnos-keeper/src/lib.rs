@@ -20,7 +20,9 @@ mod settings;
 pub mod socket;
 mod supervisor;
 mod tree;
+mod upgrade;
 mod watchdog;
 
 pub use keeper::{KeeperError, run};
 pub use settings::{BRIDGE_CHANNEL_FD, BridgeCommand, Settings};
+pub use upgrade::ProgramPlace;

@@ -25,11 +25,14 @@ pub const MAX_HELD: usize = 16_384;
 /// times one process's share is allowed.
 pub const SHARED_PIDS_FACTOR: u64 = 16;
 
-/// Restarts of a bridge that never said hello before the service gives up.
+/// Bridges that end before any has ever said hello, until the service gives up.
 pub const MAX_FAILED_BRIDGES: u32 = 5;
 
 /// The longest pause before a bridge that keeps dying is started again.
 pub const MAX_BRIDGE_BACKOFF: Duration = Duration::from_secs(5);
+
+/// For a bridge that is being replaced to finish what it has begun and leave.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A bridge that lived this long is not crashing in a loop.
 pub const HEALTHY_BRIDGE: Duration = Duration::from_secs(10);

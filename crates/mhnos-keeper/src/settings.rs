@@ -7,6 +7,8 @@ use mhnos_sandbox::{
     stage::{Account, Reserve},
 };
 
+use crate::upgrade::ProgramPlace;
+
 /// Everything a keeper needs to run.
 pub struct Settings {
     /// What sandboxes shall be. Sources are already reachable for the account this process runs as.
@@ -35,7 +37,12 @@ pub struct Settings {
 pub struct BridgeCommand {
     /// The program, open for execution.
     pub program: OwnedFd,
-    /// Its arguments, the first being its name.
+    /// 0 for the one the service was started with, one more for each upgrade: told as `--program=NUMBER`, so that
+    /// whoever looks at the processes sees which one serves.
+    pub number: u32,
+    /// Where an upgrade finds its program anew.
+    pub place: ProgramPlace,
+    /// Its arguments, the first being its name. `--channel=VERSION` is added.
     pub argv: Vec<String>,
     /// Its environment, as `NAME=value`.
     pub env: Vec<Vec<u8>>,

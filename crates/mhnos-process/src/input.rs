@@ -15,7 +15,7 @@ use rustix::{
     termios::{SpecialCodeIndex, tcgetattr},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Input {
     room: Notify,
     /// Told when the process's task has something to do here.
     task: Arc<Notify>,
+    /// The keeper has been told of the end of input.
+    end_told: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,13 @@ const END_OF_FILE: u8 = 4;
 impl Input {
     pub(crate) fn new(sink: Sink, task: Arc<Notify>) -> Self {
         let queue = Queue { sink, chunks: VecDeque::new(), bytes: 0, closing: false, tell_keeper: false };
-        Self { queue: Mutex::new(queue), turn: tokio::sync::Mutex::new(()), room: Notify::new(), task }
+        Self {
+            queue: Mutex::new(queue),
+            turn: tokio::sync::Mutex::new(()),
+            room: Notify::new(),
+            task,
+            end_told: watch::Sender::new(false),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -106,7 +114,12 @@ impl Input {
     /// See [`crate::Process::close_stdin`].
     pub(crate) async fn close(&self) -> Result<(), WriteError> {
         let _turn = self.turn.lock().await;
-        self.queue_end()
+        self.queue_end()?;
+        if self.lock().tell_keeper {
+            // Until the keeper lets go too the program sees no end, and no other bridge would know of it.
+            _ = self.end_told.subscribe().wait_for(|told| *told).await;
+        }
+        Ok(())
     }
 
     fn queue_end(&self) -> Result<(), WriteError> {
@@ -139,9 +152,21 @@ impl Input {
         !self.lock().chunks.is_empty()
     }
 
-    /// Whether the keeper is to close its duplicate now. Tells once.
-    pub(crate) fn take_closed(&self) -> bool {
-        std::mem::take(&mut self.lock().tell_keeper)
+    /// Whether something is queued, or the keeper is still to be told of the end.
+    pub(crate) fn unfinished(&self) -> bool {
+        let queue = self.lock();
+        !queue.chunks.is_empty() || queue.tell_keeper
+    }
+
+    /// Whether the keeper is to close its duplicate now; to be answered with [`Input::closed_told`].
+    pub(crate) fn to_be_closed(&self) -> bool {
+        self.lock().tell_keeper
+    }
+
+    /// The keeper has been told.
+    pub(crate) fn closed_told(&self) {
+        self.lock().tell_keeper = false;
+        self.end_told.send_replace(true);
     }
 
     /// A new registration of the terminal.

@@ -16,6 +16,13 @@ pub const INPUT_QUEUE: usize = 1024 * 1024;
 /// How long a write that does not fit into the queue waits for the process to take anything at all.
 pub const INPUT_STALL: Duration = Duration::from_secs(2);
 
+/// How long a bridge that is being replaced waits for processes to read the input it has taken for them. Less
+/// than the keeper's patience (`mhnos_keeper::limits::LEAVE_TIMEOUT`).
+pub const LEAVE_INPUT: Duration = Duration::from_secs(1);
+
+/// Interval of looking whether they have.
+pub const LEAVE_INPUT_INTERVAL: Duration = Duration::from_millis(2);
+
 /// Bytes of a report pipe that are kept. What workerd reports is a line for each socket.
 pub const REPORT_BYTES: usize = 16 * 1024;
 

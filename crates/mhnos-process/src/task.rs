@@ -63,6 +63,7 @@ impl Task {
             self.report(&bytes).await;
         }
         self.process.report.send_modify(|report| report.ended = true);
+        self.process.input.closed_told();
         // A terminal's master is shared with the process that outlives this task.
         self.process.lock_terminal().master = None;
     }
@@ -114,8 +115,9 @@ impl Task {
         if mail.drain {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
-        if self.process.input.take_closed() {
+        if self.process.input.to_be_closed() {
             self.tell(&ToKeeper::CloseStdin { pid: self.process.pid }).await;
+            self.process.input.closed_told();
         }
         mail.forget
     }
@@ -256,7 +258,6 @@ impl Task {
         let view = View { state, tree_ended: self.machine.tree_ended(), gone: self.machine.is_gone() };
         if let Some(record) = record {
             self.process.input.exited();
-            self.process.log.set_exit(record);
             let ExitRecord { status, reason, runtime_ms, .. } = record;
             if self.process.pid >= FIRST_PID {
                 tracing::info!(
@@ -269,7 +270,9 @@ impl Task {
             }
         }
         self.process.view.send_replace(view);
-        if record.is_some() {
+        // Last: whoever is told of the exit finds the process ended.
+        if let Some(record) = record {
+            self.process.log.set_exit(record);
             self.process.log.wake_viewers();
         }
     }

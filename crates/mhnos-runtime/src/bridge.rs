@@ -4,7 +4,7 @@ use std::{os::fd::OwnedFd, process::ExitCode};
 
 use anyhow::Context;
 use clap::ArgMatches;
-use mhnos_keeper::BRIDGE_CHANNEL_FD;
+use mhnos_keeper::{BRIDGE_CHANNEL_FD, channel::CHANNEL_VERSION};
 use mhnos_sandbox::{
     stage::{self, Account},
     sys,
@@ -19,6 +19,12 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
         eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
         return ExitCode::from(2);
     };
+    if arguments.get_one::<u32>("channel") != Some(&CHANNEL_VERSION) {
+        eprintln!(
+            "this program is too new or too old for the service that runs; restart the service to use it"
+        );
+        return ExitCode::from(2);
+    }
     if let Some(account) = arguments.get_one::<String>("files-as")
         && let Err(error) = files_as(account)
     {

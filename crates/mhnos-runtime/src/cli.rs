@@ -31,7 +31,20 @@ pub(crate) fn command() -> Command {
         .subcommand(
             with_settings(Command::new("bridge").hide(true))
                 .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true))
-                .arg(Arg::new("files-as").long("files-as")),
+                .arg(Arg::new("files-as").long("files-as"))
+                .arg(Arg::new("program").long("program").value_parser(value_parser!(u32)).required(true))
+                .arg(Arg::new("channel").long("channel").value_parser(value_parser!(u32)).required(true)),
+        )
+        .subcommand(
+            Command::new("upgrade")
+                .about("Replace the bridge of a running service by the program that is installed now; processes go on")
+                .arg(
+                    Arg::new("pid")
+                        .long("pid")
+                        .value_name("PID")
+                        .value_parser(value_parser!(i32))
+                        .help("The service's process, where more than one is running"),
+                ),
         )
 }
 

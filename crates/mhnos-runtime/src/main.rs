@@ -6,6 +6,7 @@ mod cli;
 mod doctor;
 mod logging;
 mod serve;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
         Some(("serve", arguments)) => serve::run(arguments),
         Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("bridge", arguments)) => bridge::run(arguments),
+        Some(("upgrade", arguments)) => upgrade::run(arguments),
         _ => unreachable!("clap asks for a subcommand"),
     }
 }

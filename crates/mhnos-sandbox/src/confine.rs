@@ -6,8 +6,8 @@ use rustix::{
     fs::{OFlags, open},
     io::{Errno, fcntl_dupfd_cloexec},
     process::{
-        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
-        setpriority_process, setrlimit, setsid,
+        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, nice, set_parent_process_death_signal,
+        setrlimit, setsid,
     },
     stdio::stdin,
     thread::{
@@ -141,7 +141,7 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
     restrict_resources(limits, nproc)?;
     if !grouped {
         // No share of the CPU can be set, so that at least the service itself goes first.
-        setpriority_process(None, NICE).step("lower the priority")?;
+        nice(NICE).step("lower the priority")?;
     }
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;

@@ -2,7 +2,7 @@
 //!
 //! It gets everything from the keeper: listening sockets, the channel, the workspace's descriptor. It
 //! parses all untrusted input and starts nothing by itself; it may be killed at any time, and the next bridge
-//! goes on where it was. [`run`] serves until the keeper asks for a drain or is gone.
+//! goes on where it was. [`run`] serves until the keeper asks for a drain, wants another bridge, or is gone.
 //!
 //! A request's way: `listen` accepts, `door` judges, `http` upgrades, `connection` reads it and lets it take
 //! effect with the help of `launcher`, `mhnos-process` and `mhnos-workspace`; `translate` turns what those
@@ -33,7 +33,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{config::Config, connection::Phase, door::Door, http::Front, service::Service};
 
@@ -67,7 +67,8 @@ pub enum RunError {
     Keeper(#[source] DriverEnd),
 }
 
-/// Serves until the keeper asks for a drain, and drains: nothing new, all processes ended, all clients told.
+/// Serves until the keeper asks for a drain, and drains: nothing new, all processes ended, all clients told. Or until
+/// another bridge is to take over: then what has begun is finished, and clients are asked to come back.
 /// Must be called in a tokio runtime with I/O and time enabled.
 ///
 /// # Cancel safety
@@ -106,9 +107,20 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             discovery::discover(&service, &found).await;
             std::future::pending::<()>().await;
         };
-        tokio::select! {
-            () = discovery => {}
-            () = processes.drain_requested() => {}
+        let replaced = tokio::select! {
+            () = discovery => false,
+            () = processes.drain_requested() => false,
+            () = processes.leave_requested() => true,
+        };
+        if replaced {
+            info!("leaving: another bridge takes over");
+            phase.send_replace(Phase::Leaving);
+            while accepting.join_next().await.is_some() {}
+            let unread = processes.input_handed_over().await;
+            if unread > 0 {
+                warn!(processes = unread, "input that was taken and is not read ends with this bridge");
+            }
+            return;
         }
         info!("draining");
         processes.drain().await;

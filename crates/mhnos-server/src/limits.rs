@@ -74,6 +74,12 @@ pub const MISSED_ROUNDS: u32 = 2;
 /// How long a closing connection may take to send what is left and to answer the close frame.
 pub const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long a bridge that is being replaced waits for answers that take long.
+pub const LEAVE_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How long it waits for a client to answer the close frame. All clients wait for the slowest of them.
+pub const LEAVE_CLOSE: Duration = Duration::from_millis(100);
+
 /// How long a program may take to tell its version when the service starts.
 pub const DISCOVERY_DEADLINE: Duration = Duration::from_secs(10);
 

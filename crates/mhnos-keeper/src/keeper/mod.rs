@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod processes;
+mod replacing;
 mod with_bridge;
 mod with_sandboxes;
 
@@ -63,6 +64,9 @@ pub(crate) struct Keeper {
     bridge: Option<Bridge>,
     bridge_due: Option<Instant>,
     bridge_failures: u32,
+    /// Some bridge has said hello.
+    ever_greeted: bool,
+    replacement: replacing::Replacement,
     generation: u32,
     started_ms: u64,
     note: Vec<u8>,
@@ -147,6 +151,8 @@ impl Keeper {
             bridge: None,
             bridge_due: None,
             bridge_failures: 0,
+            ever_greeted: false,
+            replacement: replacing::Replacement::default(),
             generation: 0,
             started_ms: now_ms(),
             note: Vec::new(),
@@ -172,7 +178,7 @@ impl Keeper {
     }
 
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
-        let due = [self.bridge_due, self.stopping].into_iter().flatten().min();
+        let due = [self.bridge_due, self.stopping, self.replacement.leaving].into_iter().flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
         // Spare groups are made when nothing else waits.
         let idle = self.groups.as_ref().is_some_and(SpareGroups::is_short).then_some(Duration::ZERO);
@@ -224,13 +230,14 @@ impl Keeper {
         if self.anything_waiting() {
             self.flush();
         }
-        if self.bridge_failures > MAX_FAILED_BRIDGES && self.generation == self.bridge_failures {
+        if self.bridge_failures > MAX_FAILED_BRIDGES && !self.ever_greeted {
             return Err(KeeperError::Bridge(self.bridge_failures));
         }
         let now = Instant::now();
         if self.bridge_due.is_some_and(|due| due <= now) {
-            self.start_bridge()?;
+            self.restart_bridge();
         }
+        self.end_slow_leave(now);
         if self.stopping.is_some_and(|deadline| deadline <= now) {
             tracing::warn!("the drain took too long; ending what is left");
             self.finished = true;
@@ -243,6 +250,7 @@ impl Keeper {
             match signal {
                 libc::SIGTERM | libc::SIGINT if self.stopping.is_some() => self.finished = true,
                 libc::SIGTERM | libc::SIGINT => self.begin_drain(),
+                libc::SIGUSR2 => self.upgrade(),
                 libc::SIGCHLD => self.reap(),
                 _ => {}
             }
@@ -255,7 +263,8 @@ impl Keeper {
         if self.bridge.is_some() {
             self.tell(FromKeeper::Drain, Vec::new());
         } else {
-            self.finished = true;
+            // The next one drains as soon as it has said hello.
+            self.bridge_due = Some(Instant::now());
         }
     }
 

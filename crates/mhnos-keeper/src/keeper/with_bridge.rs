@@ -29,14 +29,39 @@ impl Keeper {
 
     pub(super) fn bridge_ended(&mut self, status: Result<u8, i32>) {
         let Some(bridge) = self.bridge.take() else { return };
+        if self.has_left() {
+            self.bridge_due = Some(Instant::now());
+            return;
+        }
         if self.stopping.is_some() {
             self.finished = true;
             return;
         }
-        self.bridge_failures = if bridge.was_healthy() { 0 } else { self.bridge_failures + 1 };
-        let pause = Bridge::backoff(self.bridge_failures.saturating_sub(1));
-        tracing::error!(?status, restart_in = ?pause, "the bridge ended; processes go on");
+        if self.take_back_program(bridge.greeted) {
+            tracing::error!(?status, "the new program does not work here; going back to the old one");
+            self.bridge_due = Some(Instant::now());
+            return;
+        }
+        if bridge.was_healthy() {
+            self.bridge_failures = 0;
+        }
+        self.schedule_bridge(&format!("the bridge ended ({})", describe(status)));
+    }
+
+    /// Starts a bridge after a pause that grows with each one in a row that did not live long.
+    fn schedule_bridge(&mut self, why: &str) {
+        self.bridge_failures += 1;
+        let pause = Bridge::backoff(self.bridge_failures - 1);
+        let failures = self.bridge_failures;
+        tracing::error!(failures, restart_in = ?pause, "{why}; processes go on");
         self.bridge_due = Some(Instant::now() + pause);
+    }
+
+    /// Tries again later if it fails: what runs must not end because there is no room for a bridge just now.
+    pub(super) fn restart_bridge(&mut self) {
+        if let Err(error) = self.start_bridge() {
+            self.schedule_bridge(&format!("cannot start the bridge: {error}"));
+        }
     }
 
     pub(super) fn tell(&mut self, message: FromKeeper, fds: Vec<OwnedFd>) {
@@ -127,6 +152,8 @@ impl Keeper {
         if std::mem::replace(&mut bridge.greeted, true) {
             return;
         }
+        self.ever_greeted = true;
+        self.keep_program();
         let welcome = Welcome {
             generation: self.generation,
             started_ms: self.started_ms,
@@ -157,5 +184,12 @@ impl Keeper {
             Ok((message, fds)) => self.tell(message, fds),
             Err(error) => tracing::error!(pid, %error, "cannot hand a process over"),
         }
+    }
+}
+
+fn describe(status: Result<u8, i32>) -> String {
+    match status {
+        Ok(code) => format!("exit status {code}"),
+        Err(signal) => format!("signal {signal}"),
     }
 }

@@ -5,6 +5,10 @@
 //! really refused: by a system call filter that the test puts around the keeper (`host`).
 
 #![allow(clippy::disallowed_methods, reason = "tests start programs and read their environment")]
+#![allow(
+    clippy::unused_self,
+    reason = "what a script may ask about its host reads as a question to the bridge"
+)]
 
 mod bridge;
 mod faults;
@@ -19,7 +23,7 @@ use std::{
 
 use bridge::Bridge;
 use mhnos_keeper::{
-    BRIDGE_CHANNEL_FD, BridgeCommand, Settings,
+    BRIDGE_CHANNEL_FD, BridgeCommand, ProgramPlace, Settings,
     channel::{FromKeeper, ToKeeper},
     socket::Socket,
 };
@@ -174,6 +178,8 @@ fn keeper(arguments: &[String]) -> ExitCode {
         log_bytes: 1 << 20,
         bridge: BridgeCommand {
             program: program.into(),
+            number: 0,
+            place: ProgramPlace::of(&std::env::current_exe().expect("own path")).expect("own directory"),
             argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
             env: vec![
                 format!("WORKSPACE={workspace}").into_bytes(),

@@ -117,6 +117,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         table: table.into(),
         alive: watch::Sender::new(0),
         drain_asked: watch::Sender::new(false),
+        leave_asked: watch::Sender::new(false),
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
     })
@@ -236,6 +237,7 @@ impl Driver {
         match message {
             FromKeeper::Exited { pid, exit } => self.post_exit(*pid, Some(*exit), None),
             FromKeeper::Ended { pid, usage } => self.post_exit(*pid, None, Some(*usage)),
+            FromKeeper::Leave => _ = self.inner.leave_asked.send_replace(true),
             FromKeeper::Drain => _ = self.inner.drain_asked.send_replace(true),
             _ => tracing::error!("the keeper speaks out of turn"),
         }

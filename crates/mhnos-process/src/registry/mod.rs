@@ -14,14 +14,17 @@ use std::{
 
 use mhnos_keeper::channel::{Order, Pid, ToKeeper, Welcome};
 use mhnos_sandbox::Limits;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
 
 pub use self::driver::{ConnectError, Driver, DriverEnd};
 use self::table::{Admission, Pending, Table};
 use crate::{
     clock::{Clock, millis, unix_ms},
     keeper_link::KeeperLink,
-    limits::{KILL_PATIENCE, OUTPUT_DRAIN, SERVICE_NOTE},
+    limits::{KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, OUTPUT_DRAIN, SERVICE_NOTE},
     note::Note,
     process::Process,
     request::{Settings, SpawnError, SpawnRequest},
@@ -56,6 +59,7 @@ pub(crate) struct Inner {
     /// Processes alive or being started, probes included.
     alive: watch::Sender<usize>,
     drain_asked: watch::Sender<bool>,
+    leave_asked: watch::Sender<bool>,
     /// Told when something has become forgettable, or the service's note must be written.
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
@@ -170,6 +174,24 @@ impl Processes {
     pub async fn drain_requested(&self) {
         // The sender is ours: it cannot be gone.
         _ = self.inner.drain_asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
+    /// Resolves when the keeper wants this bridge replaced.
+    pub async fn leave_requested(&self) {
+        _ = self.inner.leave_asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
+    /// Waits until all input that was taken has been handed to the processes, or [`LEAVE_INPUT`] has passed: what
+    /// is queued here ends with this bridge. Returns how many processes have not read theirs.
+    pub async fn input_handed_over(&self) -> usize {
+        let until = Instant::now() + LEAVE_INPUT;
+        loop {
+            let waiting = self.inner.lock().all().filter(|process| process.input.unfinished()).count();
+            if waiting == 0 || Instant::now() >= until {
+                return waiting;
+            }
+            tokio::time::sleep(LEAVE_INPUT_INTERVAL).await;
+        }
     }
 
     /// Starts nothing new, and stops everything: SIGTERM, the grace period, SIGKILL. Returns when all have

@@ -268,6 +268,11 @@ impl Table {
         self.processes.get(&pid).map(|entry| &entry.process)
     }
 
+    /// Everything held, probes included.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Process>> {
+        self.processes.values().map(|entry| &entry.process)
+    }
+
     pub(super) fn get(&self, pid: Pid) -> Option<Arc<Process>> {
         if is_probe(pid) { None } else { self.find(pid).cloned() }
     }

@@ -8,6 +8,7 @@
 
 #![allow(clippy::disallowed_methods)] // runs the same programs directly, as the floor
 
+mod files;
 mod memory;
 mod round_trip;
 mod spawn;
@@ -27,6 +28,7 @@ const ALL: &[Measurement] = &[
     ("echo", |runtime| runtime.block_on(round_trip::echo())),
     ("spawn", |runtime| runtime.block_on(spawn::short_programs())),
     ("throughput", |runtime| runtime.block_on(throughput::stdout())),
+    ("files", |runtime| runtime.block_on(files::both_ways())),
     ("memory", |runtime| runtime.block_on(memory::idle())),
 ];
 

@@ -11,7 +11,7 @@ use std::{io::Write, os::fd::OwnedFd, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::ArgMatches;
-use mhnos_keeper::{BridgeCommand, Settings};
+use mhnos_keeper::{BridgeCommand, ProgramPlace, Settings};
 use mhnos_sandbox::Limits;
 use mhnos_server::config::{Config, Warning};
 
@@ -68,17 +68,21 @@ fn print_effective(config: &Config, warnings: &[Warning]) -> ExitCode {
 
 fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let program = std::fs::File::open("/proc/self/exe").context("cannot open this program")?;
+    let path = std::fs::read_link("/proc/self/exe").context("cannot find this program")?;
+    let place = ProgramPlace::of(&path).context("cannot open this program's directory")?;
     let (listeners, port) = listen::bind(&config.hosts, config.port)?;
-    let place = place::take(config, port)?;
+    let taken = place::take(config, port)?;
     if config.sandbox == mhnos_sandbox::Mode::None {
         tracing::warn!("MHNOS_SANDBOX=none: programs are NOT isolated from this machine or from each other");
     }
     let count = listeners.len();
-    let mut fds: Vec<OwnedFd> = vec![place.dir];
+    let mut fds: Vec<OwnedFd> = vec![taken.dir];
     fds.extend(listeners);
-    let workspace = place.policy.workspace.source.inside.to_string_lossy().into_owned();
+    let workspace = taken.policy.workspace.source.inside.to_string_lossy().into_owned();
     let bridge = BridgeCommand {
         program: program.into(),
+        number: 0,
+        place,
         argv: bridge_arguments(flags, &workspace, port, count),
         env: environment(),
         files_as: None,
@@ -89,10 +93,10 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let grace = config.kill_grace.max(mhnos_server::LONGEST_GRACE);
     let addresses = listen::urls(&config.hosts, port);
     let settings = Settings {
-        policy: place.policy,
+        policy: taken.policy,
         floor: config.sandbox_min_tier,
-        reserve: place.reserve,
-        cgroups: place.cgroups,
+        reserve: taken.reserve,
+        cgroups: taken.cgroups,
         limits,
         log_bytes: config.output_log,
         bridge,

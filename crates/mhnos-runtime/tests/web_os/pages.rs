@@ -1,8 +1,8 @@
 //! What a person does with the HUD: connect, ask, start, read, kill, reload, come back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mhnos_testing::{Server, Wire, eventually_async};
+use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
 use serde_json::{Value, json};
 
 use crate::desk::{Desk, command, until};
@@ -106,6 +106,17 @@ async fn points_15_17_18_19_21_22_23_a_short_program_is_read_after_its_end() {
     assert_eq!(drawn, [json!(["stderr", "to stderr\n"]), json!(["stdout", "one\ntwo\n"])]);
     desk.draws("info", "[Process exited with code 3, signal null]").await;
     desk.is_golden("short-program").await;
+}
+
+#[tokio::test]
+async fn point_18_an_exit_waits_for_an_attach_but_not_for_ever() {
+    let server = Server::start(options());
+    let mut wire = Wire::connect_as(server.address(), WireOptions::browser()).await;
+    let begin = Instant::now();
+    let pid = wire.spawn(json!({"processType": "node", "command": "-p", "args": ["6*7"]})).await;
+    let (stdout, _, exit) = wire.run_to_exit(pid).await;
+    assert_eq!((stdout.as_str(), &exit["code"]), ("42\n", &json!(0)));
+    assert!(begin.elapsed() >= Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

@@ -16,10 +16,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
 use mhnos_process::{Pid, Process};
 use mhnos_protocol::{ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Bytes, Message, protocol::frame::coding::CloseCode},
+    tungstenite::{Bytes, Message},
 };
 use tracing::debug;
 
@@ -95,7 +95,8 @@ impl<'c> Lane<'c> {
                 next = self.beside(stream.next()) => next,
                 () = Phase::closing(&mut phase), if !stopping => {
                     stopping = true;
-                    self.stop().await;
+                    let phase = *phase.borrow();
+                    self.stop(phase).await;
                     continue;
                 }
             };
@@ -114,12 +115,21 @@ impl<'c> Lane<'c> {
         }
     }
 
-    /// Answers what is pending (all processes have ended, so nothing keeps it) and has the connection closed.
-    async fn stop(&mut self) {
-        while let Some(late) = self.pending.next().await {
-            self.settle(late);
+    /// Answers what is pending and has the connection closed. In a drain all processes have ended, so nothing keeps
+    /// it.
+    async fn stop(&mut self, phase: Phase) {
+        let pending = async {
+            while let Some(late) = self.pending.next().await {
+                self.settle(late);
+            }
+        };
+        if phase == Phase::Leaving {
+            // A kill may take longer than a bridge that leaves: the next one carries it out, unanswered.
+            let _ = timeout(limits::LEAVE_ANSWERS, pending).await;
+        } else {
+            pending.await;
         }
-        self.outbox.push(Item::close(CloseCode::Away, "the service is stopping"));
+        self.outbox.push(phase.farewell());
     }
 
     /// Reads a message, a large one on a thread of its own.

@@ -80,13 +80,23 @@ pub(crate) enum Phase {
     Serving,
     /// All processes have ended; connections say so and close.
     Closing,
+    /// Another bridge takes over; clients are to come back.
+    Leaving,
 }
 
 impl Phase {
     /// Waits until connections are to close.
     pub(crate) async fn closing(phase: &mut watch::Receiver<Self>) {
         // Without a sender the service is over as well.
-        let _ = phase.wait_for(|phase| *phase == Self::Closing).await;
+        let _ = phase.wait_for(|phase| *phase != Self::Serving).await;
+    }
+
+    /// How connections are closed then.
+    fn farewell(self) -> Item {
+        match self {
+            Self::Leaving => Item::close(CloseCode::Restart, "the service is being upgraded; connect again"),
+            Self::Serving | Self::Closing => Item::close(CloseCode::Away, "the service is stopping"),
+        }
     }
 }
 
@@ -153,11 +163,15 @@ async fn converse(
         () = heartbeat(outbox, pulse) => End::Silent,
         () = Phase::closing(&mut phase) => End::Stopping,
     };
+    let patience = match *phase.borrow() {
+        Phase::Leaving => limits::LEAVE_CLOSE,
+        Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
+    };
     match &end {
         End::Left | End::Silent => {}
         // The client may have begun to close: then the lane answers that.
         End::Unwritable => {
-            let _ = timeout(limits::CLOSE_DEADLINE, lane).await;
+            let _ = timeout(patience, lane).await;
         }
         End::Broken(code, reason) => {
             outbox.push(Item::close(*code, reason));
@@ -168,7 +182,7 @@ async fn converse(
             let farewell = async {
                 tokio::select! {
                     _ = &mut lane => {}
-                    _ = &mut writer => { lane.await; }
+                    _ = &mut writer => { let _ = timeout(patience, &mut lane).await; }
                 }
             };
             let _ = timeout(limits::CLOSE_DEADLINE, farewell).await;

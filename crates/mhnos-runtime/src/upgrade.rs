@@ -1,0 +1,105 @@
+//! `upgrade`: asks a running service to replace its bridge by the program that is installed now, and waits until it
+//! has.
+//!
+//! The request is a signal (SIGUSR2 to the keeper), so that only root and the service's own account can make it.
+
+use std::{
+    fs,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::ArgMatches;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// For the old bridge to leave and a new one to come.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A bridge that has lived this long has said hello, or will not be taken back.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// Between two looks at the service's children.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Exit status 0 if another bridge serves.
+pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
+    match upgrade(arguments.get_one::<i32>("pid").copied()) {
+        Ok((old, new)) => {
+            println!("upgraded: bridge {old} has been replaced by {new}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("mhnos-runtime: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn upgrade(pid: Option<i32>) -> anyhow::Result<(i32, i32)> {
+    let keeper = pid.map_or_else(the_only_service, Ok)?;
+    let old = bridge_of(keeper).with_context(|| format!("process {keeper} is no service with a bridge"))?;
+    let target = Pid::from_raw(keeper).context("a process number is positive")?;
+    kill_process(target, Signal::USR2).with_context(|| format!("cannot signal the service ({keeper})"))?;
+    let begun = Instant::now();
+    // The bridge that came, and since when it is there.
+    let mut latest: Option<(Bridge, Instant)> = None;
+    while begun.elapsed() < PATIENCE {
+        std::thread::sleep(INTERVAL);
+        let Some(now) = bridge_of(keeper).filter(|now| now.pid != old.pid) else { continue };
+        // An upgrade that is taken back ends with the program there was.
+        ensure!(
+            now.program > old.program,
+            "the new program does not work here, and the old one is back; the service's log says more"
+        );
+        match latest {
+            Some((bridge, since)) if bridge.pid == now.pid && since.elapsed() >= SETTLED => {
+                return Ok((old.pid, now.pid));
+            }
+            Some((bridge, _)) if bridge.pid == now.pid => {}
+            _ => latest = Some((now, Instant::now())),
+        }
+    }
+    bail!("the service did not replace its bridge; its log says why")
+}
+
+/// The service, if there is one and no other.
+fn the_only_service() -> anyhow::Result<i32> {
+    let processes = fs::read_dir("/proc").context("cannot look for the service")?;
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let serves =
+        |pid: &i32| arguments(*pid).is_some_and(|words| words.get(1).is_some_and(|word| word == "serve"));
+    let services: Vec<i32> = pids.filter(serves).collect();
+    match services[..] {
+        [one] => Ok(one),
+        [] => bail!("no service is running here"),
+        _ => bail!("several services are running ({services:?}); choose one with --pid"),
+    }
+}
+
+/// A bridge, as its command line shows it.
+#[derive(Clone, Copy)]
+struct Bridge {
+    pid: i32,
+    /// Which of the programs this service has been given.
+    program: u32,
+}
+
+fn bridge_of(keeper: i32) -> Option<Bridge> {
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+    let mut pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.find_map(|pid| {
+        let arguments =
+            arguments(pid).filter(|arguments| arguments.get(1).is_some_and(|word| word == "bridge"))?;
+        let program = arguments.iter().find_map(|word| word.strip_prefix("--program=")?.parse().ok())?;
+        Some(Bridge { pid, program })
+    })
+}
+
+/// The command line of a process of this program.
+fn arguments(pid: i32) -> Option<Vec<String>> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<String> =
+        line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    words.first()?.ends_with("mhnos-runtime").then_some(words)
+}
