@@ -258,7 +258,6 @@ impl Task {
         let view = View { state, tree_ended: self.machine.tree_ended(), gone: self.machine.is_gone() };
         if let Some(record) = record {
             self.process.input.exited();
-            self.process.log.set_exit(record);
             let ExitRecord { status, reason, runtime_ms, .. } = record;
             if self.process.pid >= FIRST_PID {
                 tracing::info!(
@@ -271,7 +270,9 @@ impl Task {
             }
         }
         self.process.view.send_replace(view);
-        if record.is_some() {
+        // Last: whoever is told of the exit finds the process ended.
+        if let Some(record) = record {
+            self.process.log.set_exit(record);
             self.process.log.wake_viewers();
         }
     }

@@ -163,21 +163,21 @@ async fn converse(
         () = heartbeat(outbox, pulse) => End::Silent,
         () = Phase::closing(&mut phase) => End::Stopping,
     };
+    let patience = match *phase.borrow() {
+        Phase::Leaving => limits::LEAVE_CLOSE,
+        Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
+    };
     match &end {
         End::Left | End::Silent => {}
         // The client may have begun to close: then the lane answers that.
         End::Unwritable => {
-            let _ = timeout(limits::CLOSE_DEADLINE, lane).await;
+            let _ = timeout(patience, lane).await;
         }
         End::Broken(code, reason) => {
             outbox.push(Item::close(*code, reason));
             let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
         }
         End::Stopping => {
-            let patience = match *phase.borrow() {
-                Phase::Leaving => limits::LEAVE_CLOSE,
-                Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
-            };
             // The lane has the connection closed, and ends when the client has closed it too.
             let farewell = async {
                 tokio::select! {
