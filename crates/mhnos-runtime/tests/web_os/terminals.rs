@@ -111,7 +111,10 @@ async fn point_24_a_program_on_pipes_gets_lines_and_interrupts_from_keys() {
     desk.done("runtime push").await;
     let pid = desk.start("runtime python ask.py").await;
     // Dropped by the page, which has not attached; the replay has it again.
-    desk.until("os.bridge.frames.some(({receive}) => receive?.type === 'stdout')").await;
+    desk.until(
+        "os.bridge.frames.some(({receive}) => receive?.type === 'stdout' && receive.data.endsWith('\\n'))",
+    )
+    .await;
     desk.done(&format!("window {pid}")).await;
     desk.fitted(0).await;
     desk.shows(0, "name?").await;
