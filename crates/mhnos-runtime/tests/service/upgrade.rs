@@ -10,7 +10,8 @@ use mhnos_testing::{Options, Scratch, Server, Wire, WireOptions, eventually};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::{SERVICE, bridge, options, start};
+use crate::requests::bridge;
+use crate::{SERVICE, options, start};
 
 /// Longest time for what takes milliseconds.
 const SOON: Duration = Duration::from_secs(20);
