@@ -54,6 +54,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_second_bridge_adopts
         memory_beyond_the_limit_ends_the_program_and_says_so
         memory_of_many_children_counts_together
+        memory_that_belongs_to_no_process_counts_or_is_refused
         processes_beyond_the_limit_are_refused_or_ended;
     walls:
         the_layers_told_are_those_of_the_host

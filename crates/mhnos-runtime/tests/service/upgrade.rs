@@ -42,8 +42,11 @@ impl Installed {
     }
 }
 
+/// Written by another process: a descriptor of ours that writes could be inherited, for an instant, by what a test beside
+/// this one starts, and a program somebody writes to cannot be executed (ETXTBSY).
 fn copy(path: &Path) {
-    std::fs::copy(SERVICE, path).expect("the built program");
+    let copied = Command::new("cp").arg(SERVICE).arg(path).status();
+    assert!(copied.is_ok_and(|status| status.success()), "the built program");
 }
 
 fn upgrade(server: &Server) -> Output {
