@@ -140,6 +140,31 @@ proptest! {
     }
 
     #[test]
+    fn long_arrays_are_read_as_serde_reads_them_whatever_stands_in_them_and_where(
+        length in 0..12_000_usize, seed: u64, at in any::<prop::sample::Index>(),
+        odd in prop::sample::select(vec!["7", "256", "999", "1000", "-1", "07", "1.5", "2.0", "1e2", "null", "\"1\"", " 5", "5 ", "[5]", ""]),
+    ) {
+        // Numbers of one, two and three digits in runs and mixed: the places where they begin shift everywhere.
+        let number = |index: usize| (seed.rotate_left(index as u32 % 61).wrapping_mul(index as u64 | 1) >> (seed % 7)) as u8;
+        let mut items: Vec<String> = (0..length).map(|index| number(index).to_string()).collect();
+        if !items.is_empty() {
+            let at = at.index(items.len());
+            odd.clone_into(&mut items[at]);
+        }
+        let text = format!("[{}]", items.join(","));
+        let theirs: Option<Vec<f64>> = serde_json::from_str(&text).ok();
+        let theirs = theirs.filter(|numbers| numbers.iter().all(|n| (0.0..=255.0).contains(n) && n.fract() == 0.0));
+        let theirs = theirs.map(|numbers| numbers.iter().map(|n| *n as u8).collect::<Vec<u8>>());
+        let input = format!(r#"{{"type":"fsync","operation":"push","files":[{{"path":"a","kind":"file","content":{text}}}]}}"#);
+        let ours = parse_request(&input).request.ok().and_then(|request| match request {
+            Request::Push { mut files } => files.remove(0).ok(),
+            _ => None,
+        });
+        let ours = ours.map(|entry| match entry.content { Content::File(bytes) => bytes, Content::Directory => panic!() });
+        prop_assert_eq!(ours, theirs);
+    }
+
+    #[test]
     fn no_array_is_read_otherwise_than_serde_reads_it(text in "\\[([0-9]{1,4}|[0-9a ,.\"-]){0,12}\\]") {
         let input = format!(r#"{{"type":"fsync","operation":"push","files":[{{"path":"a","kind":"file","content":{text}}}]}}"#);
         let ours = parse_request(&input).request.ok().and_then(|request| match request {

@@ -135,7 +135,7 @@ async fn pull() {
     );
 }
 
-/// A client that does nothing but ping, until it is stopped.
+/// A client that does nothing but ping, a thousand times a second, until it is stopped. More would be a load of its own.
 struct Pings {
     ended: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Vec<Duration>>,
@@ -155,7 +155,9 @@ impl Pings {
                 wire.request(json!({"type": "ping", "id": "first"})).await;
                 ready.send(()).expect("the starter waits");
                 let mut times = Vec::new();
+                let mut rounds = tokio::time::interval(Duration::from_millis(1));
                 while !seen.load(Ordering::Acquire) {
+                    rounds.tick().await;
                     let begin = Instant::now();
                     let answer = wire.request(json!({"type": "ping", "id": times.len()})).await;
                     times.push(begin.elapsed());
