@@ -29,6 +29,7 @@ const RULES: &[&str] = &[
     "sleep",
     "words",
     "links",
+    "claims",
     "invariants",
 ];
 

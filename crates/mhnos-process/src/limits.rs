@@ -59,5 +59,9 @@ pub const COMMANDS: usize = 32;
 /// How long the keeper may take to answer the first message of a bridge, all adoptions included.
 pub const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long clients wait for a new bridge to read the last output of what had ended before it. It is in pipes
+/// whose writers are gone, so this takes milliseconds.
+pub const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Bytes the server may keep in the service's note (see [`crate::Processes::set_service_note`]).
 pub const SERVICE_NOTE: usize = 32 * 1024;

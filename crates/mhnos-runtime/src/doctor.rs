@@ -31,7 +31,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     let config = match Config::parse(std::env::vars_os(), &cli::flags(arguments)) {
         Ok((config, _)) => config,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+            for mistake in mistakes {
+                eprintln!("{mistake}");
+            }
             return ExitCode::from(REFUSED);
         }
     };

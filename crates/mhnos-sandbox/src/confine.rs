@@ -6,8 +6,8 @@ use rustix::{
     fs::{OFlags, open},
     io::{Errno, fcntl_dupfd_cloexec},
     process::{
-        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal,
-        setpriority_process, setrlimit, setsid,
+        Resource, Rlimit, Signal, chdir, getrlimit, ioctl_tiocsctty, nice, set_parent_process_death_signal,
+        setrlimit, setsid,
     },
     stdio::stdin,
     thread::{
@@ -30,9 +30,10 @@ pub const MAX_OPEN_FILES: u64 = 4096;
 /// Bytes of one file: far above what a build or a download makes, far below what a sparse file can claim.
 pub const MAX_FILE_SIZE: u64 = 64 << 30;
 
-/// Room above the memory limit for what a program maps but never touches (V8 reserves about 550 MiB per
-/// isolate): the backstop only ends what has run away.
-pub const DATA_SLACK: u64 = 1536 << 20;
+/// Room above the memory limit for what a program maps and never touches: V8 reserves about 550 MiB for each
+/// isolate, and OpenClaw's gateway runs a dozen of them. What is touched is the control group's matter, or the
+/// watchdog's; this only ends what has run away faster than a watchdog looks.
+pub const DATA_SLACK: u64 = 16 << 30;
 
 /// The priority of programs whose CPU time no control group limits.
 const NICE: i32 = 5;
@@ -141,7 +142,7 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
     restrict_resources(limits, nproc)?;
     if !grouped {
         // No share of the CPU can be set, so that at least the service itself goes first.
-        setpriority_process(None, NICE).step("lower the priority")?;
+        nice(NICE).step("lower the priority")?;
     }
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;

@@ -100,7 +100,11 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let mut accepting = JoinSet::new();
     for listener in listeners {
         let (front, service, places) = (Arc::clone(&front), Arc::clone(&service), Arc::clone(&places));
-        accepting.spawn(listen::accept(listener, front, service, places, phases.clone()));
+        let (processes, phases) = (processes.clone(), phases.clone());
+        accepting.spawn(async move {
+            processes.settled().await;
+            listen::accept(listener, front, service, places, phases).await;
+        });
     }
     let serving = async {
         let discovery = async {

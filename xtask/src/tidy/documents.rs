@@ -7,6 +7,8 @@ use super::{File, Finding, RULES};
 
 /// The document whose numbered list "Invariants" is checked.
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
+/// The document whose tables end each row with the tests that show it.
+const CLAIMS: &str = "docs/threat-model.md";
 /// What stands before the names in an invariant.
 const SHOWN_BY: &str = "Shown by";
 
@@ -17,6 +19,9 @@ pub(super) fn check(root: &Path, files: &[File], findings: &mut Vec<Finding>) {
     match files.iter().find(|file| file.path == Path::new(ARCHITECTURE)) {
         Some(document) => invariants(document, &known_names(root, files), findings),
         None => findings.push(Finding::new("invariants", Path::new(ARCHITECTURE), 0, "the file is missing")),
+    }
+    if let Some(document) = files.iter().find(|file| file.path == Path::new(CLAIMS)) {
+        claims(document, &tests(files), findings);
     }
 }
 
@@ -134,6 +139,32 @@ fn function(line: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
+/// Functions of files that hold tests; those of a test without a harness have no attribute.
+fn tests(files: &[File]) -> BTreeSet<String> {
+    let holds_tests = |file: &&File| {
+        let path = file.path.to_string_lossy();
+        path.ends_with(".rs") && (path.contains("/tests/") || path.ends_with("tests.rs"))
+    };
+    let lines = files.iter().filter(holds_tests).flat_map(|file| file.text.lines());
+    lines.filter_map(|line| function(line.trim())).map(str::to_owned).collect()
+}
+
+/// Every test that the last cell of a row names exists. A name that ends in a star stands for many.
+fn claims(document: &File, tests: &BTreeSet<String>, findings: &mut Vec<Finding>) {
+    for (number, line) in document.text.lines().enumerate().filter(|(_, line)| line.starts_with('|')) {
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let names = cell.split('`').skip(1).step_by(2).filter(|name| name.contains('_'));
+        for name in names.filter(|name| !name.ends_with('*') && !tests.contains(*name)) {
+            findings.push(Finding::new(
+                "claims",
+                &document.path,
+                number + 1,
+                format!("no test is named {name}"),
+            ));
+        }
+    }
+}
+
 /// Every item of the list has at least one name after SHOWN_BY, and each name exists.
 fn invariants(document: &File, known: &BTreeSet<String>, findings: &mut Vec<Finding>) {
     let mut found =
@@ -182,7 +213,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::PathBuf;
 
-    use super::{File, headings, invariants, targets};
+    use super::{CLAIMS, File, claims, headings, invariants, targets};
 
     #[test]
     fn links_are_found_outside_code() {
@@ -193,6 +224,16 @@ mod tests {
     #[test]
     fn headings_become_anchors() {
         assert!(headings("# Exit, and `reason`\n").contains("exit-and-reason"));
+    }
+
+    #[test]
+    fn a_claim_needs_a_test_that_exists() {
+        let text =
+            "| claim | shown by |\n|---|---|\n| a | `it_holds` |\n| b `x_y` | `it_is_gone`, `all_*` |\n";
+        let document = File { path: PathBuf::from(CLAIMS), text: text.to_owned() };
+        let mut findings = Vec::new();
+        claims(&document, &BTreeSet::from(["it_holds".to_owned()]), &mut findings);
+        assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

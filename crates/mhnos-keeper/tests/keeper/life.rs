@@ -215,3 +215,24 @@ pub(crate) fn processes_beyond_the_limit_are_refused_or_ended(bridge: &mut Bridg
     bridge.ended(pid);
     assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3), "the neighbours go on");
 }
+
+pub(crate) fn memory_that_belongs_to_no_process_counts_or_is_refused(bridge: &mut Bridge) {
+    let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
+    let shared = "import mmap, sys\nm = mmap.mmap(-1, 300 << 20)\nfor n in range(300): m.write(b'x' * (1 << 20))\n\
+                  sys.stdin.read()\n";
+    let file = "import os, sys\ntry: f = os.memfd_create('m')\nexcept OSError: sys.exit(9)\n\
+                for n in range(300): os.write(f, b'x' * (1 << 20))\nsys.stdin.read()\n";
+    for (program, may_be_refused) in [(shared, false), (file, true)] {
+        if may_be_refused && bridge.tier() == Tier::None {
+            // Nothing refuses it and nothing counts it.
+            continue;
+        }
+        let argv = ["python3", "-c", program];
+        let pid = bridge.order_within(&argv, Stdio::Pipes { stdin: true }, Isolation::Shared, limits);
+        bridge.started(pid).expect("starts");
+        let exit = bridge.exit_record(pid);
+        bridge.ended(pid);
+        let refused = may_be_refused && !bridge.has(Layer::Cgroup) && exit.status == ExitStatus::Code(9);
+        assert!(refused || exit.limit == Some(LimitHit::Memory), "{exit:?}");
+    }
+}

@@ -275,6 +275,9 @@ impl Driver {
                     task.process.post(|mail| mail.drain = true);
                 }
                 self.adopted.push(task);
+                if usage.is_some() {
+                    self.inner.lock().had_ended(pid);
+                }
                 self.post_exit(pid, exit, usage);
             }
             Err(error) => {

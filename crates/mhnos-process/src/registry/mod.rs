@@ -24,7 +24,7 @@ use self::table::{Admission, Pending, Table};
 use crate::{
     clock::{Clock, millis, unix_ms},
     keeper_link::KeeperLink,
-    limits::{KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, OUTPUT_DRAIN, SERVICE_NOTE},
+    limits::{KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, OUTPUT_DRAIN, SERVICE_NOTE, SETTLE_PATIENCE},
     note::Note,
     process::Process,
     request::{Settings, SpawnError, SpawnRequest},
@@ -165,6 +165,24 @@ impl Processes {
     /// The counters.
     pub fn stats(&self) -> Stats {
         self.inner.lock().stats()
+    }
+
+    /// Resolves when what had ended before this bridge began is shown as ended: until then it seems to run, and
+    /// takes a place. That is soon, and never later than [`SETTLE_PATIENCE`]. The [`Driver`] must be running.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn settled(&self) {
+        let mut alive = self.inner.alive.subscribe();
+        let settling = async {
+            while !self.inner.lock().is_settled() {
+                // The sender is ours: it cannot be gone.
+                _ = alive.changed().await;
+            }
+        };
+        if tokio::time::timeout(SETTLE_PATIENCE, settling).await.is_err() {
+            tracing::warn!("what ended before still waits for its last output; going on");
+        }
     }
 
     /// Resolves when the keeper asks for a drain (the service got SIGTERM or SIGINT).

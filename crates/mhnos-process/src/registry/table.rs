@@ -23,6 +23,8 @@ pub(super) struct Table {
     pending: HashMap<Pid, Pending>,
     /// What an earlier bridge has ordered and the keeper is starting still. They have their places.
     starting: HashSet<Pid>,
+    /// Adopted ones that had ended already, and whose records this bridge has not made yet.
+    unsettled: HashSet<Pid>,
     /// Ended ones, the longest ended first.
     retired: VecDeque<(Instant, Pid)>,
     /// Places taken: alive or being started, no probes.
@@ -116,6 +118,7 @@ impl Table {
             processes: BTreeMap::new(),
             pending: HashMap::new(),
             starting: HashSet::new(),
+            unsettled: HashSet::new(),
             retired: VecDeque::new(),
             admitted: 0,
             max_processes: settings.max_processes,
@@ -194,6 +197,16 @@ impl Table {
         self.started(process)
     }
 
+    /// It had ended, with its whole tree, before it was adopted.
+    pub(super) fn had_ended(&mut self, pid: Pid) {
+        self.unsettled.insert(pid);
+    }
+
+    /// Whether all that had ended before is shown as ended.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
     /// Whether an earlier bridge was about to have this one forgotten.
     pub(super) fn was_forgetting(&self, pid: Pid) -> bool {
         self.service.forgetting.contains(&pid)
@@ -217,6 +230,7 @@ impl Table {
     pub(super) fn shown_over(&mut self, pid: Pid) {
         if let Some(entry) = self.processes.get_mut(&pid).filter(|entry| !entry.shown) {
             entry.shown = true;
+            self.unsettled.remove(&pid);
             self.retired.push_back((Instant::now(), pid));
         }
     }

@@ -1,15 +1,18 @@
 //! Files through the socket, as the Web OS sends and takes them: arrays of numbers in JSON.
 //!
-//! The one who pings meanwhile is a thread of its own: building and masking a frame of many megabytes takes the pusher's
-//! thread away for longer than what is measured.
+//! The client that pushes must not be what is measured: its frames are made and masked before, and written to the socket as
+//! they are (a WebSocket library that moves what is left after every write takes longer for 19 MB than the service does). The
+//! one who pings meanwhile is a thread of its own.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mhnos_testing::{Server, Wire, WireOptions};
+use mhnos_testing::{Server, Wire};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{millis, percentile, report, start};
 
@@ -22,24 +25,26 @@ const BATCH: usize = 5;
 const PULLED: usize = 24 << 20;
 
 pub(crate) async fn both_ways() {
-    large_pushes().await;
-    small_pushes().await;
+    large_pushes();
+    small_pushes();
     pull().await;
 }
 
-async fn large_pushes() {
+fn large_pushes() {
     let server = start();
-    let mut wire = Wire::connect_as(server.address(), WireOptions::browser()).await;
+    let mut pusher = Pusher::connect(&server);
     let content = bytes(LARGE);
-    let frame = push_message(&[("/large".to_owned(), &content)]);
+    let frame = push_frame(&[("/large".to_owned(), &content)]);
     let before = memory_kib(&server, "VmHWM:");
+    let cpu = cpu_ticks(&server);
     let mut quiet = Pings::start(&server).stop_after(Duration::from_millis(500));
     let mut times = Vec::new();
     let mut worst = Vec::new();
+    let cpu_of_pings = cpu_ticks(&server) - cpu;
     for _ in 0..LARGE_ROUNDS {
         let pings = Pings::start(&server);
         let begin = Instant::now();
-        pushed(&mut wire, frame.clone(), 1).await;
+        pusher.push(&frame, 1);
         times.push(begin.elapsed());
         worst.push(pings.stop().into_iter().max().unwrap_or_default());
     }
@@ -59,28 +64,32 @@ async fn large_pushes() {
             millis(percentile(&mut quiet, 100))
         ),
     );
+    report("  CPU time of the bridge for one, pings included", &{
+        let ticks = cpu_ticks(&server) - cpu - cpu_of_pings;
+        format!("{:.0} ms", ticks as f64 * 10.0 / LARGE_ROUNDS as f64)
+    });
     report(
         "  memory of the bridge",
         &format!("{:.1} MiB before, at most {:.1} MiB", before as f64 / 1024.0, peak as f64 / 1024.0),
     );
 }
 
-async fn small_pushes() {
+fn small_pushes() {
     let content = bytes(SMALL);
     let mut rates = Vec::new();
     let mut floor = Vec::new();
     for _ in 0..SMALL_ROUNDS {
         let server = start();
-        let mut wire = Wire::connect_as(server.address(), WireOptions::browser()).await;
+        let mut pusher = Pusher::connect(&server);
         let paths: Vec<String> = (0..SMALL_FILES).map(|number| format!("/project/file-{number}")).collect();
         let batch = |paths: &[String]| {
             let files: Vec<_> = paths.iter().map(|path| (path.clone(), content.as_slice())).collect();
-            push_message(&files)
+            push_frame(&files)
         };
-        let frames: Vec<Utf8Bytes> = paths.chunks(BATCH).map(batch).collect();
+        let frames: Vec<Vec<u8>> = paths.chunks(BATCH).map(batch).collect();
         let begin = Instant::now();
-        for frame in frames {
-            pushed(&mut wire, frame, BATCH).await;
+        for frame in &frames {
+            pusher.push(frame, BATCH);
         }
         rates.push(SMALL_FILES as f64 / begin.elapsed().as_secs_f64());
         let begin = Instant::now();
@@ -170,25 +179,71 @@ impl Pings {
     }
 }
 
-/// Sends a push and takes both answers that the page gets.
-async fn pushed(wire: &mut Wire, frame: Utf8Bytes, files: usize) {
-    wire.send_message(Message::Text(frame)).await.expect("the connection is open");
-    for kind in ["fsyncResult", "status"] {
-        let answer = wire.next().await;
-        assert_eq!(
-            (&answer["type"], &answer["results"]["synced"]),
-            (&json!(kind), &json!(files)),
-            "{answer}"
-        );
+/// The page's connection, reduced to what a push needs.
+struct Pusher {
+    socket: TcpStream,
+}
+
+impl Pusher {
+    fn connect(server: &Server) -> Self {
+        let mut socket = TcpStream::connect(server.address()).expect("the service listens");
+        socket.set_nodelay(true).expect("a socket of ours");
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:8080\r\nUpgrade: websocket\r\n\
+                       Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        socket.write_all(request.as_bytes()).expect("the service reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).expect("the service answers");
+            head.extend(byte);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+        let mut pusher = Self { socket };
+        assert!(pusher.next().contains("\"connected\""));
+        pusher
+    }
+
+    /// Sends a push and takes both answers that the page gets.
+    fn push(&mut self, frame: &[u8], files: usize) {
+        self.socket.write_all(frame).expect("the service reads");
+        for kind in ["fsyncResult", "status"] {
+            let answer: Value = serde_json::from_str(&self.next()).expect("JSON");
+            assert_eq!(
+                (&answer["type"], &answer["results"]["synced"]),
+                (&json!(kind), &json!(files)),
+                "{answer}"
+            );
+        }
+    }
+
+    /// The next message: one frame, unmasked, with a length of at most 16 bits.
+    fn next(&mut self) -> String {
+        let mut head = [0; 2];
+        self.socket.read_exact(&mut head).expect("the service answers");
+        let mut length = usize::from(head[1]);
+        if length == 126 {
+            self.socket.read_exact(&mut head).expect("the service answers");
+            length = usize::from(u16::from_be_bytes(head));
+        }
+        let mut text = vec![0; length];
+        self.socket.read_exact(&mut text).expect("the service answers");
+        String::from_utf8(text).expect("UTF-8")
     }
 }
 
-fn push_message(files: &[(String, &[u8])]) -> Utf8Bytes {
+/// A push as one masked frame.
+fn push_frame(files: &[(String, &[u8])]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x5a, 0xc3, 0x17, 0x99];
     let entry = |(path, content): &(String, &[u8])| -> Value {
         json!({"path": path, "kind": "file", "content": content, "mtime": 1_700_000_000_000_u64})
     };
     let files: Vec<Value> = files.iter().map(entry).collect();
-    json!({"type": "fsync", "id": "req-1", "operation": "push", "files": files}).to_string().into()
+    let text = json!({"type": "fsync", "id": "req-1", "operation": "push", "files": files}).to_string();
+    let mut frame = vec![0x81, 0xff];
+    frame.extend((text.len() as u64).to_be_bytes());
+    frame.extend(MASK);
+    frame.extend(text.bytes().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
 }
 
 /// Bytes of every value, as in a compressed file: what takes longest to read as numbers.
@@ -217,11 +272,22 @@ fn most(times: &[Duration]) -> String {
     millis(times.iter().copied().max().unwrap_or_default())
 }
 
+/// User and system time of the bridge, in ticks of 10 ms (USER_HZ, by proc(5)).
+fn cpu_ticks(server: &Server) -> u64 {
+    let text = of_bridge(server, "stat");
+    let fields: Vec<&str> = text.rsplit_once(')').expect("proc(5)").1.split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+fn of_bridge(server: &Server, file: &str) -> String {
+    let bridge = server.descendants().into_iter().find(|process| process.command.contains(" bridge "));
+    let path = format!("/proc/{}/{file}", bridge.expect("a bridge").os_pid);
+    std::fs::read_to_string(path).expect("it lives")
+}
+
 /// A line of the bridge's proc(5) status, in KiB.
 fn memory_kib(server: &Server, line: &str) -> u64 {
-    let bridge = server.descendants().into_iter().find(|process| process.command.contains(" bridge "));
-    let status = format!("/proc/{}/status", bridge.expect("a bridge").os_pid);
-    let text = std::fs::read_to_string(status).expect("it lives");
+    let text = of_bridge(server, "status");
     let value = text.lines().find_map(|text| text.strip_prefix(line)).expect("proc(5)");
     value.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }

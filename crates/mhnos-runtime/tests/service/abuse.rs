@@ -1,6 +1,8 @@
 //! System calls a program must not be able to make, in every tier, with the same calls outside as the control:
 //! there the kernel's own code answers, about the arguments.
 
+#![allow(clippy::disallowed_methods, reason = "the control runs a program outside")]
+
 use mhnos_testing::{Probe, Server, Wire, host::Host};
 use serde_json::json;
 
@@ -72,8 +74,8 @@ fn specification(call: &Call) -> String {
 }
 
 /// Runs the calls as a program of the service on this kind of host.
-async fn inside(host: &str, arguments: Vec<String>) -> Probe {
-    let server = Server::start(options().env("MHNOS_SANDBOX", "strict").on(host));
+async fn inside(host: &str, mode: &str, arguments: Vec<String>) -> Probe {
+    let server = Server::start(options().env("MHNOS_SANDBOX", mode).on(host));
     server.write("raw_calls.py", CALLS);
     let mut wire = Wire::connect(server.address()).await;
     let pid =
@@ -94,7 +96,7 @@ fn outside(arguments: Vec<String>) -> Probe {
 async fn calls_that_are_not_for_programs_are_refused_in_every_tier() {
     let arguments: Vec<String> = DENIED.iter().map(specification).collect();
     for host in STRICT_HOSTS {
-        let report = inside(host, arguments.clone()).await;
+        let report = inside(host, "strict", arguments.clone()).await;
         for call in DENIED {
             report.assert_denied(call.name, &[call.denied]);
         }
@@ -135,7 +137,7 @@ async fn dangerous_sockets_and_personalities_are_refused_in_every_tier() {
         format!("x32,{}", 0x4000_0000_u32 + 39),
     ];
     for host in STRICT_HOSTS {
-        let report = inside(host, arguments.clone()).await;
+        let report = inside(host, "strict", arguments.clone()).await;
         for family in ["vsock", "alg", "packet", "key", "netfilter", "raw", "mptcp", "sctp"] {
             report.assert_denied(family, &["EAFNOSUPPORT"]);
         }
@@ -147,5 +149,15 @@ async fn dangerous_sockets_and_personalities_are_refused_in_every_tier() {
             report.assert_ok(allowed);
         }
         assert_ne!(Host::named(host).tier, mhnos_sandbox::Tier::None);
+    }
+}
+
+#[tokio::test]
+async fn only_relaxed_lets_a_program_be_traced() {
+    // PTRACE_TRACEME: by one's own parent.
+    let trace = vec![format!("trace,{},0", libc::SYS_ptrace)];
+    for host in STRICT_HOSTS {
+        inside(host, "strict", trace.clone()).await.assert_denied("trace", &["EPERM"]);
+        inside(host, "relaxed", trace.clone()).await.assert_ok("trace");
     }
 }

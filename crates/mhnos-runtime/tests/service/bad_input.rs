@@ -370,7 +370,7 @@ async fn broken_http_is_refused_and_others_are_served_meanwhile() {
         b"GET\r\n\r\n",
         b"\r\n\r\n\r\n\r\n",
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
-        &[0xff; 70_000],
+        &vec![0xff; 70_000],
         long_header.as_bytes(),
         b"GET /health HTTP/1.1\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",

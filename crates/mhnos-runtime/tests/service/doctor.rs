@@ -1,5 +1,7 @@
 //! `doctor` says what a service would find, and its exit status how bad that is.
 
+#![allow(clippy::disallowed_methods, reason = "doctor is a program to start")]
+
 use std::process::{Command, Output};
 
 use mhnos_testing::{Scratch, host::Host};

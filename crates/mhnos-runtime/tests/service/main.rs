@@ -2,6 +2,8 @@
 //!
 //! Each test starts a service of its own: a test that kills its bridge or fills its process table disturbs nobody.
 
+#![allow(clippy::disallowed_methods, reason = "the tests start programs, and read how long they shall be")]
+
 mod abuse;
 mod bad_input;
 mod bridge_killed;

@@ -205,3 +205,16 @@ async fn programs_in_a_directory_that_only_the_service_can_reach_are_found() {
     let pid = wire.spawn(json!({"processType": "node", "command": "-v"})).await;
     assert_eq!(wire.run_to_exit(pid).await.0, "v99.1.2\n");
 }
+
+/// Each of V8's isolates reserves half a gigabyte that it never touches: the memory limit must not count it.
+#[tokio::test]
+async fn a_dozen_workers_start_within_the_default_memory_limit() {
+    let server = start();
+    let script = "const { Worker } = require('worker_threads'); let left = 12;\
+        for (let i = 0; i < 12; i++) new Worker('require(\"worker_threads\").parentPort.once(\"message\", () => {})', { eval: true })\
+          .on('online', function () { if (--left === 0) { console.log('all'); process.exit(); } });";
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "-e", "args": [script]})).await;
+    let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+    assert_eq!((stdout.as_str(), &exit["code"]), ("all\n", &json!(0)), "{stderr} {exit}");
+}

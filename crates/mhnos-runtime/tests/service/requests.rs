@@ -45,6 +45,11 @@ pub(crate) async fn assert_serves(wire: &mut Wire) {
     assert!(answer["time"].is_u64(), "{answer}");
 }
 
+/// Numbers, each with `end` behind it: text in which anything lost, doubled or moved shows.
+pub(crate) fn numbers(range: impl Iterator<Item = u32>, end: &str) -> String {
+    range.flat_map(|number| [number.to_string(), end.to_owned()]).collect()
+}
+
 /// Command lines of living processes of the service that contain `needle`.
 pub(crate) fn alive(server: &Server, needle: &str) -> Vec<String> {
     let mut all = server.descendants();

@@ -1,9 +1,16 @@
 //! What a program reaches, tier by tier: the host, the service, its neighbours, itself.
 
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use mhnos_testing::{Probe, Server, Wire, host::Host};
 use serde_json::json;
 
 use crate::{SERVICE, abuse::STRICT_HOSTS, options, start};
+
+/// For another bridge to serve.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The service on this kind of host, and what the probe reports there.
 async fn probe(host: &str, mode: &str, attempts: impl Fn(&Server) -> Vec<String>) -> (Server, Probe) {
@@ -194,6 +201,48 @@ async fn killed_at_any_moment_nothing_is_left_in_any_tier() {
             wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", script]})).await;
         }
         server.kill();
+        server.assert_nothing_left();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_bridge_is_followed_by_one_that_goes_on_in_any_tier() {
+    for host in STRICT_HOSTS {
+        let server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        let pid = wire
+            .spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exec sleep 1000"]}))
+            .await;
+        let bridge = Pid::from_raw(bridge_of(&server)).expect("a pid");
+        kill_process(bridge, Signal::KILL).expect("kill the bridge");
+        server.logged(DEADLINE, "\"generation\":2");
+        let mut wire = Wire::connect(server.address()).await;
+        let list = wire.request(json!({"type": "list", "id": 1})).await;
+        assert!(list.to_string().contains(&pid.to_string()), "{host}: {list}");
+        // It reaches the programs' files as the first one did.
+        let next =
+            wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+        assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_init_is_the_end_of_its_sandbox_and_the_next_spawn_gets_a_new_one() {
+    for host in ["root", "user", "masked-proc"] {
+        let mut server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        let pid = wire
+            .spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exec sleep 1000"]}))
+            .await;
+        let init = server.descendants().into_iter().find(|process| process.command.starts_with("mhnos-init"));
+        let init = Pid::from_raw(init.expect("an init").os_pid).expect("a pid");
+        kill_process(init, Signal::KILL).expect("kill init");
+        let (_, _, exit) = wire.run_to_exit(pid).await;
+        assert_ne!(exit["code"], 0, "{host}: {exit}");
+        let next =
+            wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+        assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
+        server.stop();
         server.assert_nothing_left();
     }
 }

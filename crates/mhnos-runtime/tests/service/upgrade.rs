@@ -10,8 +10,7 @@ use mhnos_testing::{Options, Scratch, Server, Wire, WireOptions, eventually};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::requests::bridge;
-use crate::{SERVICE, options, start};
+use crate::{SERVICE, options, requests::bridge, start};
 
 /// Longest time for what takes milliseconds.
 const SOON: Duration = Duration::from_secs(20);
@@ -43,8 +42,11 @@ impl Installed {
     }
 }
 
+/// Written by another process: a descriptor of ours that writes could be inherited, for an instant, by what a test beside
+/// this one starts, and a program somebody writes to cannot be executed (ETXTBSY).
 fn copy(path: &Path) {
-    std::fs::copy(SERVICE, path).expect("the built program");
+    let copied = Command::new("cp").arg(SERVICE).arg(path).status();
+    assert!(copied.is_ok_and(|status| status.success()), "the built program");
 }
 
 fn upgrade(server: &Server) -> Output {

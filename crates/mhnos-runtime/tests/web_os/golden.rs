@@ -193,9 +193,9 @@ impl Replay {
             } else if let Some((stream, data)) = output(&step["receive"]) {
                 let whole = expected.entry(stream.clone()).or_default();
                 if data == ANY {
-                    ANY.clone_into(whole)
+                    ANY.clone_into(whole);
                 } else {
-                    *whole += data
+                    *whole += data;
                 }
                 replay.read_output(&stream, whole).await;
             } else {

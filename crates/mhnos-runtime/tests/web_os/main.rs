@@ -3,6 +3,11 @@
 //! The page in clients/typescript/web-os-page behaves like the original, frame for frame. `point_N` and `points_N_M` in a name
 //! are the points of docs/web-os.md.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the tests start programs, and one is told by its environment to record"
+)]
+
 mod desk;
 mod files;
 mod golden;

@@ -58,9 +58,9 @@ async fn points_22_24_typing_resizing_interrupting_and_whole_screens_in_a_shell(
     desk.shows(0, "\nPython 3").await;
     desk.picture("shell").await;
 
-    desk.tab.type_keys("sleep 1000; echo \"status $?\"").await;
+    desk.tab.type_keys("echo slee''ping; sleep 1000").await;
     desk.tab.press(Key::Enter).await;
-    desk.shows(0, "sleep 1000").await;
+    desk.shows(0, "\nsleeping").await;
     desk.tab.press(Key::Ctrl('c')).await;
     desk.shows(0, "^C").await;
 
@@ -111,7 +111,10 @@ async fn point_24_a_program_on_pipes_gets_lines_and_interrupts_from_keys() {
     desk.done("runtime push").await;
     let pid = desk.start("runtime python ask.py").await;
     // Dropped by the page, which has not attached; the replay has it again.
-    desk.until("os.bridge.frames.some(({receive}) => receive?.type === 'stdout')").await;
+    desk.until(
+        "os.bridge.frames.some(({receive}) => receive?.type === 'stdout' && receive.data.endsWith('\\n'))",
+    )
+    .await;
     desk.done(&format!("window {pid}")).await;
     desk.fitted(0).await;
     desk.shows(0, "name?").await;
@@ -154,11 +157,13 @@ async fn points_19_22_ten_megabytes_arrive_whole_and_in_whole_lines() {
     let mut desk = Desk::open().await;
     let script = b"const line = 'x'.repeat(98) + '\\n';\n\
         let text = '';\nfor (let at = 0; at < 101011; at += 1) text += String(at).padStart(7, '0') + line.slice(7);\n\
-        process.stdout.write(text + 'the end\\n');\n";
+        process.stdin.once('data', () => process.stdout.write(text + 'the end\\n', () => process.exit()));\n";
     desk.save("/flood.js", script).await;
     desk.done("runtime push").await;
     let pid = desk.start("runtime node flood.js").await;
     desk.done(&format!("window {pid}")).await;
+    desk.fitted(0).await;
+    desk.tab.press(Key::Enter).await;
     desk.shows(0, "the end\n\n[Process exited with code 0").await;
     let seen = desk.tab.evaluate(FLOOD_SEEN).await;
     assert_eq!((&seen["lines"], &seen["wrong"]), (&json!(101_012), &json!(0)), "{seen}");

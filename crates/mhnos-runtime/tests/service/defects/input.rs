@@ -4,7 +4,7 @@ use mhnos_testing::Wire;
 use serde_json::json;
 
 use crate::{
-    requests::{assert_serves, bash, bash_on_terminal, kill},
+    requests::{assert_serves, bash, bash_on_terminal, kill, numbers},
     start,
 };
 
@@ -71,6 +71,6 @@ async fn what_is_written_before_the_end_of_input_is_read_first() {
     assert_eq!(closed["type"], "stdinClosed", "{closed}");
     let late = wire.request(json!({"type": "write", "id": 2, "pid": pid, "data": "late"})).await;
     assert_eq!(late["type"], "error", "{late}");
-    let expected: String = (0..200).map(|number| format!("{number} ")).collect();
+    let expected = numbers(0..200, " ");
     assert_eq!(wire.run_to_exit(pid).await.0, expected + "end\n");
 }

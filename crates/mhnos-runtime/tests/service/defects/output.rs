@@ -4,7 +4,7 @@ use mhnos_testing::Wire;
 use serde_json::json;
 
 use crate::{
-    requests::{bash, bash_on_terminal, node},
+    requests::{bash, bash_on_terminal, node, numbers},
     start,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 async fn a_terminals_output_is_complete_twenty_times() {
     let server = start();
     let mut wire = Wire::connect(server.address()).await;
-    let expected: String = (1..=30_000).map(|number| format!("{number}\r\n")).collect();
+    let expected = numbers(1..=30_000, "\r\n");
     for round in 0..20 {
         let pid = wire.spawn(json!({"processType": "shell"})).await;
         wire.send(&json!({"type": "write", "pid": pid, "data": "seq 1 30000; exit\r"})).await;
