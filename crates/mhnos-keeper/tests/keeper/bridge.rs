@@ -1,6 +1,10 @@
 //! The bridge's part, played by a test: orders, and what is told about them.
 
-use std::{collections::BTreeMap, io::Read, os::fd::OwnedFd};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use mhnos_keeper::{
     channel::{Descriptor, Exit, ExitStatus, Failure, FromKeeper, Isolation, Order, Pid, Scope, ToKeeper},
@@ -15,6 +19,8 @@ pub(crate) struct Bridge {
     pub(crate) generation: u32,
     pub(crate) enforcement: Option<Enforcement>,
     pub(crate) adopted: Vec<(Pid, Option<Exit>, Vec<u8>)>,
+    /// Those of the adopted of which nothing is left.
+    pub(crate) over: Vec<Pid>,
     pub(crate) fds: BTreeMap<Pid, Vec<(Descriptor, OwnedFd)>>,
     backlog: Vec<FromKeeper>,
 }
@@ -27,6 +33,7 @@ impl Bridge {
             generation: 0,
             enforcement: None,
             adopted: Vec::new(),
+            over: Vec::new(),
             fds: BTreeMap::new(),
             backlog: Vec::new(),
         };
@@ -38,6 +45,7 @@ impl Bridge {
                     bridge.enforcement = Some(welcome.enforcement);
                 }
                 FromKeeper::Adopt(adoption) => {
+                    bridge.over.extend(adoption.usage.map(|_| adoption.pid));
                     bridge.next = bridge.next.max(adoption.pid + 1);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
                 }
@@ -49,6 +57,11 @@ impl Bridge {
 
     pub(crate) fn send(&self, message: &ToKeeper) {
         self.socket.send(message, &[]).expect("send");
+    }
+
+    /// The channel itself, for what is no message.
+    pub(crate) fn channel(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     pub(crate) fn receive(&mut self) -> FromKeeper {

@@ -12,6 +12,7 @@
 
 mod bridge;
 mod faults;
+mod hostile;
 mod life;
 mod walls;
 
@@ -56,6 +57,8 @@ const TESTS: &[(&str, Script)] = tests! {
         memory_of_many_children_counts_together
         memory_that_belongs_to_no_process_counts_or_is_refused
         processes_beyond_the_limit_are_refused_or_ended;
+    hostile:
+        a_hostile_bridge_breaks_nothing;
     walls:
         the_layers_told_are_those_of_the_host
         the_host_does_not_show
@@ -165,6 +168,11 @@ fn keeper(arguments: &[String]) -> ExitCode {
         reserve = stage::become_account(account).expect("drop root");
     }
     host.refuse();
+    if name.contains("hostile") {
+        let few = Some(hostile::DESCRIPTORS);
+        let limit = rustix::process::Rlimit { current: few, maximum: few };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
+    }
     let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
     if let Some(fault) = fault {
         fault.install();

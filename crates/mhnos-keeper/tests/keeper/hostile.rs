@@ -1,0 +1,232 @@
+//! A bridge that has been taken over says what it likes, and dies when it likes. The keeper goes on, leaks no
+//! descriptor and starts nothing outside a sandbox.
+//!
+//! The keeper of this test may have [`DESCRIPTORS`] descriptors; what the bridge sends brings many times that.
+
+use std::{collections::BTreeSet, os::fd::AsFd};
+
+use mhnos_keeper::{
+    channel::{FromKeeper, Isolation, MAX_NOTE, Order, Pid, Scope, ToKeeper},
+    socket::{MAX_FDS, sealed_memfd},
+};
+use mhnos_sandbox::{ExtraFd, ExtraFdKind, Launch, Layer, Limits, Stdio, WindowSize};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::bridge::Bridge;
+
+/// Descriptors the keeper may have open at once.
+pub(crate) const DESCRIPTORS: u64 = 160;
+
+/// Bridges, each killed by itself in the middle of a sentence.
+const GENERATIONS: u32 = 3;
+/// Rounds of one bridge. After each it makes sure that the keeper still obeys.
+const ROUNDS: usize = 12;
+const MESSAGES: usize = 40;
+
+pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
+    let mut random = Random(0x5EED ^ u64::from(bridge.generation));
+    let mut alive: BTreeSet<Pid> = bridge.adopted.iter().map(|(pid, ..)| *pid).collect();
+    for pid in std::mem::take(&mut bridge.over) {
+        bridge.send(&ToKeeper::Forget { pid });
+        alive.remove(&pid);
+    }
+    for _ in 0..ROUNDS {
+        for _ in 0..MESSAGES {
+            attack(bridge, &mut random);
+        }
+        if let Some(outside) = outside_a_sandbox(bridge) {
+            panic!("outside a sandbox: {outside}");
+        }
+        clean_up(bridge, &mut alive);
+    }
+    if bridge.generation < GENERATIONS {
+        for _ in 0..MESSAGES {
+            attack(bridge, &mut random);
+        }
+        std::process::exit(9);
+    }
+    // Whatever numbers have been burnt, the last ones have not.
+    bridge.next = u32::MAX - 10;
+    assert_eq!(bridge.run("echo still here").0, "still here\n");
+}
+
+/// One message, of any degree of malice.
+fn attack(bridge: &mut Bridge, random: &mut Random) {
+    let fds: Vec<_> = (0..random.below(MAX_FDS)).map(|_| descriptor(random)).collect();
+    let message = message(bridge, random);
+    let mut bytes = postcard::to_stdvec(&message).expect("plain data");
+    match random.below(8) {
+        // Bits turned over, cut short, or noise from the start.
+        0 => {
+            for _ in 0..=random.below(4) {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+        }
+        1 => bytes.truncate(random.below(bytes.len())),
+        2 => bytes = (0..random.below(300)).map(|_| random.below(256) as u8).collect(),
+        _ => {}
+    }
+    let frame = match random.below(6) {
+        // In the first descriptor, whatever that is.
+        0 => vec![1],
+        1 => vec![random.below(256) as u8],
+        2 => Vec::new(),
+        _ => [&[0], &bytes[..bytes.len().min(30_000)]].concat(),
+    };
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !borrowed.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
+    }
+    // An empty datagram would be the end of the channel.
+    if !frame.is_empty() {
+        sendmsg(bridge.channel(), &[std::io::IoSlice::new(&frame)], &mut control, SendFlags::NOSIGNAL)
+            .expect("the keeper listens");
+    }
+}
+
+fn descriptor(random: &mut Random) -> std::os::fd::OwnedFd {
+    match random.below(5) {
+        0 => std::fs::File::open("/dev/null").expect("it is there").into(),
+        1 => rustix::pipe::pipe().expect("a pipe").0,
+        2 => sealed_memfd(&[0xff; 64]).expect("a file in memory"),
+        3 => sealed_memfd(&postcard::to_stdvec(&ToKeeper::Hello).expect("plain data"))
+            .expect("a file in memory"),
+        _ => rustix::fs::memfd_create("unsealed", rustix::fs::MemfdFlags::CLOEXEC).expect("a file in memory"),
+    }
+}
+
+fn message(bridge: &mut Bridge, random: &mut Random) -> ToKeeper {
+    let pid = match random.below(4) {
+        0 => random.below(2000) as Pid,
+        _ => bridge.next.saturating_sub(random.below(20) as Pid),
+    };
+    let scope = if random.below(2) == 0 { Scope::Tree } else { Scope::Leader };
+    match random.below(12) {
+        0 => ToKeeper::Hello,
+        1 => ToKeeper::Drained,
+        2 => ToKeeper::CloseStdin { pid },
+        3 => ToKeeper::Forget { pid },
+        4 => ToKeeper::Note { pid, note: vec![1; random.pick(&[0, 10, MAX_NOTE, MAX_NOTE + 1])] },
+        5 | 6 => ToKeeper::Signal {
+            pid,
+            signal: random.pick(&[0, -1, 9, 15, 19, 64, 65, i32::MIN, i32::MAX]),
+            scope,
+        },
+        _ => ToKeeper::Spawn(order(bridge, random)),
+    }
+}
+
+fn order(bridge: &mut Bridge, random: &mut Random) -> Order {
+    bridge.next += 1;
+    let workspace = std::env::var("WORKSPACE").expect("workspace");
+    let program =
+        random.pick(&["true", "sleep", "/proc/self/exe", "/proc/1/exe", "", "/", "../../bin/sh", "a\0b"]);
+    let cwd = match random.below(4) {
+        0 => random.pick(&["/", "", "relative", "/proc/1/root", "/proc/self/fd/3", "/\0"]).to_owned(),
+        _ => workspace,
+    };
+    let argv = match random.below(5) {
+        0 => Vec::new(),
+        1 => vec!["x".repeat(random.pick(&[0, 1, 20_000]))],
+        _ => vec![program.to_owned(), "1000".to_owned()],
+    };
+    let number = random.pick(&[0, 1, 2, 3, 15, 16, 255, u32::MAX]);
+    let kind = if random.below(2) == 0 { ExtraFdKind::Report } else { ExtraFdKind::Content(vec![7; 100]) };
+    let extra_fds = vec![ExtraFd { fd: number, kind }; random.pick(&[0, 0, 0, 1, 2, 9])];
+    let stdio = match random.below(4) {
+        0 => Stdio::Pty(WindowSize { cols: random.below(3) as u16, rows: u16::MAX }),
+        1 => Stdio::Pipes { stdin: true },
+        _ => Stdio::Pipes { stdin: false },
+    };
+    let env = match random.below(4) {
+        0 => vec![(random.pick(&["", "A=B", "LD_PRELOAD", "\0"]).to_owned(), "/x".to_owned())],
+        _ => vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+    };
+    let extreme = [0, 1, 1 << 30, u64::MAX];
+    Order {
+        pid: bridge.next,
+        launch: Launch { program: program.to_owned(), argv, env, cwd, extra_fds },
+        stdio,
+        isolation: if random.below(6) == 0 { Isolation::Private } else { Isolation::Shared },
+        limits: Limits {
+            memory: random.pick(&extreme),
+            pids: random.pick(&[0, 1, 500, u32::MAX]),
+            cpu_millis: random.pick(&[0, 1, 1000, u32::MAX]),
+        },
+        note: vec![2; random.pick(&[0, 5, MAX_NOTE + 1])],
+    }
+}
+
+/// Ends what runs. The keeper has taken all that was said before when it refuses what comes last.
+fn clean_up(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
+    bridge.next += 1;
+    let last = bridge.next;
+    let mut refused = order(bridge, &mut Random(1));
+    (refused.pid, refused.launch.argv) = (0, Vec::new());
+    bridge.send(&ToKeeper::Spawn(refused));
+    let mut answered = false;
+    while !answered || !alive.is_empty() {
+        match bridge.receive() {
+            FromKeeper::Refused { pid: 0, .. } => answered = true,
+            FromKeeper::Started { pid, .. } => {
+                alive.insert(pid);
+            }
+            FromKeeper::Ended { pid, .. } => {
+                alive.remove(&pid);
+                bridge.send(&ToKeeper::Forget { pid });
+            }
+            _ => {}
+        }
+        bridge.fds.clear();
+        alive.iter().for_each(|pid| bridge.kill(*pid));
+    }
+    bridge.next = last + 1;
+}
+
+/// A descendant of the keeper, this bridge apart, that shares the keeper's process table. `None` too where
+/// there are no process tables of their own.
+fn outside_a_sandbox(bridge: &Bridge) -> Option<String> {
+    if !bridge.has(Layer::PidNamespace) {
+        return None;
+    }
+    let keeper = rustix::process::getppid().expect("keeper").as_raw_nonzero().get();
+    let children = |pid: i32| {
+        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    };
+    let mut family = children(keeper);
+    let own = std::process::id() as i32;
+    family.retain(|pid| *pid != own);
+    let mut next = 0;
+    while let Some(pid) = family.get(next).copied() {
+        family.extend(children(pid));
+        next += 1;
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().count();
+        let zombie = status.lines().any(|line| line.starts_with("State:") && line.contains('Z'));
+        if numbers < 2 && !zombie {
+            return Some(status);
+        }
+    }
+    None
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ word >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((word ^ word >> 31) % bound.max(1) as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
