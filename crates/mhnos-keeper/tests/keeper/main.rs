@@ -158,6 +158,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         filter: Vec::new(),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");
+    let place = ProgramPlace::of(&std::env::current_exe().expect("own path")).expect("own directory");
     let cgroups = host.grouped.then(|| mhnos_sandbox::Cgroups::prepare(account).expect("control groups"));
     let mut reserve = None;
     if root {
@@ -187,7 +188,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         bridge: BridgeCommand {
             program: program.into(),
             number: 0,
-            place: ProgramPlace::of(&std::env::current_exe().expect("own path")).expect("own directory"),
+            place,
             argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
             env: vec![
                 format!("WORKSPACE={workspace}").into_bytes(),
