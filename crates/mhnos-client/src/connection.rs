@@ -197,6 +197,7 @@ async fn dispatch(table: &Mutex<Table>, message: ServerMessage) {
         ServerMessage::Output(output) => (output.pid, ProcessEvent::Output(output)),
         ServerMessage::Event(Event::Exit(exit)) => (exit.pid, ProcessEvent::Exit(exit)),
         ServerMessage::Event(Event::Gap(gap)) => (gap.pid, ProcessEvent::Gap(gap)),
+        ServerMessage::Event(Event::Size(size)) => (size.pid, ProcessEvent::Size(size)),
         ServerMessage::Event(Event::Port(port)) => (port.pid, ProcessEvent::Port(port)),
         ServerMessage::Event(Event::Connected(_)) | ServerMessage::Unknown { .. } => return,
         answer => return answered(table, answer).await,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use mhnos_protocol::{
     Attached, Exit, Gap, Kill, Killed, Output, Pid, Port, Reply, Request, Resize, Scope, ServerMessage,
-    Signal, Spawned, Stream, WindowSize, Write, binary,
+    Signal, Size, Spawned, Stream, WindowSize, Write, binary,
 };
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -26,6 +26,8 @@ pub enum ProcessEvent {
     Attached(Attached),
     /// It listens on a port, or no longer does.
     Port(Port),
+    /// Its terminal has another size.
+    Size(Size),
     /// It has ended; nothing follows.
     Exit(Exit),
 }
@@ -107,7 +109,7 @@ impl Process {
                     }
                 }
                 ProcessEvent::Gap(gap) => gaps.push(gap),
-                ProcessEvent::Attached(_) | ProcessEvent::Port(_) => {}
+                ProcessEvent::Attached(_) | ProcessEvent::Port(_) | ProcessEvent::Size(_) => {}
                 ProcessEvent::Exit(exit) => {
                     return Ok(Collected { pid: self.pid, stdout, stderr, gaps, exit });
                 }

@@ -20,6 +20,9 @@ pub const FIRST_PID: Pid = 1000;
 /// The most bytes a [`ToKeeper::Note`] or [`Order::note`] may carry.
 pub const MAX_NOTE: usize = 64 * 1024;
 
+/// The most members of a tree that are named.
+pub const MAX_MEMBERS: usize = 16;
+
 /// What the bridge may ask.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToKeeper {
@@ -56,6 +59,11 @@ pub enum ToKeeper {
     },
     /// The drain is over; the keeper ends what is left and exits with status 0.
     Drained,
+    /// Who is left of a process's tree? Answered by [`FromKeeper::Members`].
+    Members {
+        /// Whose.
+        pid: Pid,
+    },
 }
 
 /// A program to start.
@@ -145,6 +153,22 @@ pub enum FromKeeper {
     Drain,
     /// This bridge is to be replaced: finish what has begun, send clients away, and end.
     Leave,
+    /// The living of a tree: at most [`MAX_MEMBERS`], none if it is not known or has ended.
+    Members {
+        /// Whose.
+        pid: Pid,
+        /// Who.
+        members: Vec<Member>,
+    },
+}
+
+/// A living process of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The sandbox's number for it.
+    pub os_pid: i32,
+    /// The name of its program (proc_pid_comm(5)): at most 15 bytes, of its own choice.
+    pub name: String,
 }
 
 /// Answer to `Hello`.

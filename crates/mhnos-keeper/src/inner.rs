@@ -4,7 +4,7 @@
 use mhnos_sandbox::{Launch, Limits, Outside, SetupError, Stdio};
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{Exit, Failure, Scope, Stage, Usage};
+use crate::channel::{Exit, Failure, Member, Scope, Stage, Usage};
 
 /// Keeper to init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +67,8 @@ pub(crate) enum ToSupervisor {
         /// How far.
         scope: Scope,
     },
+    /// Tell who lives.
+    Members,
 }
 
 /// Supervisor to keeper.
@@ -83,6 +85,8 @@ pub(crate) enum FromSupervisor {
     Exited(Exit),
     /// Nothing of its tree is left; the supervisor ends.
     Ended(Usage),
+    /// Who lives, some of them if they are many.
+    Members(Vec<Member>),
 }
 
 /// A failure of our own code's step, for people.

@@ -86,7 +86,7 @@ impl Sandbox {
                             io::Error::other(""),
                         ));
                     }
-                    FromSupervisor::Started { .. } | FromSupervisor::Exited(_) => {}
+                    FromSupervisor::Started { .. } | FromSupervisor::Exited(_) | FromSupervisor::Members(_) => {}
                     FromSupervisor::Ended(_) => return Ok(()),
                 },
                 Err(RecvError::WouldBlock) => {

@@ -35,7 +35,7 @@ use crate::{
     inner::{Execute, FromSupervisor, Payload, Slot, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
     socket::{RecvError, Socket},
-    tree::descendants,
+    tree::{descendants, named},
     watchdog::Watchdog,
 };
 
@@ -308,10 +308,10 @@ impl Supervisor {
     fn obey(&mut self, control: &Socket) {
         loop {
             match control.recv::<ToSupervisor>() {
-                Ok(received) => {
-                    let ToSupervisor::Signal { signal, scope } = received.message;
-                    self.signal(signal, scope);
-                }
+                Ok(received) => match received.message {
+                    ToSupervisor::Signal { signal, scope } => self.signal(signal, scope),
+                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named())),
+                },
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(_)) => {}
                 // The keeper is gone, and with it all that it kept.

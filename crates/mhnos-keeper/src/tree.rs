@@ -10,6 +10,8 @@ use std::{
 
 use rustix::process::{Pid, getpid};
 
+use crate::channel;
+
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
@@ -33,6 +35,21 @@ pub(crate) fn descendants() -> Vec<Member> {
         next += 1;
     }
     found
+}
+
+/// Some of the descendants of this process, with their names; zombies are none.
+pub(crate) fn named() -> Vec<channel::Member> {
+    let name = |member: &Member| {
+        let status = fs::read_to_string(member.dir.join("status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let living = field("State:").is_some_and(|state| !state.starts_with('Z'));
+        living.then(|| field("Name:").unwrap_or_default().to_owned())
+    };
+    let descendants = descendants();
+    let named = descendants.iter().filter_map(|member| {
+        Some(channel::Member { os_pid: member.pid.as_raw_nonzero().get(), name: name(member)? })
+    });
+    named.take(channel::MAX_MEMBERS).collect()
 }
 
 /// The children of this process.

@@ -28,7 +28,9 @@ mod watched;
 
 pub use exit::{ExitRecord, Reason, State, Usage};
 pub use log::Stream;
-pub use mhnos_keeper::channel::{ExitStatus, FIRST_PID, Failure, Isolation, Pid, Scope, Stage, Welcome};
+pub use mhnos_keeper::channel::{
+    ExitStatus, FIRST_PID, Failure, Isolation, Member, Pid, Scope, Stage, Welcome,
+};
 pub use process::{Gone, Process, SignalOutcome, WriteError};
 pub use registry::{ConnectError, Driver, DriverEnd, Processes, Stats};
 pub use request::{Encoding, Info, Settings, SpawnError, SpawnRequest};

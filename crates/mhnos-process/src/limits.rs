@@ -23,6 +23,9 @@ pub const LEAVE_INPUT: Duration = Duration::from_secs(1);
 /// Interval of looking whether they have.
 pub const LEAVE_INPUT_INTERVAL: Duration = Duration::from_millis(2);
 
+/// For the names of those that live of a tree. They are read from `/proc` in the sandbox.
+pub const MEMBERS_DEADLINE: Duration = Duration::from_millis(500);
+
 /// Bytes of a report pipe that are kept. What workerd reports is a line for each socket.
 pub const REPORT_BYTES: usize = 16 * 1024;
 

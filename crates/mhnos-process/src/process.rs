@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mhnos_keeper::channel::{Exit, Isolation, Pid, Scope, Usage};
+use mhnos_keeper::channel::{Exit, Isolation, Member, Pid, Scope, Usage};
 use mhnos_sandbox::{Enforcement, Limits, Stdio, WindowSize};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -41,6 +41,8 @@ pub struct Process {
     pub(crate) report: watch::Sender<Report>,
     pub(crate) terminal: Mutex<Terminal>,
     pub(crate) mail: Mutex<Mail>,
+    /// Who waits for the names of those that live.
+    pub(crate) asking: Mutex<Vec<oneshot::Sender<Vec<Member>>>>,
     /// Told when there is mail, or input to move on.
     pub(crate) poke: Arc<Notify>,
 }
@@ -335,6 +337,10 @@ impl Process {
 
     pub(crate) fn lock_mail(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_asking(&self) -> MutexGuard<'_, Vec<oneshot::Sender<Vec<Member>>>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves mail for the process's task.

@@ -16,6 +16,19 @@ pub enum Event {
     Gap(Gap),
     /// A process listens on a port, or no longer does.
     Port(Port),
+    /// A terminal has another size.
+    Size(Size),
+}
+
+/// `size`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Whose terminal.
+    pub pid: Pid,
+    /// Columns.
+    pub cols: u16,
+    /// Rows.
+    pub rows: u16,
 }
 
 /// `connected`
@@ -130,6 +143,7 @@ impl Event {
             Self::Exit(body) => framed("exit", None, body),
             Self::Gap(body) => framed("gap", None, body),
             Self::Port(body) => framed("port", None, body),
+            Self::Size(body) => framed("size", None, body),
         }
     }
 }

@@ -153,6 +153,20 @@ pub struct ProcessInfo {
     /// How it ended, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<ExitInfo>,
+    /// Who lives on, or keeps its output open, after it has ended; absent if nobody does. Empty if those are no
+    /// descendants of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lingering: Option<Vec<Lingerer>>,
+}
+
+/// A descendant that has outlived its process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lingerer {
+    /// The system's number for it, in the sandbox.
+    pub os_pid: i32,
+    /// The name of its program, at most 15 bytes.
+    pub name: String,
 }
 
 /// How a retained process ended; the fields of an `exit` event.

@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::scan::{Raw, Scanner};
 use crate::{
     Attached, Connected, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid, Port, ProcessList,
-    PushResults, Reply, Spawned, Status, Stream, binary,
+    PushResults, Reply, Size, Spawned, Status, Stream, binary,
 };
 
 /// One message from the service.
@@ -139,6 +139,7 @@ fn typed(kind: &str, id: Option<Box<RawValue>>, text: &str) -> Result<ServerMess
         "connected" => return Ok(ServerMessage::Event(Event::Connected(body::<Connected>(text)?))),
         "exit" => return Ok(ServerMessage::Event(Event::Exit(body::<Exit>(text)?))),
         "gap" => return Ok(ServerMessage::Event(Event::Gap(body::<Gap>(text)?))),
+        "size" => return Ok(ServerMessage::Event(Event::Size(body::<Size>(text)?))),
         "port" => return Ok(ServerMessage::Event(Event::Port(body::<Port>(text)?))),
         "spawned" => Reply::Spawned(body::<Spawned>(text)?),
         "attached" => Reply::Attached(body::<Attached>(text)?),

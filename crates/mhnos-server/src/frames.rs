@@ -44,6 +44,7 @@ struct Key {
     end: u64,
     carry: u32,
     last_of_stream: bool,
+    late: bool,
 }
 
 impl Key {
@@ -51,7 +52,7 @@ impl Key {
         // At most three bytes; a leading one keeps carries of different lengths apart.
         let carry = piece.carry.iter().fold(1, |word: u32, byte| word << 8 | u32::from(*byte));
         let (stream, from, end, last_of_stream) = (piece.stream, piece.from, piece.end, piece.last_of_stream);
-        Self { format, stream, from, end, carry, last_of_stream }
+        Self { format, stream, from, end, carry, last_of_stream, late: piece.late }
     }
 }
 
@@ -104,6 +105,11 @@ fn encode(pid: Pid, piece: &Piece<'_>, format: Format) -> Option<Bytes> {
         _ if piece.bytes.is_empty() => return None,
         Format::Base64 => output::encode_base64(&mut frame, stream, pid, piece.end, piece.bytes),
         Format::Binary => binary::encode_output(&mut frame, stream, pid, piece.end, piece.bytes),
+    }
+    if piece.late && format.is_text() {
+        // A binary frame has no room to say so; its position behind the exit's does.
+        frame.pop();
+        frame.extend_from_slice(b",\"late\":true}");
     }
     Some(frame.into())
 }

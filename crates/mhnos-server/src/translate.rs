@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use mhnos_process::{
-    ExitRecord, ExitStatus, Failure, Isolation, Process, Reason, Scope, SpawnError, Stage, State, Stats,
-    WriteError,
+    ExitRecord, ExitStatus, Failure, Isolation, Member, Process, Reason, Scope, SpawnError, Stage, State,
+    Stats, WriteError,
 };
 use mhnos_protocol::{self as wire, ErrorCode, ErrorReply};
 use mhnos_runtimes::{Finding, ProcessType, RecipeError, Tool, Toolbox};
@@ -132,7 +132,8 @@ pub(crate) fn isolation_mode(mode: Option<wire::IsolationMode>) -> Isolation {
     }
 }
 
-pub(crate) fn process(process: &Process) -> wire::ProcessInfo {
+/// `lingering`: who lives on, if the process has ended and somebody does.
+pub(crate) fn process(process: &Process, lingering: Option<Vec<Member>>) -> wire::ProcessInfo {
     let info = process.info();
     let state = process.state();
     wire::ProcessInfo {
@@ -148,6 +149,9 @@ pub(crate) fn process(process: &Process) -> wire::ProcessInfo {
         seq: process.end_position(),
         isolation: isolation(process.enforcement()),
         exit: if let State::Exited(record) = &state { Some(exit_info(record)) } else { None },
+        lingering: lingering.map(|members| {
+            members.into_iter().map(|Member { os_pid, name }| wire::Lingerer { os_pid, name }).collect()
+        }),
     }
 }
 

@@ -129,6 +129,7 @@ impl Keeper {
                 self.tell(FromKeeper::Exited { pid, exit }, Vec::new());
             }
             FromSupervisor::Ended(usage) => self.end(pid, usage),
+            FromSupervisor::Members(members) => self.tell(FromKeeper::Members { pid, members }, Vec::new()),
         }
     }
 

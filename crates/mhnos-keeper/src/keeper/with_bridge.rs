@@ -9,7 +9,7 @@ use super::{Keeper, KeeperError, Token};
 use crate::{
     bridge::Bridge,
     channel::{FromKeeper, MAX_NOTE, Pid, Scope, ToKeeper, Welcome},
-    held::Phase,
+    held::{Held, Phase},
     inner::ToSupervisor,
     limits::BATCH,
     socket::RecvError,
@@ -141,6 +141,12 @@ impl Keeper {
             ToKeeper::Forget { pid } => {
                 if self.held.get(&pid).is_some_and(|held| matches!(held.phase, Phase::Ended { .. })) {
                     self.held.remove(&pid);
+                }
+            }
+            ToKeeper::Members { pid } => {
+                let asked = self.held.get_mut(&pid).and_then(Held::control);
+                if asked.is_none_or(|control| control.send(ToSupervisor::Members, Vec::new()).is_err()) {
+                    self.tell(FromKeeper::Members { pid, members: Vec::new() }, Vec::new());
                 }
             }
             ToKeeper::Drained => self.finished = self.stopping.is_some(),

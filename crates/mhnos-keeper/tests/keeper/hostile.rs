@@ -106,6 +106,7 @@ fn message(bridge: &mut Bridge, random: &mut Random) -> ToKeeper {
     let scope = if random.below(2) == 0 { Scope::Tree } else { Scope::Leader };
     match random.below(12) {
         0 => ToKeeper::Hello,
+        1 if random.below(2) == 0 => ToKeeper::Members { pid },
         1 => ToKeeper::Drained,
         2 => ToKeeper::CloseStdin { pid },
         3 => ToKeeper::Forget { pid },

@@ -237,6 +237,13 @@ impl Driver {
         match message {
             FromKeeper::Exited { pid, exit } => self.post_exit(*pid, Some(*exit), None),
             FromKeeper::Ended { pid, usage } => self.post_exit(*pid, None, Some(*usage)),
+            FromKeeper::Members { pid, members } => {
+                let process = self.inner.lock().find(*pid).cloned();
+                for asking in process.iter().flat_map(|process| std::mem::take(&mut *process.lock_asking())) {
+                    // Nobody may be waiting any more.
+                    _ = asking.send(members.clone());
+                }
+            }
             FromKeeper::Leave => _ = self.inner.leave_asked.send_replace(true),
             FromKeeper::Drain => _ = self.inner.drain_asked.send_replace(true),
             _ => tracing::error!("the keeper speaks out of turn"),

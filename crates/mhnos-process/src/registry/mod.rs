@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use mhnos_keeper::channel::{Order, Pid, ToKeeper, Welcome};
+use mhnos_keeper::channel::{Member, Order, Pid, ToKeeper, Welcome};
 use mhnos_sandbox::Limits;
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 pub use self::driver::{ConnectError, Driver, DriverEnd};
@@ -24,7 +24,10 @@ use self::table::{Admission, Pending, Table};
 use crate::{
     clock::{Clock, millis, unix_ms},
     keeper_link::KeeperLink,
-    limits::{KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, OUTPUT_DRAIN, SERVICE_NOTE, SETTLE_PATIENCE},
+    limits::{
+        KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, MEMBERS_DEADLINE, OUTPUT_DRAIN, SERVICE_NOTE,
+        SETTLE_PATIENCE,
+    },
     note::Note,
     process::Process,
     request::{Settings, SpawnError, SpawnRequest},
@@ -192,6 +195,26 @@ impl Processes {
     pub async fn drain_requested(&self) {
         // The sender is ours: it cannot be gone.
         _ = self.inner.drain_asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
+    /// Who is alive of a process's tree: some of them if they are many, nobody if it cannot be told within
+    /// [`MEMBERS_DEADLINE`].
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind but an answer that nobody takes.
+    pub async fn members(&self, process: &Process) -> Vec<Member> {
+        let (sender, answer) = oneshot::channel();
+        let first = {
+            let mut asking = process.lock_asking();
+            asking.retain(|other| !other.is_closed());
+            asking.push(sender);
+            asking.len() == 1
+        };
+        let message = ToKeeper::Members { pid: process.pid };
+        if first && self.inner.link.send(&message).await.is_err() {
+            return Vec::new();
+        }
+        timeout(MEMBERS_DEADLINE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Resolves when the keeper wants this bridge replaced.

@@ -124,6 +124,7 @@ pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io
         report: watch::Sender::new(report),
         terminal: Mutex::new(terminal),
         mail: Mutex::new(Mail::default()),
+        asking: Mutex::default(),
         poke,
     };
     Ok(Task { process: Arc::new(process), inner: inner.clone(), commands: receiver, reader, machine, note })

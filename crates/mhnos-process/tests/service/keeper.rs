@@ -167,6 +167,10 @@ impl Keeper {
                 assert!(kept.usage.is_some(), "a living process was forgotten");
                 state.forgotten.push(pid);
             }
+            ToKeeper::Members { pid } => {
+                let members = FromKeeper::Members { pid, members: Vec::new() };
+                self.tell(&mut state, &members, &[]);
+            }
             ToKeeper::Drained => state.drained = true,
         }
     }

@@ -97,6 +97,7 @@ fn a_list_names_each_process() {
         seq: 0,
         isolation: isolation(),
         exit: None,
+        lingering: None,
     };
     let stats = Stats { total_spawned: 3, total_killed: 1, active: 1 };
     check_reply(

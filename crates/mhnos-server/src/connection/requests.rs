@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome};
 use mhnos_protocol::{
     Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
@@ -33,7 +34,7 @@ impl Lane<'_> {
             Request::CloseStdin { pid } => self.close_stdin(id, pid).await,
             Request::Resize(resize) => self.resize(&id, resize),
             Request::Kill(kill) => self.kill(id, kill).await,
-            Request::List { all } => self.list(&id, all),
+            Request::List { all } => self.list(&id, all).await,
             Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
             Request::Ping => self.reply(&id, &Reply::Pong { time: service::now_ms() }),
             Request::Push { files } => self.push(&id, files).await,
@@ -83,7 +84,11 @@ impl Lane<'_> {
     }
 
     fn manner(&self, encoding: Encoding) -> Manner {
-        Manner { format: self.dialect.format(encoding), gathers: self.dialect.web_os }
+        Manner {
+            format: self.dialect.format(encoding),
+            gathers: self.dialect.web_os,
+            sizes: !self.dialect.web_os,
+        }
     }
 
     /// Answered for any pid, as the predecessor did: afterwards it is not viewed, which is what was asked.
@@ -174,10 +179,17 @@ impl Lane<'_> {
         self.begin(0, done).await;
     }
 
-    fn list(&self, id: &Id, all: bool) {
-        let processes = &self.service.processes;
+    async fn list(&mut self, id: &Id, all: bool) {
+        let processes = self.service.processes.clone();
+        let listed = processes.list(all);
+        // Asked all at once, and seldom anybody at all.
+        let lingering = listed.iter().map(|process| async {
+            if process.lingers() { Some(processes.members(process).await) } else { None }
+        });
+        let lingering = self.beside(join_all(lingering)).await;
+        let each = listed.iter().zip(lingering);
         let list = ProcessList {
-            processes: processes.list(all).iter().map(|process| translate::process(process)).collect(),
+            processes: each.map(|(process, lingering)| translate::process(process, lingering)).collect(),
             stats: translate::stats(&processes.stats()),
         };
         self.reply(id, &Reply::ProcessList(list));

@@ -11,6 +11,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use mhnos_process::{Next, Pid, Piece, Process, Viewer};
 use mhnos_protocol as wire;
+use mhnos_sandbox::WindowSize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -45,6 +46,8 @@ pub(super) struct View {
     gathers: bool,
     /// Until when live output waits for more.
     gathering: Option<Instant>,
+    /// The terminal's size the client knows of, if it is to be told of others.
+    size: Option<WindowSize>,
     stage: Stage,
     /// Messages that must come after the exit.
     after_exit: Vec<String>,
@@ -56,6 +59,8 @@ pub(super) struct Manner {
     pub(super) format: Format,
     /// Small output is gathered, and lines are kept whole.
     pub(super) gathers: bool,
+    /// Told when somebody changes the terminal's size.
+    pub(super) sizes: bool,
 }
 
 impl View {
@@ -89,8 +94,10 @@ impl View {
         manner: Manner,
         stage: Stage,
     ) -> Self {
-        let Manner { format, gathers } = manner;
-        Self { process, viewer, frames, format, gathers, gathering: None, stage, after_exit: Vec::new() }
+        let Manner { format, gathers, sizes } = manner;
+        let size = process.window_size().filter(|_| sizes);
+        let (gathering, after_exit) = (None, Vec::new());
+        Self { process, viewer, frames, format, gathers, gathering, size, stage, after_exit }
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -102,6 +109,9 @@ impl View {
     pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool) -> bool {
         if self.gathers && !hurry && self.waits_for_more() {
             return false;
+        }
+        if self.tell_size(ready) {
+            return true;
         }
         let shared = Arc::strong_count(&self.frames) > 1;
         let (frames, format) = (&self.frames, self.format);
@@ -140,6 +150,20 @@ impl View {
         moved
     }
 
+    /// Tells the terminal's size if somebody has changed it, the client itself included.
+    fn tell_size(&mut self, ready: &mut VecDeque<Message>) -> bool {
+        if self.size.is_none() || matches!(self.stage, Stage::Replaying { .. }) {
+            return false;
+        }
+        let Some(now) = self.process.window_size().filter(|now| self.size != Some(*now)) else {
+            return false;
+        };
+        self.size = Some(now);
+        let size = wire::Size { pid: self.pid(), cols: now.cols, rows: now.rows };
+        ready.push_back(text_message(wire::Event::Size(size).to_json()));
+        true
+    }
+
     /// Answers the `attach` that began this view, if that has not been done.
     pub(super) fn caught_up(&mut self, ready: &mut VecDeque<Message>) {
         let stage = std::mem::replace(&mut self.stage, Stage::Live { hold: false });
@@ -147,11 +171,13 @@ impl View {
             self.stage = stage;
             return;
         };
+        let size = self.process.window_size();
+        self.size = self.size.and(size);
         let attached = wire::Attached {
             pid: self.pid(),
             status: translate::status(&self.process.state()),
             seq: self.viewer.position(),
-            pty: self.process.window_size().map(translate::window_size),
+            pty: size.map(translate::window_size),
         };
         ready.push_back(text_message(wire::Reply::Attached(attached).to_json(id.as_deref())));
     }

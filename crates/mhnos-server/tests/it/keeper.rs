@@ -133,6 +133,9 @@ impl Keeper {
                         signal(*group, scope, Signal::from_named_raw(number).expect("a signal"));
                     }
                 }
+                ToKeeper::Members { pid } => {
+                    self.tell(&FromKeeper::Members { pid, members: Vec::new() }, &[]);
+                }
                 ToKeeper::Drained => self.drained.send(()).expect("the test waits"),
                 // Nothing is held twice here, and nothing survives the bridge.
                 ToKeeper::CloseStdin { .. } | ToKeeper::Note { .. } | ToKeeper::Forget { .. } => {}

@@ -1,0 +1,115 @@
+//! What goes in and comes out besides plain output: large input, terminal sizes, and what is written after the exit.
+
+use std::time::Duration;
+
+use mhnos_testing::{Wire, WireOptions, eventually_async};
+use serde_json::{Value, json};
+
+use crate::start;
+
+/// Longest time for what takes milliseconds.
+const SOON: Duration = Duration::from_secs(20);
+
+fn bash(script: &str) -> Value {
+    json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}})
+}
+
+#[tokio::test]
+async fn who_outlives_its_process_is_named_and_what_it_writes_is_marked() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let made = wire.spawn(bash("mkfifo go")).await;
+    wire.run_to_exit(made).await;
+    let pid = wire.spawn(bash("(read x < go; echo late) & echo soon; exit 3")).await;
+    let (stdout, _, exit) = wire.run_to_exit(pid).await;
+    assert_eq!((stdout.as_str(), &exit["code"], &exit["seq"]), ("soon\n", &json!(3), &json!(5)), "{exit}");
+    let list = wire.request(json!({"type": "list", "id": 1})).await;
+    let lingering = &list["processes"][0]["lingering"];
+    assert_eq!(
+        (&list["processes"][0]["status"], &lingering[0]["name"]),
+        (&json!("exited"), &json!("bash")),
+        "{list}"
+    );
+    assert!(lingering[0]["osPid"].as_i64() > Some(1), "{list}");
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_exit_is_marked() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(bash("(while ! [ -e go ]; do sleep 0.05; done; echo late) & echo soon")).await;
+    wire.run_to_exit(pid).await;
+    server.write("go", "");
+    let late = wire.next_where(|message| message["pid"] == pid && message["type"] == "stdout").await;
+    assert_eq!(
+        (&late["data"], &late["late"], &late["seq"]),
+        (&json!("late\n"), &json!(true), &json!(10)),
+        "{late}"
+    );
+    eventually_async(SOON, "nobody lingers any more", async || {
+        let list = wire.request(json!({"type": "list", "id": 1})).await;
+        (list["processes"] == json!([])).then_some(())
+    })
+    .await;
+    let mut again = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    again.send(&json!({"type": "attach", "id": 2, "pid": pid})).await;
+    assert_eq!(again.run_to_exit(pid).await.0, "soon\n");
+    let late = again.next_where(|message| message["type"] == "stdout").await;
+    assert_eq!(late["late"], true, "{late}");
+}
+
+#[tokio::test]
+async fn all_viewers_are_told_the_size_that_the_latest_has_set() {
+    let server = start();
+    let mut first = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let mut second = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let spawn = json!({"processType": "shell", "command": "bash", "args": ["-c", "read x; stty size"]});
+    let pid = first.spawn(spawn).await;
+    second.request(json!({"type": "attach", "id": 1, "pid": pid})).await;
+    for (resizer, cols) in [(0, 100), (1, 120)] {
+        let resize = json!({"type": "resize", "id": 2, "pid": pid, "cols": cols, "rows": 40});
+        let wire = if resizer == 0 { &mut first } else { &mut second };
+        assert_eq!(wire.request(resize).await["type"], "resized");
+        for wire in [&mut first, &mut second] {
+            let size = wire.next_where(|message| message["type"] == "size").await;
+            assert_eq!(size, json!({"type": "size", "pid": pid, "cols": cols, "rows": 40}));
+        }
+    }
+    second.send(&json!({"type": "write", "pid": pid, "data": "\r"})).await;
+    first.stdout_until(pid, "40 120").await;
+}
+
+#[tokio::test]
+async fn ten_megabytes_through_cat_come_back_complete() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(bash("exec cat")).await;
+    let mut sent = String::new();
+    let mut id = 0;
+    while sent.len() < 10_000_000 {
+        let piece: String = (0..15_000).map(|number| format!("{:06}\n", id * 15_000 + number)).collect();
+        let write = json!({"type": "write", "id": id, "pid": pid, "data": piece});
+        assert_eq!(wire.request(write).await["type"], "written");
+        sent += &piece;
+        id += 1;
+    }
+    wire.send(&json!({"type": "closeStdin", "pid": pid})).await;
+    let (stdout, _, exit) = wire.run_to_exit(pid).await;
+    assert_eq!((stdout.len(), &exit["code"]), (sent.len(), &json!(0)));
+    assert!(stdout == sent);
+}
+
+#[tokio::test]
+async fn sixty_kilobytes_pasted_into_a_shell_arrive_complete() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["--norc"]})).await;
+    wire.stdout_until(pid, "$ ").await;
+    let line = "0123456789abcdef".repeat(3);
+    let paste = (0..1200).fold(String::new(), |paste, number| paste + &format!("{number:06}{line}\n"));
+    let script = format!("stty -echo; wc -c <<'E'; exit\n{paste}E\n");
+    let written = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": script})).await;
+    assert_eq!(written["type"], "written", "{written}");
+    let (stdout, ..) = wire.run_to_exit(pid).await;
+    assert!(stdout.contains(&format!("{}\r\n", paste.len())), "{} bytes", stdout.len());
+}
