@@ -86,7 +86,9 @@ impl Sandbox {
                             io::Error::other(""),
                         ));
                     }
-                    FromSupervisor::Started { .. } | FromSupervisor::Exited(_) | FromSupervisor::Members(_) => {}
+                    FromSupervisor::Started { .. }
+                    | FromSupervisor::Exited(_)
+                    | FromSupervisor::Members(_) => {}
                     FromSupervisor::Ended(_) => return Ok(()),
                 },
                 Err(RecvError::WouldBlock) => {
