@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean
+.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,12 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 
 bench: rust tools ## measure the built service against running the programs directly
 	cargo bench --locked --package mhnos-runtime --bench service
+
+test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)
+	MHNOS_MODEL_RUNS=$(or $(RUNS),100) cargo test --release --locked --package mhnos-runtime --test service -- --nocapture model
+
+soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
+	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak
 
 clean: ## remove what was built and installed; the workspace stays
 	rm -rf target .tools

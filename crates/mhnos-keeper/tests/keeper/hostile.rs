@@ -182,7 +182,9 @@ fn clean_up(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
             _ => {}
         }
         bridge.fds.clear();
-        alive.iter().for_each(|pid| bridge.kill(*pid));
+        for pid in alive.iter() {
+            bridge.kill(*pid);
+        }
     }
     bridge.next = last + 1;
 }

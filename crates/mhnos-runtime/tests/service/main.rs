@@ -17,6 +17,7 @@ mod model;
 mod programs;
 mod requests;
 mod sandbox;
+mod soak;
 mod terminals_and_pipes;
 mod tiers;
 mod upgrade;
