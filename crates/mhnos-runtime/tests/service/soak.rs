@@ -15,7 +15,7 @@ const WARM_UP: usize = 12;
 /// What the proportional set size may have grown by: allocators keep a little here and there.
 const MEMORY_SLACK_KIB: u64 = 4 * 1024;
 /// Longest time for what takes milliseconds.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// What the service holds at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
