@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
+use mhnos_testing::{Server, Wire, WireOptions, eventually, eventually_async};
 use serde_json::{Value, json};
 
 use crate::{options, requests::bridge};
@@ -107,19 +107,15 @@ fn held(server: &Server) -> Held {
             processes: own.len(),
         }
     };
-    // The last connection's end may be on its way: look until two looks agree on what is counted.
+    // The last connection's end may be on its way: two looks must agree on what is counted.
     let mut before = rest();
-    for _ in 0..200 {
-        std::thread::sleep(Duration::from_millis(10));
+    eventually(SOON, "rest", || {
         let now = rest();
-        if (now.fds, now.zombies, now.processes) == (before.fds, before.zombies, before.processes)
-            && now.zombies == 0
-        {
-            return now;
-        }
+        let counted = |held: &Held| (held.fds, held.zombies, held.processes);
+        let at_rest = now.zombies == 0 && counted(&now) == counted(&before);
         before = now;
-    }
-    before
+        at_rest.then_some(now)
+    })
 }
 
 fn pss_kib(pid: i32) -> Option<u64> {
