@@ -58,9 +58,12 @@ fn flag(setting: &Setting) -> Arg {
         .long(setting.flag().trim_start_matches('-').to_owned())
         .value_name("VALUE")
         .action(ArgAction::Append)
-        .allow_hyphen_values(true)
         .help(format!("{} [{}, default: {default}]", setting.about.replace('`', ""), setting.variable));
-    if setting.accepts == "true or false" { arg.num_args(0..=1).default_missing_value("true") } else { arg }
+    if setting.accepts == "true or false" {
+        arg.num_args(0..=1).default_missing_value("true")
+    } else {
+        arg.allow_hyphen_values(true)
+    }
 }
 
 /// The settings given as flags, as `Config::parse` takes them.
@@ -82,7 +85,7 @@ mod tests {
     #[test]
     fn flags_reach_the_configuration() {
         let matches = super::command()
-            .try_get_matches_from(["mhnos-runtime", "serve", "--max-memory", "2g", "--allow-openclaw"])
+            .try_get_matches_from(["mhnos-runtime", "serve", "--allow-openclaw", "--max-memory", "2g"])
             .expect("accepted");
         let (_, serve) = matches.subcommand().expect("serve");
         let flags = super::flags(serve);
