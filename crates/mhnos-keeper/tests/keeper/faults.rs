@@ -56,7 +56,7 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     SYS_landlock_restrict_self T1 Refused("restrict files by Landlock");
     SYS_setsid T1 Refused("open a session");
     SYS_ioctl T1 Refused("open a terminal");
-    SYS_prlimit64 T1 Refused("ended early");
+    SYS_prlimit64 T1 Refused("T1: ");
     SYS_capset T1 Refused("drop capabilities");
     SYS_seccomp T1 Refused("install the system call filter");
     // A lower tier takes the place of a higher one, and never silently.

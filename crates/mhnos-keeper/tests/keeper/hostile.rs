@@ -15,7 +15,14 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use crate::bridge::Bridge;
 
 /// Descriptors the keeper may have open at once.
-pub(crate) const DESCRIPTORS: u64 = 160;
+const DESCRIPTORS: u64 = 160;
+
+/// Gives this process, about to be the keeper, no more than [`DESCRIPTORS`].
+pub(crate) fn limit_descriptors() {
+    let few = Some(DESCRIPTORS);
+    let limit = rustix::process::Rlimit { current: few, maximum: few };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
+}
 
 /// Bridges, each killed by itself in the middle of a sentence.
 const GENERATIONS: u32 = 3;

@@ -170,9 +170,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
     }
     host.refuse();
     if name.contains("hostile") {
-        let few = Some(hostile::DESCRIPTORS);
-        let limit = rustix::process::Rlimit { current: few, maximum: few };
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
+        hostile::limit_descriptors();
     }
     let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
     if let Some(fault) = fault {
