@@ -16,6 +16,10 @@ use crate::{
 impl Keeper {
     pub(super) fn spawn(&mut self, mut order: Order) {
         let pid = order.pid;
+        if let Err(failure) = self.admit(&mut order) {
+            // Nothing has been begun: what is held under this number is another process.
+            return self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
+        }
         if let Err(failure) = self.try_spawn(&mut order) {
             self.held.remove(&pid);
             self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
@@ -23,7 +27,6 @@ impl Keeper {
     }
 
     pub(super) fn try_spawn(&mut self, order: &mut Order) -> Result<(), Failure> {
-        self.admit(order)?;
         let id = self.sandbox_for(order.isolation)?;
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
         let group = self.group_for(order)?;

@@ -27,6 +27,12 @@ pub(crate) fn orders_that_are_wrong_are_refused(bridge: &mut Bridge) {
     bridge.next = pid;
     let pid = bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Shared);
     assert_eq!(bridge.started(pid).expect_err("reused pid").stage, Stage::Order);
+    let running = bridge.start("exec sleep 1000");
+    bridge.next = running;
+    bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    assert_eq!(bridge.started(running).expect_err("the pid of a running program").stage, Stage::Order);
+    bridge.kill(running);
+    assert_eq!(bridge.exit(running), ExitStatus::Signal(libc::SIGKILL));
     let nothing = Stdio::Pty(WindowSize { cols: 0, rows: 1 });
     let pid = bridge.order(&["true"], nothing, Isolation::Shared);
     assert_eq!(bridge.started(pid).expect_err("no columns").stage, Stage::Order);
