@@ -10,7 +10,7 @@ mod values;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-pub use reference::{flag_help, reference};
+pub use reference::reference;
 pub use settings::{SETTINGS, Setting};
 
 use crate::door::OriginPattern;

@@ -1,21 +1,8 @@
-//! The settings as text: the options of `serve --help`, and docs/configuration.md.
+//! The settings as text: docs/configuration.md.
 
 use std::fmt::Write;
 
 use super::SETTINGS;
-
-/// The options part of `serve --help`: one paragraph a setting.
-pub fn flag_help() -> String {
-    let mut text = String::new();
-    for setting in SETTINGS {
-        let default = if setting.default.is_empty() { "none" } else { setting.default };
-        let about = setting.about.replace('`', "");
-        let _ = writeln!(text, "  {} <VALUE>", setting.flag());
-        let _ = writeln!(text, "          {about}");
-        let _ = writeln!(text, "          {} [default: {default}]\n", setting.variable);
-    }
-    text
-}
 
 /// docs/configuration.md as it must stand in the repository.
 pub fn reference() -> String {
