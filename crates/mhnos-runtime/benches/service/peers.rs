@@ -29,13 +29,11 @@ impl Websocketd {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        match started {
-            Ok(child) => Some(Self { child, address: free }),
-            Err(_) => {
-                report("  websocketd", "is not installed");
-                None
-            }
+        if let Ok(child) = started {
+            return Some(Self { child, address: free });
         }
+        report("  websocketd", "is not installed");
+        None
     }
 
     fn connect(&self) -> Socket {

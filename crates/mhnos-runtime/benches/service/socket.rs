@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Holds any frame that the service sends: 64 KiB of output, each byte escaped to six.
 const BUFFER: usize = 1 << 20;
 /// Longest wait for bytes. Reached on failure only.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// A client must mask what it sends; with which bytes does not matter.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x17, 0x99];
 
@@ -77,11 +77,11 @@ impl Socket {
         match text.len() {
             short @ 0..126 => frame.push(0x80 | short as u8),
             long @ 126..0x1_0000 => {
-                frame.push(0x80 | 126);
+                frame.push(0xfe);
                 frame.extend((long as u16).to_be_bytes());
             }
             longer => {
-                frame.push(0x80 | 127);
+                frame.push(0xff);
                 frame.extend((longer as u64).to_be_bytes());
             }
         }
