@@ -118,20 +118,28 @@ impl Exposition {
         *self.series.get(series).unwrap_or_else(|| panic!("no series {series} among\n{}", known()))
     }
 
+    /// The same for a series that counts: a whole number.
+    #[track_caller]
+    pub fn count(&self, series: &str) -> u64 {
+        let value = self.value(series);
+        assert!(value >= 0.0 && value.fract() == 0.0, "{series} is {value}");
+        value as u64
+    }
+
     /// Names of all families.
     pub fn families(&self) -> impl Iterator<Item = &str> {
         self.kinds.keys().map(String::as_str)
     }
 
     /// Every series of counters whose value differs from that in `earlier`, with the difference.
-    pub fn moved_since(&self, earlier: &Self) -> BTreeMap<String, f64> {
+    pub fn moved_since(&self, earlier: &Self) -> BTreeMap<String, i64> {
         let counter = |series: &str| {
             let name = series.split('{').next().unwrap_or_default();
             self.kinds.get(name).is_some_and(|kind| kind == "counter")
         };
         let moved = self.series.iter().filter(|(series, _)| counter(series));
         let moved = moved.map(|(series, now)| (series, now - earlier.series.get(series).unwrap_or(&0.0)));
-        moved.filter(|(_, by)| *by != 0.0).map(|(series, by)| (series.clone(), by)).collect()
+        moved.filter(|(_, by)| *by != 0.0).map(|(series, by)| (series.clone(), by as i64)).collect()
     }
 }
 
@@ -171,7 +179,7 @@ mod tests {
     #[test]
     fn what_prometheus_would_not_read_is_refused() {
         let fine = "# HELP a_total x\n# TYPE a_total counter\na_total{b=\"c\",d=\"\\\"\"} 1\n";
-        assert_eq!(Exposition::parse(fine).expect("fine").value("a_total{b=\"c\",d=\"\\\"\"}"), 1.0);
+        assert_eq!(Exposition::parse(fine).expect("fine").count("a_total{b=\"c\",d=\"\\\"\"}"), 1);
         let histogram = "# HELP h x\n# TYPE h histogram\n";
         let sound = format!(
             "{histogram}h_bucket{{le=\"1\"}} 1\nh_bucket{{le=\"+Inf\"}} 2\nh_sum{{}} 1\nh_count{{}} 2\n"
