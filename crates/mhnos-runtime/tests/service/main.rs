@@ -14,6 +14,7 @@ mod documentation;
 mod floods;
 mod hostile;
 mod life;
+mod metrics;
 mod model;
 mod programs;
 mod requests;
