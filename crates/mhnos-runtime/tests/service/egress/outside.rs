@@ -45,8 +45,8 @@ impl Outside {
         format!("http://{}", self.address)
     }
 
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.address.ip()
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What `MHNOS_EGRESS` says to open it.
