@@ -14,6 +14,7 @@ mod documentation;
 mod egress;
 mod hostile;
 mod life;
+mod metrics;
 mod model;
 mod programs;
 mod requests;
