@@ -82,10 +82,9 @@ fn kind_v4(address: Ipv4Addr) -> Option<Kind> {
         [127, ..] => Some(Kind::Loopback),
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Some(Kind::Private),
         [169, 254, ..] => Some(Kind::LinkLocal),
-        // Protocol assignments, 6to4 relays, benchmarks (ours: the addresses programs are told for names).
-        [192, 0, 0, _] | [192, 88, 99, _] | [198, 18..=19, ..] => Some(Kind::Reserved),
         [224..=239, ..] => Some(Kind::Multicast),
-        [240..=255, ..] => Some(Kind::Reserved),
+        // Protocol assignments, 6to4 relays, benchmarks (ours: the addresses programs are told for names), the rest.
+        [192, 0, 0, _] | [192, 88, 99, _] | [198, 18..=19, ..] | [240..=255, ..] => Some(Kind::Reserved),
         _ => None,
     }
 }
@@ -97,10 +96,9 @@ fn kind_v6(address: Ipv6Addr) -> Option<Kind> {
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Kind::Loopback),
         // NAT64 (RFC 6052): stands for the IPv4 address in its last 32 bits.
         [0x64, 0xff9b, 0, 0, 0, 0, _, _] => kind(IpAddr::V4(last_32(address))),
-        [0xfc00..=0xfdff, ..] => Some(Kind::Private),
+        // The second are site-local, deprecated and still routed here and there (RFC 3879).
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(Kind::Private),
         [0xfe80..=0xfebf, ..] => Some(Kind::LinkLocal),
-        // Site-local, deprecated and still routed here and there (RFC 3879).
-        [0xfec0..=0xfeff, ..] => Some(Kind::Private),
         [0xff00..=0xffff, ..] => Some(Kind::Multicast),
         // Teredo and other protocol assignments (2001::/23), 6to4: tunnels to an IPv4 address inside.
         [0x2001, 0..=0x1ff, ..] | [0x2002, ..] => Some(Kind::Reserved),

@@ -32,11 +32,9 @@ pub(crate) async fn serve(stream: TcpStream, way: &Way) -> io::Result<()> {
         reset(&stream);
         return Ok(());
     };
-    match way.dial(&Target { host, port }, Via::Connection).await {
-        Ok(outside) => pipe::both_ways(stream, outside, way.gateway.bounds.idle).await,
-        Err(_) => {
-            reset(&stream);
-            Ok(())
-        }
-    }
+    let Ok(outside) = way.dial(&Target { host, port }, Via::Connection).await else {
+        reset(&stream);
+        return Ok(());
+    };
+    pipe::both_ways(stream, outside, way.gateway.bounds.idle).await
 }

@@ -83,7 +83,9 @@ fn labels(message: &[u8]) -> Option<(String, usize)> {
             name.push('.');
         }
         // A dot within a label would be read as two labels.
-        name.extend(label.iter().map(|byte| if byte.is_ascii() && *byte != b'.' { char::from(*byte) } else { ' ' }));
+        name.extend(
+            label.iter().map(|byte| if byte.is_ascii() && *byte != b'.' { char::from(*byte) } else { ' ' }),
+        );
         at += length;
         if name.len() > 254 {
             return None;

@@ -110,6 +110,9 @@ pub(crate) struct Way {
     places: Arc<Semaphore>,
 }
 
+/// A sandbox has as many connections as it may have.
+const TOO_MANY: RuleName = RuleName("connections");
+
 #[derive(Clone, Copy, Debug)]
 enum Role {
     Proxy,
@@ -149,7 +152,7 @@ impl Way {
             None => Answer::NoSuchName,
             Some(name) if name == "localhost" || name.ends_with(".localhost") => Answer::Localhost,
             // Questions for the names of addresses: ours have none, and others are nobody's business.
-            Some(name) if name.ends_with(".arpa") => Answer::NoSuchName,
+            Some(name) if name.rsplit('.').next() == Some("arpa") => Answer::NoSuchName,
             Some(name) if self.gateway.egress.knows(name) => Answer::Number(self.names().number(name)),
             Some(name) => {
                 let rule = self.gateway.egress.unknown();
@@ -169,19 +172,18 @@ async fn accept(listener: TcpListener, role: Role, way: &Arc<Way>) {
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&way.places).try_acquire_owned() {
-                Ok(place) => {
-                    let way = Arc::clone(way);
-                    connections.spawn(async move {
-                        attend(stream, peer, role, &way).await;
-                        drop(place);
-                    });
-                }
-                Err(_) => {
-                    way.refused(peer.ip().to_string(), None, RuleName("connections"), Via::Connection);
+            Ok((stream, peer)) => {
+                let Ok(place) = Arc::clone(&way.places).try_acquire_owned() else {
+                    way.refused(peer.ip().to_string(), None, TOO_MANY, Via::Connection);
                     reset(&stream);
-                }
-            },
+                    continue;
+                };
+                let way = Arc::clone(way);
+                connections.spawn(async move {
+                    attend(stream, peer, role, &way).await;
+                    drop(place);
+                });
+            }
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
                 warn!(%error, "cannot accept connections of programs for now");

@@ -26,7 +26,7 @@ pub const ADDRESSES: usize = 16;
 
 /// A connection on which nothing moves in either direction is closed: what is left open by mistake would take a
 /// place for good. Long polls and database sessions stay.
-pub const IDLE_TIME: Duration = Duration::from_secs(15 * 60);
+pub const IDLE_TIME: Duration = Duration::from_mins(15);
 
 /// Bytes of a proxy request's head.
 pub const MAX_HEAD: usize = 64 * 1024;

@@ -207,7 +207,8 @@ impl FromStr for Rule {
 /// Not a number in some spelling: `10.0.0.300`, `127.1`. An address must be written as one.
 fn is_worded(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
-    let hexadecimal = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let hexadecimal =
+        last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     !hexadecimal && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -244,7 +245,8 @@ impl fmt::Display for Egress {
             return f.write_str("off");
         }
         let public = self.public.then(|| "public".to_owned());
-        let items: Vec<String> = public.into_iter().chain(self.rules.iter().map(ToString::to_string)).collect();
+        let items: Vec<String> =
+            public.into_iter().chain(self.rules.iter().map(ToString::to_string)).collect();
         f.write_str(&items.join(","))
     }
 }

@@ -145,7 +145,9 @@ async fn pass_on(mut request: Request<Incoming>, outside: TcpStream, way: &Way) 
 
     let outside = Counted::new(outside);
     let moves = outside.moves();
-    let bad = |error: hyper::Error| text(StatusCode::BAD_GATEWAY, &format!("The server's answer is no HTTP: {error}\n"));
+    let bad = |error: hyper::Error| {
+        text(StatusCode::BAD_GATEWAY, &format!("The server's answer is no HTTP: {error}\n"))
+    };
     let handshake = client::conn::http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .preserve_header_case(true)
@@ -197,8 +199,12 @@ fn failed(target: &Target, error: &DialError) -> Answer {
             answer.headers_mut().insert("x-mhnos-egress", HeaderValue::from_static(rule.0));
             return answer;
         }
-        DialError::NoSuchName => (StatusCode::BAD_GATEWAY, "dns_error", format!("{target}: the name has no address")),
-        DialError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", format!("{target} does not answer")),
+        DialError::NoSuchName => {
+            (StatusCode::BAD_GATEWAY, "dns_error", format!("{target}: the name has no address"))
+        }
+        DialError::TimedOut => {
+            (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", format!("{target} does not answer"))
+        }
         DialError::Unreachable(error) => {
             (StatusCode::BAD_GATEWAY, "connection_refused", format!("{target} cannot be reached: {error}"))
         }

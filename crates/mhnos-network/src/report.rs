@@ -93,7 +93,8 @@ impl Reporter {
 
     pub(crate) fn refused(&self, owner: Owner, host: String, port: Option<u16>, rule: RuleName, via: Via) {
         let refused = Refused { owner, host, port, rule: rule.0, via, count: 1 };
-        let admitted = self.told.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, Instant::now());
+        let admitted =
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, Instant::now());
         let Some((refused, dropped)) = admitted else { return };
         tracing::warn!(
             process = refused.owner.0,

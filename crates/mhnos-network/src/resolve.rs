@@ -10,7 +10,10 @@ use crate::limits::{ADDRESSES, RESOLVING};
 pub trait Resolver: Send + Sync {
     /// The addresses of a host name, in the order in which they should be tried; never asked twice for one
     /// connection.
-    fn resolve<'r>(&'r self, name: &'r str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>>;
+    fn resolve<'r>(
+        &'r self,
+        name: &'r str,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>>;
 }
 
 /// As every program of this machine does it: nsswitch.conf, hosts, and the servers of resolv.conf.
@@ -26,7 +29,10 @@ impl Default for SystemResolver {
 }
 
 impl Resolver for SystemResolver {
-    fn resolve<'r>(&'r self, name: &'r str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
+    fn resolve<'r>(
+        &'r self,
+        name: &'r str,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
         Box::pin(async move {
             let _place = self.places.acquire().await.map_err(io::Error::other)?;
             let found = tokio::net::lookup_host((name, 0)).await?;

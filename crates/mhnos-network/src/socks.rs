@@ -47,10 +47,11 @@ pub(crate) async fn serve(mut stream: TcpStream, way: &Way) -> io::Result<()> {
 fn code(error: &DialError) -> u8 {
     match error {
         DialError::Refused(_) => FORBIDDEN,
-        DialError::NoSuchName => HOST_UNREACHABLE,
         DialError::TimedOut => TIMED_OUT,
-        DialError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused => CONNECTION_REFUSED,
-        DialError::Unreachable(_) => HOST_UNREACHABLE,
+        DialError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            CONNECTION_REFUSED
+        }
+        DialError::NoSuchName | DialError::Unreachable(_) => HOST_UNREACHABLE,
     }
 }
 

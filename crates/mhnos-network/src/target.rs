@@ -1,10 +1,7 @@
 //! Where a program wants to go: a name or an address, and a port. Made from text here and nowhere else, so that
 //! what is checked is what is used.
 
-use std::{
-    fmt,
-    net::IpAddr,
-};
+use std::{fmt, net::IpAddr};
 
 use crate::{address::plain, limits::MAX_NAME};
 
@@ -29,7 +26,9 @@ impl Target {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = match bare {
             Some(address) => Host::Address(IpAddr::V6(address.parse().ok()?)),
-            None => host.parse().map_or_else(|_| name(host).map(Host::Name), |address| Some(Host::Address(address)))?,
+            None => host
+                .parse()
+                .map_or_else(|_| name(host).map(Host::Name), |address| Some(Host::Address(address)))?,
         };
         let host = match host {
             Host::Address(address) => Host::Address(plain(address)),

@@ -50,9 +50,9 @@ pub(crate) fn base(context: &Context) -> Vec<(String, String)> {
 /// some libraries that is an error at their start.
 fn proxy(port: u16) -> Vec<(String, String)> {
     let url = format!("http://127.0.0.1:{port}");
-    let urls = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].into_iter().flat_map(|name| {
-        [name.to_owned(), name.to_ascii_lowercase()].map(|name| (name, url.clone()))
-    });
+    let urls = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        .into_iter()
+        .flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()].map(|name| (name, url.clone())));
     let own = "localhost,127.0.0.1,::1,.localhost".to_owned();
     urls.chain([
         ("NO_PROXY".to_owned(), own.clone()),

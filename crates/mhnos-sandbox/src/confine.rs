@@ -152,11 +152,14 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
 
 /// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.
 fn connect(fds: Descriptors) -> Result<(), SetupError> {
-    if fds.terminal {
-        ioctl_tiocsctty(&fds.stdio[0]).step("take the terminal")?;
+    let Descriptors { stdio, extra, terminal, doors } = fds;
+    // One of them may have a number that the program is given: closed later, it would be the program's.
+    drop(doors);
+    if terminal {
+        ioctl_tiocsctty(&stdio[0]).step("take the terminal")?;
     }
     let step = "connect descriptors";
-    let numbered = fds.stdio.into_iter().zip(0u32..).map(|(fd, number)| (number, fd)).chain(fds.extra);
+    let numbered = stdio.into_iter().zip(0u32..).map(|(fd, number)| (number, fd)).chain(extra);
     let moved = numbered
         .map(|(number, fd)| Ok((number, fcntl_dupfd_cloexec(&fd, FIRST_FREE)?)))
         .collect::<Result<Vec<_>, Errno>>()

@@ -90,9 +90,27 @@ fn the_services_own_port_is_never_open() {
 #[test]
 fn mistakes_in_a_list_are_refused() {
     for text in [
-        "", ",", "public,", "on", "all the world", "*", "*.*.example.org", "exa*mple.org", "10.0.0.1/8", "10.0.0.0/33",
-        "[fd00::]/129", "example.org:0", "example.org:99999", "example.org:9-8", "https://example.org",
-        "10.0.0.300", "127.1", "0x7f000001", "::ffff:10.0.0.1", "example.org/24", "off,public",
+        "",
+        ",",
+        "public,",
+        "on",
+        "all the world",
+        "*",
+        "*.*.example.org",
+        "exa*mple.org",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "[fd00::]/129",
+        "example.org:0",
+        "example.org:99999",
+        "example.org:9-8",
+        "https://example.org",
+        "10.0.0.300",
+        "127.1",
+        "0x7f000001",
+        "::ffff:10.0.0.1",
+        "example.org/24",
+        "off,public",
     ] {
         let found = Egress::parse(text);
         // One word is a name.

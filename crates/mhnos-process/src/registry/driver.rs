@@ -20,8 +20,8 @@ use super::{
     table::Table,
 };
 use crate::{
-    clock::Clock, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note, request::Settings,
-    request::SpawnError, signal::Signal, task::Task,
+    clock::Clock, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note,
+    request::Settings, request::SpawnError, signal::Signal, task::Task,
 };
 
 /// What moves everything; the server runs it beside its own tasks.

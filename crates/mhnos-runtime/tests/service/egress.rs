@@ -32,7 +32,12 @@ async fn shell(server: &Server, script: &str) -> (String, String, Value) {
 /// The same for one that must end well; what it printed on stdout.
 async fn said(server: &Server, script: &str) -> String {
     let (stdout, stderr, exit) = shell(server, script).await;
-    assert_eq!(exit["code"], 0, "{script}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n--- log\n{}", server.log());
+    assert_eq!(
+        exit["code"],
+        0,
+        "{script}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n--- log\n{}",
+        server.log()
+    );
     stdout
 }
 
@@ -73,7 +78,9 @@ async fn nothing_leaves_past_the_policy() {
     let outside = Outside::start();
     let server = Server::start(policy(&format!("public,{}", outside.rule())));
     let told = attempts(&server, &outside).await;
-    for attempt in ["tcp", "tcp to the service", "tcp to a public address", "tcp over IPv6", "udp", "udp over IPv6"] {
+    for attempt in
+        ["tcp", "tcp to the service", "tcp to a public address", "tcp over IPv6", "udp", "udp over IPv6"]
+    {
         assert_outcome(&told, attempt, "ECONNREFUSED");
     }
     for attempt in [
@@ -87,7 +94,11 @@ async fn nothing_leaves_past_the_policy() {
     assert_ne!(told["https to a multicast address"]["outcome"], "ok", "{told:#?}");
     assert_outcome(&told, "another server for names", "ECONNREFUSED");
     let named = &told["a name with data in it"]["value"];
-    assert_eq!((&named["end"][0], &named["end"][1]), (&json!(198), &json!(18)), "an address of ours: {named}");
+    assert_eq!(
+        (&named["end"][0], &named["end"][1]),
+        (&json!(198), &json!(18)),
+        "an address of ours: {named}"
+    );
     assert_eq!(told["text of a name"]["value"]["answers"], 0, "{told:#?}");
     assert_outcome(&told, "a raw socket", "EAFNOSUPPORT");
     assert_eq!(outside.requests(), 0);
@@ -133,11 +144,14 @@ async fn the_service_and_this_machine_are_out_of_reach() {
     ] {
         // No tool rewrites what is written here.
         let script = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT {host} HTTP/1.1\\r\\n\\r\\n' >&3; head -n 3 <&3"
+            "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT {host} HTTP/1.1\\r\\n\\r\\n' >&3; head -n 4 <&3"
         );
         let answer = said(&server, &script).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{host}: {answer}");
-        assert!(answer.to_ascii_lowercase().contains(&format!("x-mhnos-egress: {rule}\r")), "{host}: {answer}");
+        assert!(
+            answer.to_ascii_lowercase().contains(&format!("x-mhnos-egress: {rule}\r")),
+            "{host}: {answer}"
+        );
     }
     assert_eq!(bystander.requests(), 0);
 }
@@ -158,7 +172,8 @@ async fn a_redirect_leads_nowhere_that_a_program_could_not_go_itself() {
 async fn off_is_nothing_at_all() {
     let outside = Outside::start();
     let server = Server::start(policy("off"));
-    let (stdout, ..) = shell(&server, &format!("curl -sS {}/hello; getent hosts example.org", outside.url())).await;
+    let (stdout, ..) =
+        shell(&server, &format!("curl -sS {}/hello; getent hosts example.org", outside.url())).await;
     assert!(stdout.contains("rule off") && !stdout.contains("198.18"), "{stdout}");
     assert_eq!(outside.requests(), 0);
     // Programs of one sandbox reach each other all the same.

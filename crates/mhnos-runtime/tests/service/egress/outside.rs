@@ -88,7 +88,7 @@ fn serve(stream: &TcpStream, counter: &AtomicUsize) -> std::io::Result<()> {
                 length = value.trim().parse().unwrap_or(0);
             }
             if path == "/headers" {
-                said += &format!("\n{}: {}", name.to_ascii_lowercase(), value.trim());
+                said.extend(["\n", &name.to_ascii_lowercase(), ": ", value.trim()]);
             }
         }
         let mut body = vec![0; length];
