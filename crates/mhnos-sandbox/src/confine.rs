@@ -38,8 +38,8 @@ pub const DATA_SLACK: u64 = 16 << 30;
 /// The priority of programs whose CPU time no control group limits.
 const NICE: i32 = 5;
 
-/// Source descriptors are moved above every number a program may be given.
-const FIRST_FREE: i32 = 64;
+/// What is still needed while a program's descriptors are put in their places is above every number it may be given.
+pub(crate) const FIRST_FREE: i32 = 64;
 
 /// The descriptors of a program about to start.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
 /// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.
 fn connect(fds: Descriptors) -> Result<(), SetupError> {
     let Descriptors { stdio, extra, terminal, doors } = fds;
-    // One of them may have a number that the program is given: closed later, it would be the program's.
+    // Closed now: later their numbers may be the program's.
     drop(doors);
     if terminal {
         ioctl_tiocsctty(&stdio[0]).step("take the terminal")?;
