@@ -20,6 +20,7 @@ mod sandbox;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tokens;
 mod upgrade;
 
 use mhnos_testing::{Options, Server};

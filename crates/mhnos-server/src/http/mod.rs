@@ -30,7 +30,7 @@ use tokio_tungstenite::{
 use tracing::{debug, warn};
 
 use crate::{
-    door::{Door, Visitor},
+    door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
 };
 pub(crate) use handshake::Subprotocol;
@@ -38,6 +38,9 @@ pub(crate) use handshake::Subprotocol;
 /// What the HTTP side needs to know.
 pub(crate) struct Front {
     pub(crate) door: Door,
+    pub(crate) access: Access,
+    /// Of log lines about refusals.
+    pub(crate) pace: LogPace,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
 }
@@ -51,6 +54,12 @@ pub(crate) struct Health {
     pub(crate) processes: HealthProcesses,
     pub(crate) version: &'static str,
     pub(crate) sandbox: HealthSandbox,
+}
+
+/// What whoever has shown no token is told, where one is asked for: enough for a probe.
+#[derive(Debug, Serialize)]
+struct ShortHealth {
+    status: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +80,8 @@ pub(crate) struct HealthSandbox {
 pub(crate) struct Guest {
     pub(crate) socket: WebSocketStream<TcpStream>,
     pub(crate) visitor: Visitor,
+    /// `None` if a token is asked for and has not been shown yet.
+    pub(crate) admission: Option<Admission>,
     pub(crate) subprotocol: Subprotocol,
 }
 
@@ -78,6 +89,7 @@ pub(crate) struct Guest {
 struct Promised {
     upgrade: OnUpgrade,
     visitor: Visitor,
+    admission: Option<Admission>,
     subprotocol: Subprotocol,
 }
 
@@ -108,7 +120,8 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
         Ok(upgraded) => {
             let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
             let socket = web_socket(parts).await;
-            Some(Guest { socket, visitor: promised.visitor, subprotocol: promised.subprotocol })
+            let Promised { visitor, admission, subprotocol, .. } = promised;
+            Some(Guest { socket, visitor, admission, subprotocol })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -137,26 +150,56 @@ fn answer(
     let judged = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
     let visitor = match judged {
         Ok(visitor) => visitor,
-        Err(refusal) => {
-            warn!(%peer, reason = %refusal, remedy = refusal.remedy(), "refused a request");
-            return text(StatusCode::FORBIDDEN, &format!("{refusal}\n"));
-        }
+        Err(refusal) => return refused(front, peer, &refusal),
     };
-    if !headers.contains_key(header::UPGRADE) {
-        return plain(front, &request);
+    let offered = handshake::items(headers, &header::SEC_WEBSOCKET_PROTOCOL);
+    let shown = Shown::of(&all(headers, &header::AUTHORIZATION), offered);
+    let upgrades = headers.contains_key(header::UPGRADE);
+    let admission = match front.access.judge(peer.ip(), shown) {
+        Ok(admission) => Some(admission),
+        // It may still come as the first message.
+        Err(Unauthorized::Missing) if upgrades || request.uri().path() == "/health" => None,
+        Err(unauthorized) => return not_let_in(front, peer, unauthorized),
+    };
+    if !upgrades {
+        return plain(front, &request, admission.is_some());
     }
     match handshake::accept(&request) {
         Err(mistake) => mistake.answer(),
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, visitor, subprotocol };
+            let promise = Promised { upgrade, visitor, admission, subprotocol };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
     }
 }
 
-fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
+fn refused(front: &Front, peer: SocketAddr, refusal: &Refusal) -> Answer {
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = %refusal, remedy = refusal.remedy(), left_out, "refused a request");
+    }
+    text(StatusCode::FORBIDDEN, &format!("{refusal}\n{}\n", refusal.advice()))
+}
+
+fn not_let_in(front: &Front, peer: SocketAddr, unauthorized: Unauthorized) -> Answer {
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = %unauthorized, left_out, "refused a token");
+    }
+    let said = format!("{unauthorized}\n");
+    if unauthorized == Unauthorized::TooMany {
+        let mut answer = text(StatusCode::TOO_MANY_REQUESTS, &said);
+        answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("10"));
+        return answer;
+    }
+    let mut answer = text(StatusCode::UNAUTHORIZED, &said);
+    let challenge = header::HeaderValue::from_static("Bearer realm=\"mhnos-runtime\"");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    answer
+}
+
+/// `admitted`: what is asked for may be told in full.
+fn plain(front: &Front, request: &Request<Incoming>, admitted: bool) -> Answer {
     if request.uri().path() != "/health" {
         return text(StatusCode::NOT_FOUND, "Not Found");
     }
@@ -165,8 +208,13 @@ fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
         answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
-    let health = serde_json::to_vec(&(front.health)()).unwrap_or_default();
-    with_type(StatusCode::OK, "application/json", health.into())
+    let health = (front.health)();
+    let health = if admitted {
+        serde_json::to_vec(&health)
+    } else {
+        serde_json::to_vec(&ShortHealth { status: health.status })
+    };
+    with_type(StatusCode::OK, "application/json", health.unwrap_or_default().into())
 }
 
 fn text(status: StatusCode, text: &str) -> Answer {

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{Front, Guest, Health, HealthProcesses, HealthSandbox, Subprotocol, receive};
 use crate::{
-    door::{Door, Visitor},
+    door::{Access, Door, LogPace, Visitor},
     limits,
 };
 
@@ -22,7 +22,9 @@ fn front() -> Arc<Front> {
         sandbox: HealthSandbox { mode: "strict", tier: "T1" },
     };
     let loopback = vec!["127.0.0.1".parse().expect("address")];
-    Arc::new(Front { door: Door::new(loopback, Vec::new()), health: Box::new(health) })
+    let door = Door::new(loopback, Vec::new());
+    let access = Access::new(tokio::sync::watch::channel(Arc::default()).1, false);
+    Arc::new(Front { door, access, pace: LogPace::default(), health: Box::new(health) })
 }
 
 /// Sends bytes to the HTTP side of a fresh connection and gives what it answered, and the guest it became.
