@@ -17,6 +17,7 @@ mod http;
 mod launcher;
 pub mod limits;
 mod listen;
+mod metrics;
 mod secrets;
 mod service;
 mod translate;
@@ -100,6 +101,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),
+        metrics: metrics::Metrics::default(),
         config: bridge.config,
     });
     let welcome = processes.welcome();
@@ -181,6 +183,13 @@ fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
     let config = &service.config;
     let access = Access::new(tokens.tokens(), config.asks_for_a_token());
     let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
-    let service = Arc::clone(service);
-    Front { door, access, pace: LogPace::default(), health: Box::new(move || service.health()) }
+    let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
+    Front {
+        door,
+        access,
+        pace: LogPace::default(),
+        health: Box::new(move || health.health()),
+        scrape: Box::new(move || metrics::scrape(&scrape)),
+        refused: Box::new(move |refusal| refused.turned_away(&refusal)),
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
     door::{Admission, Shown, Unauthorized},
     http::Front,
     limits,
+    metrics::Refused,
 };
 
 type Socket = WebSocketStream<TcpStream>;
@@ -45,6 +46,7 @@ pub(super) async fn await_token(
     if let Some(left_out) = front.pace.next() {
         warn!(%peer, reason = why, left_out, "refused a client");
     }
+    front.turn_away(peer, Refused::Token, &why);
     let told = Reply::Error(ErrorReply::new(ErrorCode::Unauthorized, why)).to_json(id.as_deref());
     let close = CloseFrame { code: CloseCode::Policy, reason: "a token is asked for".into() };
     let farewell = async {

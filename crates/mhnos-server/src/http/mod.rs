@@ -1,5 +1,5 @@
 //! The HTTP side of a connection: one request, judged at the door before anything else of it is read, then
-//! `/health`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
+//! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
 mod handshake;
@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
+    metrics::{self, Refused},
 };
 pub(crate) use handshake::Subprotocol;
 
@@ -43,6 +44,19 @@ pub(crate) struct Front {
     pub(crate) pace: LogPace,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
+    /// Computes the answer to `/metrics`.
+    pub(crate) scrape: Box<dyn Fn() -> String + Send + Sync>,
+    /// Told of everybody who is turned away.
+    pub(crate) refused: Box<dyn Fn(TurnedAway<'_>) + Send + Sync>,
+}
+
+/// Somebody who does not get a WebSocket, or an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnedAway<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) cause: Refused,
+    /// The sentence for a person; it may quote a Host or an Origin.
+    pub(crate) why: &'a str,
 }
 
 /// The answer to `/health`, its first three fields as the predecessor gave them.
@@ -95,6 +109,12 @@ struct Promised {
 
 type Answer = Response<Full<Bytes>>;
 
+impl Front {
+    pub(crate) fn turn_away(&self, peer: SocketAddr, cause: Refused, why: &str) {
+        (self.refused)(TurnedAway { peer, cause, why });
+    }
+}
+
 /// Serves the one request of a connection. Gives the WebSocket if that is what it became.
 pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
@@ -112,8 +132,16 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     };
     match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, exchange).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "HTTP exchange failed"),
-        Err(_) => debug!(%peer, "HTTP exchange took too long and was cut"),
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "HTTP exchange failed");
+            if error.is_parse() {
+                front.turn_away(peer, Refused::Http, &error.to_string());
+            }
+        }
+        Err(_) => {
+            debug!(%peer, "HTTP exchange took too long and was cut");
+            front.turn_away(peer, Refused::Slow, "The request did not come in time.");
+        }
     }
     let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     match promised.upgrade.await {
@@ -158,14 +186,17 @@ fn answer(
     let admission = match front.access.judge(peer.ip(), shown) {
         Ok(admission) => Some(admission),
         // It may still come as the first message.
-        Err(Unauthorized::Missing) if upgrades || request.uri().path() == "/health" => None,
+        Err(Unauthorized::Missing) if upgrades || is_open(&request, peer) => None,
         Err(unauthorized) => return not_let_in(front, peer, unauthorized),
     };
     if !upgrades {
         return plain(front, &request, admission.is_some());
     }
     match handshake::accept(&request) {
-        Err(mistake) => mistake.answer(),
+        Err(mistake) => {
+            front.turn_away(peer, Refused::Handshake, mistake.says());
+            mistake.answer()
+        }
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
             let promise = Promised { upgrade, visitor, admission, subprotocol };
@@ -175,10 +206,25 @@ fn answer(
     }
 }
 
+/// Whether something is answered without a token: a probe, and a scraper on this machine. What a proxy passes on
+/// comes from elsewhere.
+fn is_open(request: &Request<Incoming>, peer: SocketAddr) -> bool {
+    let from = [header::ORIGIN, header::FORWARDED, HeaderName::from_static("x-forwarded-for")];
+    match request.uri().path() {
+        "/health" => true,
+        "/metrics" => {
+            peer.ip().to_canonical().is_loopback()
+                && !from.iter().any(|name| request.headers().contains_key(name))
+        }
+        _ => false,
+    }
+}
+
 fn refused(front: &Front, peer: SocketAddr, refusal: &Refusal) -> Answer {
     if let Some(left_out) = front.pace.next() {
         warn!(%peer, reason = %refusal, remedy = refusal.remedy(), left_out, "refused a request");
     }
+    front.turn_away(peer, Refused::by(refusal), &refusal.to_string());
     text(StatusCode::FORBIDDEN, &format!("{refusal}\n{}\n", refusal.advice()))
 }
 
@@ -186,6 +232,7 @@ fn not_let_in(front: &Front, peer: SocketAddr, unauthorized: Unauthorized) -> An
     if let Some(left_out) = front.pace.next() {
         warn!(%peer, reason = %unauthorized, left_out, "refused a token");
     }
+    front.turn_away(peer, Refused::Token, &unauthorized.to_string());
     let said = format!("{unauthorized}\n");
     if unauthorized == Unauthorized::TooMany {
         let mut answer = text(StatusCode::TOO_MANY_REQUESTS, &said);
@@ -200,21 +247,32 @@ fn not_let_in(front: &Front, peer: SocketAddr, unauthorized: Unauthorized) -> An
 
 /// `admitted`: what is asked for may be told in full.
 fn plain(front: &Front, request: &Request<Incoming>, admitted: bool) -> Answer {
-    if request.uri().path() != "/health" {
-        return text(StatusCode::NOT_FOUND, "Not Found");
-    }
+    let known: fn(&Front) -> Answer = match request.uri().path() {
+        "/health" if admitted => health,
+        "/health" => short_health,
+        "/metrics" => metrics,
+        _ => return text(StatusCode::NOT_FOUND, "Not Found"),
+    };
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
-    let health = (front.health)();
-    let health = if admitted {
-        serde_json::to_vec(&health)
-    } else {
-        serde_json::to_vec(&ShortHealth { status: health.status })
-    };
-    with_type(StatusCode::OK, "application/json", health.unwrap_or_default().into())
+    known(front)
+}
+
+fn health(front: &Front) -> Answer {
+    let health = serde_json::to_vec(&(front.health)()).unwrap_or_default();
+    with_type(StatusCode::OK, "application/json", health.into())
+}
+
+fn short_health(front: &Front) -> Answer {
+    let health = serde_json::to_vec(&ShortHealth { status: (front.health)().status }).unwrap_or_default();
+    with_type(StatusCode::OK, "application/json", health.into())
+}
+
+fn metrics(front: &Front) -> Answer {
+    with_type(StatusCode::OK, metrics::CONTENT_TYPE, (front.scrape)().into())
 }
 
 fn text(status: StatusCode, text: &str) -> Answer {
