@@ -61,8 +61,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// 21 MB frame. More closes the connection with 1009.
 pub const MAX_MESSAGE: usize = 100 * 1024 * 1024;
 
-/// Bytes read from a socket at once; allocated for every connection as soon as it opens.
-pub const READ_BUFFER: usize = 8 * 1024;
+/// Bytes read from a socket at once; allocated for every connection as soon as it opens. A frame that is larger gets
+/// room of its own size.
+pub const READ_BUFFER: usize = 4 * 1024;
 
 /// Bytes gathered before they are written to a socket, unless nothing more is waiting.
 pub const WRITE_BUFFER: usize = 64 * 1024;

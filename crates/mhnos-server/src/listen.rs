@@ -84,11 +84,12 @@ async fn attend(
         debug!(%peer, %error, "TCP_NODELAY");
     }
     let guest = tokio::select! {
-        guest = http::receive(stream, peer, front) => guest,
+        guest = Box::pin(http::receive(stream, peer, front)) => guest,
         () = Phase::closing(&mut phase) => None,
     };
     if let Some(guest) = guest {
-        connection::serve(guest, peer, front, service, phase).await;
+        // What the handshake needed is no part of an open connection.
+        Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }
 

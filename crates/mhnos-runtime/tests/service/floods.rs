@@ -103,7 +103,7 @@ async fn a_flood_goes_on_at_the_same_byte_after_a_killed_bridge() {
 /// All at once: nobody sleeps while another is looked after.
 async fn take_more(followers: &mut [Follower]) {
     join_all(followers.iter_mut().map(async |follower| {
-        follower.take_until(follower.position + (1 << 20)).await;
+        follower.take_until(follower.position + (512 << 10)).await;
     }))
     .await;
 }

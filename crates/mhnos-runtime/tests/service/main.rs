@@ -27,6 +27,7 @@ mod terminals_and_pipes;
 mod tiers;
 mod tokens;
 mod upgrade;
+mod viewers;
 
 use mhnos_testing::{Options, Server};
 

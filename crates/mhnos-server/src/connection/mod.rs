@@ -183,7 +183,7 @@ pub(crate) async fn serve(
         (guest.socket, admission)
     } else {
         let introduced = tokio::select! {
-            introduced = introduction::await_token(guest.socket, peer, front) => introduced,
+            introduced = Box::pin(introduction::await_token(guest.socket, peer, front)) => introduced,
             () = Phase::closing(&mut phase) => None,
         };
         let Some((socket, admission, id)) = introduced else { return };
@@ -194,8 +194,10 @@ pub(crate) async fn serve(
     let counted = Counted::new(&service.metrics, dialect);
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, &outbox, &service.metrics);
-    let lane = Lane::new(&service, &outbox, dialect, &admission).run(&mut stream, &pulse, phase.clone());
-    let end = converse(lane, writer.run(), &outbox, &pulse, phase, admission.clone()).await;
+    // On the heap: whatever holds a future by value has room for it in each of its own states.
+    let lane =
+        Box::pin(Lane::new(&service, &outbox, dialect, &admission).run(&mut stream, &pulse, phase.clone()));
+    let end = converse(lane, Box::pin(writer.run()), &outbox, &pulse, phase, admission.clone()).await;
     debug!(%peer, ?end, "disconnected");
     counted.ends(&end);
     if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
