@@ -23,6 +23,8 @@ pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
 pub use enter::{Enclosed, Walls, enforcement, enter, namespaces};
 pub use error::SetupError;
+#[cfg(any(test, fuzzing))]
+pub use filter::fuzzing;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
 pub use policy::Policy;
 pub use selftest::Outside;

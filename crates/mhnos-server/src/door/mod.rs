@@ -8,6 +8,8 @@
 //!
 //! Everything here is a pure function of the request's text and the settings.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod origin;
 
 use std::net::IpAddr;
