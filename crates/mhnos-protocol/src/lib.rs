@@ -19,6 +19,7 @@ mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod limits;
+mod numbers;
 pub mod output;
 mod parse;
 mod pull;
