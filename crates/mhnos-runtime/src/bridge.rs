@@ -9,7 +9,10 @@ use mhnos_sandbox::{
     stage::{self, Account},
     sys,
 };
-use mhnos_server::config::Config;
+use mhnos_server::{
+    audit::{AuditFile, Destination},
+    config::{AuditLog, Config},
+};
 
 use crate::{cli, logging};
 
@@ -33,12 +36,15 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     }
     let listeners = arguments.get_one::<i32>("listeners").copied().unwrap_or(0);
     let first = BRIDGE_CHANNEL_FD + 2;
-    let inherited = (BRIDGE_CHANNEL_FD..first.saturating_add(listeners)).map(sys::take_inherited);
+    let audit = if matches!(config.audit_log, AuditLog::File(_)) { 2 } else { 0 };
+    let end = first.saturating_add(listeners).saturating_add(audit);
+    let inherited = (BRIDGE_CHANNEL_FD..end).map(sys::take_inherited);
     let Some(mut inherited) = inherited.collect::<Option<Vec<OwnedFd>>>().filter(|fds| fds.len() > 2) else {
         eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
         return ExitCode::from(2);
     };
     logging::start(&config);
+    let audit = audit_destination(&config, &mut inherited);
     let listeners = inherited.split_off(2);
     let (Some(workspace), Some(channel)) = (inherited.pop(), inherited.pop()) else {
         unreachable!("split off above the first two")
@@ -50,12 +56,24 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let bridge = mhnos_server::Bridge { channel, listeners, workspace, config };
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, audit, config };
     match runtime.block_on(mhnos_server::run(bridge)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %chain(&error), "the bridge ends");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The audit log's directory and file are the last two descriptors.
+fn audit_destination(config: &Config, inherited: &mut Vec<OwnedFd>) -> Option<Destination> {
+    match &config.audit_log {
+        AuditLog::Off => None,
+        AuditLog::Stdout => Some(Destination::Stdout),
+        AuditLog::File(path) => {
+            let (file, dir) = (inherited.pop()?, inherited.pop()?);
+            AuditFile::inherited(path, dir, file).map(Destination::File)
         }
     }
 }

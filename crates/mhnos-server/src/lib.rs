@@ -8,6 +8,7 @@
 //! effect with the help of `launcher`, `mhnos-process` and `mhnos-workspace`; `translate` turns what those
 //! say into the wire's words. Facts that hold only for the unmodified Web OS page are in `web_os`.
 
+pub mod audit;
 pub mod config;
 mod connection;
 mod discovery;
@@ -24,9 +25,13 @@ mod web_os;
 
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
+use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::Context;
 use mhnos_sandbox::Limits;
 use mhnos_workspace::{OpenError, Workspace};
@@ -36,7 +41,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{config::Config, connection::Phase, door::Door, http::Front, service::Service};
+use crate::{audit::Audit, config::Config, connection::Phase, door::Door, http::Front, service::Service};
 
 /// What a bridge is started with.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
+    /// Where audit lines go, if anywhere.
+    pub audit: Option<audit::Destination>,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
     pub config: Config,
 }
@@ -60,6 +67,9 @@ pub enum RunError {
     /// The workspace cannot be used.
     #[error("the workspace cannot be used")]
     Workspace(#[source] OpenError),
+    /// The audit log cannot be written.
+    #[error("the audit log cannot be begun")]
+    Audit(#[source] io::Error),
     /// A listening socket cannot be used.
     #[error("a listening socket cannot be used")]
     Listener(#[source] io::Error),
@@ -78,7 +88,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let config = &bridge.config;
     let listeners = bridge.listeners.into_iter().map(listen::adopt);
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
-    let connected = Processes::connect(bridge.channel, process_settings(config)).await;
+    let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
+    let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let visible = config.workspace.to_string_lossy();
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
@@ -91,10 +102,13 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         toolbox,
         frames: frames::FrameShelf::default(),
         metrics: metrics::Metrics::default(),
+        connections: AtomicU64::new(0),
+        audit,
         config: bridge.config,
     });
     let welcome = processes.welcome();
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
+    service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
     let front = Arc::new(front(&service));
@@ -123,6 +137,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             phase.send_replace(Phase::Leaving);
             while accepting.join_next().await.is_some() {}
             let unread = processes.input_handed_over().await;
+            service.audit_stop(true).await;
             if unread > 0 {
                 warn!(processes = unread, "input that was taken and is not read ends with this bridge");
             }
@@ -132,6 +147,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         processes.drain().await;
         phase.send_replace(Phase::Closing);
         while accepting.join_next().await.is_some() {}
+        service.audit_stop(false).await;
         info!("drained");
         processes.drained().await;
     };
@@ -141,7 +157,9 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
 }
 
-fn process_settings(config: &Config) -> Settings {
+fn process_settings(config: &Config, audit: &Arc<Audit>) -> Settings {
+    let of_ends = Arc::clone(audit);
+    let on_end = move |end: &End<'_>| of_ends.tell(None, &translate::ended(end));
     Settings {
         max_processes: config.max_processes,
         kill_grace: config.kill_grace,
@@ -153,6 +171,7 @@ fn process_settings(config: &Config) -> Settings {
             cpu_millis: config.max_cpu_millis,
         },
         stall_deadline: limits::STALL_DEADLINE,
+        on_end: audit.is_on().then(|| OnEnd(Arc::new(on_end))),
     }
 }
 

@@ -4,6 +4,7 @@
 //! workspace is handed over, so that a second service started by mistake changes nothing; root goes before
 //! the first sandbox is built.
 
+mod audit;
 mod listen;
 pub(crate) mod place;
 
@@ -71,13 +72,15 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let path = std::fs::read_link("/proc/self/exe").context("cannot find this program")?;
     let place = ProgramPlace::of(&path).context("cannot open this program's directory")?;
     let (listeners, port) = listen::bind(&config.hosts, config.port)?;
-    let taken = place::take(config, port)?;
+    let audit = audit::open(config)?;
+    let taken = place::take(config, port, audit.as_ref().and_then(audit::Opened::made))?;
     if config.sandbox == mhnos_sandbox::Mode::None {
         tracing::warn!("MHNOS_SANDBOX=none: programs are NOT isolated from this machine or from each other");
     }
     let count = listeners.len();
     let mut fds: Vec<OwnedFd> = vec![taken.dir];
     fds.extend(listeners);
+    fds.extend(audit.into_iter().flat_map(|opened| opened.file.into_fds()));
     let workspace = taken.policy.workspace.source.inside.to_string_lossy().into_owned();
     let bridge = BridgeCommand {
         program: program.into(),

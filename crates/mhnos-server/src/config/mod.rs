@@ -50,6 +50,8 @@ pub struct Config {
     pub kill_grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where who did what is written down.
+    pub audit_log: AuditLog,
     /// The weakest isolation tier to start with.
     pub sandbox_min_tier: Tier,
     /// Names that a pull passes over, wherever they stand.
@@ -105,6 +107,17 @@ impl LogFormat {
             Self::Json => "json",
         }
     }
+}
+
+/// Where who did what is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditLog {
+    /// Nowhere.
+    Off,
+    /// On standard output.
+    Stdout,
+    /// In a file.
+    File(PathBuf),
 }
 
 /// A value that stops the start.
@@ -235,6 +248,7 @@ impl Default for Config {
             output_log: 4 << 20,
             kill_grace: Duration::from_secs(5),
             log_format: LogFormat::ByTerminal,
+            audit_log: AuditLog::Off,
             sandbox_min_tier: Tier::None,
             pull_skip: mhnos_workspace::PullSettings::default().skip,
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),

@@ -27,7 +27,12 @@ use super::{
     Dialect, End, Phase, Pulse, broken,
     outbox::{Item, Outbox},
 };
-use crate::{limits, service::Service, web_os};
+use crate::{
+    audit::{Event, Who},
+    limits,
+    service::Service,
+    web_os,
+};
 
 /// Something put aside, and what it gives when it is done.
 type Later = Pin<Box<dyn Future<Output = Late> + Send>>;
@@ -66,6 +71,9 @@ pub(super) struct Lane<'c> {
     pub(super) service: &'c Arc<Service>,
     pub(super) outbox: &'c Outbox,
     pub(super) dialect: Dialect,
+    who: &'c Who,
+    /// Processes this client has written to, as far as that was written down.
+    pub(super) written: HashSet<Pid>,
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
@@ -78,11 +86,13 @@ pub(super) struct Lane<'c> {
 }
 
 impl<'c> Lane<'c> {
-    pub(super) fn new(service: &'c Arc<Service>, outbox: &'c Outbox, dialect: Dialect) -> Self {
+    pub(super) fn new(service: &'c Arc<Service>, outbox: &'c Outbox, dialect: Dialect, who: &'c Who) -> Self {
         Self {
             service,
             outbox,
             dialect,
+            who,
+            written: HashSet::new(),
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
@@ -184,6 +194,11 @@ impl<'c> Lane<'c> {
         for message in messages(self.dialect, id, reply) {
             self.outbox.push(Item::text(message));
         }
+    }
+
+    /// Writes down what this client did.
+    pub(super) fn audit(&self, event: &Event<'_>) {
+        self.service.audit.tell(Some(self.who), event);
     }
 
     /// Answers a request that only wants to be told if it asked for it with an id.

@@ -70,7 +70,8 @@ impl Service {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         let dir = std::fs::File::open(workspace.path()).expect("workspace");
-        let bridge = Bridge { channel, listeners: vec![listener.into()], workspace: dir.into(), config };
+        let bridge =
+            Bridge { channel, listeners: vec![listener.into()], workspace: dir.into(), audit: None, config };
         let bridge = tokio::spawn(mhnos_server::run(bridge));
         Self { address, workspace, keeper, bridge, thread: Some(thread), drained }
     }
