@@ -18,6 +18,7 @@ pub mod limits;
 pub mod log_file;
 mod outbox;
 mod sandboxes;
+mod service_manager;
 mod settings;
 pub mod socket;
 mod supervisor;
@@ -26,5 +27,6 @@ mod upgrade;
 mod watchdog;
 
 pub use keeper::{KeeperError, run};
+pub use service_manager::ServiceManager;
 pub use settings::{BRIDGE_CHANNEL_FD, BridgeCommand, Settings};
 pub use upgrade::ProgramPlace;
