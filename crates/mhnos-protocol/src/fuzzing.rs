@@ -34,7 +34,7 @@ pub fn request(bytes: &[u8]) {
 
 fn without_bad_entries(request: Request) -> Request {
     match request {
-        Request::Push { files } => Request::Push { files: files.into_iter().filter(Result::is_ok).collect() },
+        Request::Push { files } => Request::Push { files: files.into_iter().flatten().map(Ok).collect() },
         other => other,
     }
 }

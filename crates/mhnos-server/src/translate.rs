@@ -44,7 +44,7 @@ pub(crate) fn spawn_failed(spawn: &wire::Spawn, code: ErrorCode) -> audit::Event
 }
 
 /// A signal that somebody asks for.
-pub(crate) fn kill(kill: &wire::Kill) -> audit::Event<'static> {
+pub(crate) fn kill(kill: wire::Kill) -> audit::Event<'static> {
     let scope = match kill.scope {
         wire::Scope::Tree => "tree",
         wire::Scope::Leader => "leader",

@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn every_day_of_four_centuries() {
         let (mut year, mut month, mut day) = (1970, 1, 1);
-        for days in 0..146_097 + 1 {
+        for days in 0..=146_097 {
             assert_eq!(date(days), (year, month, day));
             let leap = year % 4 == 0 && year % 100 != 0 || year % 400 == 0;
             let last = match month {

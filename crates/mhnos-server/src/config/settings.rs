@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         variable: "MHNOS_AUDIT_LOG",
-        default: "",
+        default: "none",
         accepts: "the absolute path of a file outside the workspace, `stdout`, or `none`",
         about: "Where who connected, started, ended and changed what is written down, a JSON object a line.",
         apply: reads!(audit_log, values::audit_log),

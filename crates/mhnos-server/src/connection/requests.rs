@@ -186,7 +186,7 @@ impl Lane<'_> {
             return self.fail(&id, ErrorReply::new(ErrorCode::UnknownSignal, text));
         };
         let (dialect, pid) = (self.dialect, kill.pid);
-        self.audit(&translate::kill(&kill));
+        self.audit(&translate::kill(kill));
         let scope = translate::scope(kill.scope);
         let done = async move {
             let sent = process.signal(signal, scope);
