@@ -10,6 +10,7 @@ mod etc;
 mod filter;
 pub mod landlock;
 pub mod launch;
+pub mod network;
 pub mod policy;
 pub mod remedy;
 mod selftest;
@@ -21,11 +22,12 @@ mod tree;
 
 pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
-pub use enter::{Enclosed, Walls, enforcement, enter, namespaces};
+pub use enter::{Enclosed, Entered, Walls, enforcement, enter, namespaces};
 pub use error::SetupError;
 #[cfg(any(test, fuzzing))]
 pub use filter::fuzzing;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
+pub use network::Outlet;
 pub use policy::Policy;
 pub use selftest::Outside;
 pub use spare_groups::SpareGroups;

@@ -13,6 +13,7 @@ pub mod config;
 mod connection;
 mod discovery;
 pub mod door;
+mod egress;
 mod frames;
 mod http;
 mod launcher;
@@ -31,11 +32,13 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
+use mhnos_network::Gateway;
 use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::Context;
-use mhnos_sandbox::Limits;
+use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -94,9 +97,10 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let visible = config.workspace.to_string_lossy();
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
 
+    let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
     let service = Arc::new(Service {
-        context: context(config, &workspace),
+        context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
         workspace,
         toolbox,
@@ -154,6 +158,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     tokio::select! {
         () = serving => Ok(()),
         end = driver.run() => Err(RunError::Keeper(end)),
+        () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
+        () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
 }
 
@@ -175,7 +181,7 @@ fn process_settings(config: &Config, audit: &Arc<Audit>) -> Settings {
     }
 }
 
-fn context(config: &Config, workspace: &Workspace) -> Context {
+fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) -> Context {
     Context {
         workspace: workspace.visible_path().to_owned(),
         path: config.path.clone(),
@@ -183,7 +189,14 @@ fn context(config: &Config, workspace: &Workspace) -> Context {
         kill_grace: config.kill_grace,
         allow_openclaw: config.allow_openclaw,
         sandbox_mode: config.sandbox.as_str(),
+        proxy_port: enforcement.layers.contains(&Layer::NetNamespace).then_some(PROXY_PORT),
     }
+}
+
+/// The way out for programs with a network of their own.
+fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
+    let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+    Gateway::new(config.egress.clone(), ports)
 }
 
 fn front(service: &Arc<Service>) -> Front {

@@ -13,7 +13,7 @@ use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 use tracing::debug;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
-    metrics::{Label, Metrics},
+    metrics::{Label, Metrics, Way},
     translate,
 };
 
@@ -117,6 +117,27 @@ impl Service {
             let cause = refusal.cause.name();
             let event = Event::Refuse { peer: refusal.peer, cause, why: refusal.why.into() };
             self.audit.tell(None, &event);
+        }
+    }
+
+    /// Counts and writes down what programs may not reach, for as long as it is polled.
+    pub(crate) async fn watch_egress(&self, mut refusals: broadcast::Receiver<mhnos_network::Refused>) {
+        loop {
+            let refused = match refusals.recv().await {
+                Ok(refused) => refused,
+                // They are told slower than this can read; if not, some are not counted.
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            };
+            self.metrics.egress_refusals.add(Way::of(refused.via), refused.count);
+            if self.audit.is_on() {
+                let target =
+                    refused.port.map_or(refused.host.clone(), |port| format!("{}:{port}", refused.host));
+                let (pid, cause) = (refused.owner.0, refused.rule.into());
+                let event =
+                    Event::EgressRefused { pid, target: target.as_str().into(), cause, count: refused.count };
+                self.audit.tell(None, &event);
+            }
         }
     }
 

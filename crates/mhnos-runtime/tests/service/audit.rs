@@ -256,3 +256,20 @@ impl Drop for Mounted<'_> {
         let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0).status();
     }
 }
+
+/// A program that asks its way out for an address of this machine.
+#[tokio::test]
+async fn what_a_program_may_not_reach_is_counted_and_written_down() {
+    let scratch = Scratch::new();
+    let log = scratch.path().join("audit.jsonl");
+    let server = start(&log);
+    let mut wire = Wire::connect(server.address()).await;
+    let script = "exec 3<>/dev/tcp/10.0.0.1/80; cat <&3";
+    let spawn = with_options(bash(script), json!({"isolation": "private"}));
+    let pid = wire.spawn(spawn).await;
+    wire.run_to_exit(pid).await;
+    let lines = lines_with(&log, "egressRefused");
+    let refused = lines.iter().find(|line| line["event"] == "egressRefused").expect("just seen");
+    assert_eq!((&refused["target"], &refused["pid"]), (&json!("10.0.0.1:80"), &json!(pid)), "{refused}");
+    assert_eq!(Exposition::of(server.address()).count("mhnos_egress_refusals_total{via=\"connection\"}"), 1);
+}

@@ -99,12 +99,14 @@ pub(crate) enum Event<'a> {
         earlier: bool,
     },
     /// A program wanted to reach what it may not.
-    #[allow(dead_code, reason = "told by what guards the network")]
     EgressRefused {
         #[serde(skip_serializing_if = "Option::is_none")]
         pid: Option<u32>,
         target: Clip<'a>,
+        /// The rule that refused it.
         cause: Clip<'a>,
+        /// How many alike, in a short time.
+        count: u64,
     },
     /// So many lines are missing about here.
     Lost { lines: u64 },
@@ -151,8 +153,13 @@ mod tests {
             r#"{"time":"T","event":"spawn","pid":1000,"type":"node","command":"a\nb\"","args":2,"tier":"T1","peer":"[::1]:5","connection":"1.7","origin":"http://localhost"}"#,
         );
         check(None, &Event::Pull, r#"{"time":"T","event":"pull"}"#);
-        let refused = Event::EgressRefused { pid: None, target: "a:1".into(), cause: "private".into() };
-        check(None, &refused, r#"{"time":"T","event":"egressRefused","target":"a:1","cause":"private"}"#);
+        let refused =
+            Event::EgressRefused { pid: None, target: "a:1".into(), cause: "private".into(), count: 2 };
+        check(
+            None,
+            &refused,
+            r#"{"time":"T","event":"egressRefused","target":"a:1","cause":"private","count":2}"#,
+        );
     }
 
     #[test]

@@ -127,6 +127,9 @@ fn processes(text: &mut Text, service: &Service) {
         "code",
         &metrics.spawn_failures,
     );
+    let name = "mhnos_egress_refusals_total";
+    let help = "Ways out that were refused to programs (MHNOS_EGRESS).";
+    family(text, name, help, "via", &metrics.egress_refusals);
     let help = "Bytes of input taken for programs.";
     single(text, "mhnos_input_bytes_total", help, &metrics.input_bytes);
     single(text, "mhnos_gaps_total", "Gaps told to viewers.", &metrics.gaps);
