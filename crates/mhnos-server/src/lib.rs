@@ -137,23 +137,10 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             () = processes.leave_requested() => true,
         };
         if replaced {
-            info!("leaving: another bridge takes over");
-            phase.send_replace(Phase::Leaving);
-            while accepting.join_next().await.is_some() {}
-            let unread = processes.input_handed_over().await;
-            service.audit_stop(true).await;
-            if unread > 0 {
-                warn!(processes = unread, "input that was taken and is not read ends with this bridge");
-            }
-            return;
+            leave(&service, &phase, &mut accepting).await;
+        } else {
+            drain(&service, &phase, &mut accepting).await;
         }
-        info!("draining");
-        processes.drain().await;
-        phase.send_replace(Phase::Closing);
-        while accepting.join_next().await.is_some() {}
-        service.audit_stop(false).await;
-        info!("drained");
-        processes.drained().await;
     };
     tokio::select! {
         () = serving => Ok(()),
@@ -161,6 +148,29 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
+}
+
+/// Finishes what has begun: another bridge takes over.
+async fn leave(service: &Service, phase: &watch::Sender<Phase>, accepting: &mut JoinSet<()>) {
+    info!("leaving: another bridge takes over");
+    phase.send_replace(Phase::Leaving);
+    while accepting.join_next().await.is_some() {}
+    let unread = service.processes.input_handed_over().await;
+    service.audit_stop(true).await;
+    if unread > 0 {
+        warn!(processes = unread, "input that was taken and is not read ends with this bridge");
+    }
+}
+
+/// Ends all processes, tells all clients.
+async fn drain(service: &Service, phase: &watch::Sender<Phase>, accepting: &mut JoinSet<()>) {
+    info!("draining");
+    service.processes.drain().await;
+    phase.send_replace(Phase::Closing);
+    while accepting.join_next().await.is_some() {}
+    service.audit_stop(false).await;
+    info!("drained");
+    service.processes.drained().await;
 }
 
 fn process_settings(config: &Config, audit: &Arc<Audit>) -> Settings {
