@@ -202,7 +202,7 @@ async fn when_a_full_disk_has_room_again_the_log_says_what_is_missing() {
     let server = start(&log);
     let ballast = disk.join("ballast");
     let refused = || {
-        assert_eq!(http_get(server.address(), "/", &["Host: evil.example"]).expect("answered").status, 403)
+        assert_eq!(http_get(server.address(), "/", &["Host: evil.example"]).expect("answered").status, 403);
     };
     refused();
     lines_with(&log, "refuse");
