@@ -142,14 +142,14 @@ impl Service {
     }
 
     /// Who a connection is, for the audit log.
-    pub(crate) fn who(&self, peer: SocketAddr, visitor: &Visitor) -> Who {
+    pub(crate) fn who(&self, peer: SocketAddr, visitor: &Visitor, token: Option<&str>) -> Who {
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let origin = match visitor {
             Visitor::Page(origin) => Some(origin.to_string()),
             Visitor::Program => None,
         };
         let connection = format!("{}.{number}", self.processes.welcome().generation);
-        Who { peer, connection, origin, principal: None }
+        Who { peer, connection, origin, principal: token.map(str::to_owned) }
     }
 
     pub(crate) fn audit_start(&self) {

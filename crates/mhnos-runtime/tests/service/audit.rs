@@ -273,3 +273,29 @@ async fn what_a_program_may_not_reach_is_counted_and_written_down() {
     assert_eq!((&refused["target"], &refused["pid"]), (&json!("10.0.0.1:80"), &json!(pid)), "{refused}");
     assert_eq!(Exposition::of(server.address()).count("mhnos_egress_refusals_total{via=\"connection\"}"), 1);
 }
+
+#[tokio::test]
+async fn tokens_appear_by_name_only() {
+    let scratch = Scratch::new();
+    let (log, tokens) = (scratch.path().join("audit.jsonl"), scratch.path().join("tokens"));
+    let (control, view) = ("control-token-of-this-test", "view-token-of-this-test");
+    fs::write(&tokens, format!("alice control {control}\nscreen view {view}\n")).expect("a file");
+    let tokens = tokens.to_str().expect("text");
+    let options = options().env("MHNOS_AUDIT_LOG", log.to_str().expect("text"));
+    let server = Server::start(options.env("MHNOS_AUTH_TOKEN_FILE", tokens));
+    let bearer = |token: &str| WireOptions::modern().header("Authorization", &format!("Bearer {token}"));
+    assert!(Wire::open(server.address(), bearer("wrong-token-of-this-test")).await.is_err());
+    let mut wire = Wire::connect_as(server.address(), bearer(view)).await;
+    let refused = wire.request(json!({"type": "spawn", "id": 1, "processType": "shell"})).await;
+    assert_eq!(refused["code"], "NOT_ALLOWED", "{refused}");
+    let mut alice = Wire::connect_as(server.address(), bearer(control)).await;
+    let pid = alice.spawn(bash("exit 0")).await;
+    alice.run_to_exit(pid).await;
+    let lines = lines_with(&log, "exit");
+    let of = |event: &str| lines.iter().find(|line| line["event"] == event).cloned().unwrap_or_default();
+    assert_eq!(of("refuse")["cause"], "no_token");
+    assert_eq!((&of("denied")["principal"], &of("denied")["request"]), (&json!("screen"), &json!("spawn")));
+    assert_eq!(of("spawn")["principal"], "alice");
+    let text = fs::read_to_string(&log).expect("read");
+    assert!(!text.contains("of-this-test"), "{text}");
+}

@@ -52,6 +52,8 @@ pub(crate) enum Event<'a> {
     Disconnect { reason: String, duration_ms: u64 },
     /// Somebody was turned away before that.
     Refuse { peer: SocketAddr, cause: String, why: Clip<'a> },
+    /// Somebody asked for what their token does not cover.
+    Denied { request: &'static str },
     /// A program was started.
     Spawn {
         pid: u32,

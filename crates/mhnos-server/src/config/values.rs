@@ -4,14 +4,14 @@
 use std::{
     fmt::Display,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
 use mhnos_sandbox::{Mode, Tier};
 
-use super::{AuditLog, LogFormat, LogLevel};
+use super::{AuditLog, GivenToken, LogFormat, LogLevel, SecretText, secret::SEALED};
 use crate::door::OriginPattern;
 
 /// What `MHNOS_HOST=localhost` stands for.
@@ -54,6 +54,25 @@ pub(super) fn show_audit_log(audit_log: &AuditLog) -> String {
         AuditLog::Off => "none".to_owned(),
         AuditLog::Stdout => "stdout".to_owned(),
         AuditLog::File(path) => path.to_string_lossy().into_owned(),
+    }
+}
+
+/// A path, or none.
+#[allow(clippy::option_option, reason = "no path is fine, an impossible one is not")]
+pub(super) fn optional_path(text: &str) -> Option<Option<PathBuf>> {
+    if text.is_empty() { Some(None) } else { path(text).map(Some) }
+}
+
+pub(super) fn show_path(path: Option<&Path>) -> String {
+    path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A token, whose own form is checked where it is used, or the word that says where it has gone.
+pub(super) fn token(text: &str) -> GivenToken {
+    match text {
+        "" => GivenToken::None,
+        SEALED => GivenToken::Sealed,
+        text => GivenToken::Here(SecretText::new(text)),
     }
 }
 

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     audit::{Event, Who},
+    door::{self, Admission},
     limits,
     service::Service,
     web_os,
@@ -71,6 +72,8 @@ pub(super) struct Lane<'c> {
     pub(super) service: &'c Arc<Service>,
     pub(super) outbox: &'c Outbox,
     pub(super) dialect: Dialect,
+    /// Who this is, and what that allows.
+    pub(super) admission: &'c Admission,
     who: &'c Who,
     /// Processes this client has written to, as far as that was written down.
     pub(super) written: HashSet<Pid>,
@@ -86,11 +89,18 @@ pub(super) struct Lane<'c> {
 }
 
 impl<'c> Lane<'c> {
-    pub(super) fn new(service: &'c Arc<Service>, outbox: &'c Outbox, dialect: Dialect, who: &'c Who) -> Self {
+    pub(super) fn new(
+        service: &'c Arc<Service>,
+        outbox: &'c Outbox,
+        dialect: Dialect,
+        admission: &'c Admission,
+        who: &'c Who,
+    ) -> Self {
         Self {
             service,
             outbox,
             dialect,
+            admission,
             who,
             written: HashSet::new(),
             pending: FuturesUnordered::new(),
@@ -180,6 +190,11 @@ impl<'c> Lane<'c> {
             Err(malformed) => {
                 debug!(error = %malformed, "refused a message");
                 self.fail(&id, malformed.into());
+            }
+            Ok(request) if !door::covers(self.admission.scope(), &request) => {
+                self.audit(&Event::Denied { request: request.type_name() });
+                let text = format!("A token of scope view does not cover {}", request.type_name());
+                self.fail(&id, ErrorReply::new(ErrorCode::NotAllowed, text));
             }
             Ok(request) => {
                 debug!(request = request.type_name(), "request");

@@ -44,6 +44,7 @@ impl<'s> Presence<'s> {
             End::Broken(CloseCode::Size, _) => Cut::TooLarge,
             End::Broken(..) => Cut::Broken,
             End::Stopping => Cut::Stopping,
+            End::Revoked => Cut::Revoked,
         };
         self.service.metrics.ended.add(cut, 1);
         let duration_ms = self.since.elapsed().as_millis() as u64;
