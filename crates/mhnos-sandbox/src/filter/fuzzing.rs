@@ -32,7 +32,7 @@ impl Numbers<'_> {
     }
 
     fn plain(&mut self) -> Rule {
-        if self.byte() % 2 == 0 { Rule::Allow } else { Rule::Errno(i32::from(self.byte())) }
+        if self.byte().is_multiple_of(2) { Rule::Allow } else { Rule::Errno(i32::from(self.byte())) }
     }
 
     fn test(&mut self) -> Test {
@@ -45,7 +45,7 @@ impl Numbers<'_> {
     }
 
     fn rule(&mut self) -> Rule {
-        if self.byte() % 3 != 0 {
+        if !self.byte().is_multiple_of(3) {
             return self.plain();
         }
         let alternatives =
