@@ -17,6 +17,7 @@ mod http;
 mod launcher;
 pub mod limits;
 mod listen;
+mod metrics;
 mod service;
 mod translate;
 mod web_os;
@@ -89,6 +90,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),
+        metrics: metrics::Metrics::default(),
         config: bridge.config,
     });
     let welcome = processes.welcome();
@@ -168,6 +170,11 @@ fn context(config: &Config, workspace: &Workspace) -> Context {
 fn front(service: &Arc<Service>) -> Front {
     let config = &service.config;
     let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
-    let service = Arc::clone(service);
-    Front { door, health: Box::new(move || service.health()) }
+    let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
+    Front {
+        door,
+        health: Box::new(move || health.health()),
+        scrape: Box::new(move || metrics::scrape(&scrape)),
+        refused: Box::new(move |refusal| refused.turned_away(&refusal)),
+    }
 }

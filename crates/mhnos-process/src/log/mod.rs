@@ -112,6 +112,14 @@ struct Cursor {
     wake: Arc<Notify>,
 }
 
+/// What a log holds, in bytes, and how many cursors it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occupancy {
+    pub(crate) bytes: u64,
+    pub(crate) capacity: u64,
+    pub(crate) viewers: u64,
+}
+
 /// Whether viewers hold the reading of a process back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
@@ -130,6 +138,16 @@ impl OutputLog {
     /// Position after the last byte.
     pub(crate) fn end(&self) -> u64 {
         self.lock().end
+    }
+
+    /// How full it is, and who looks at it.
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        let window = self.lock();
+        Occupancy {
+            bytes: window.end.saturating_sub(self.oldest(&window)),
+            capacity: self.layout.capacity,
+            viewers: window.cursors.iter().flatten().count() as u64,
+        }
     }
 
     /// How far a viewer may be behind before it holds the writer back.

@@ -13,6 +13,7 @@ mod doctor;
 mod documentation;
 mod hostile;
 mod life;
+mod metrics;
 mod model;
 mod programs;
 mod requests;

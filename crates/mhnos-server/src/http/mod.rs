@@ -1,5 +1,5 @@
 //! The HTTP side of a connection: one request, judged at the door before anything else of it is read, then
-//! `/health`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
+//! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
 mod handshake;
@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     door::{Door, Visitor},
     limits,
+    metrics::{self, Refused},
 };
 pub(crate) use handshake::Subprotocol;
 
@@ -40,6 +41,19 @@ pub(crate) struct Front {
     pub(crate) door: Door,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
+    /// Computes the answer to `/metrics`.
+    pub(crate) scrape: Box<dyn Fn() -> String + Send + Sync>,
+    /// Told of everybody who is turned away.
+    pub(crate) refused: Box<dyn Fn(TurnedAway<'_>) + Send + Sync>,
+}
+
+/// Somebody who does not get a WebSocket, or an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnedAway<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) cause: Refused,
+    /// The sentence for a person; it may quote a Host or an Origin.
+    pub(crate) why: &'a str,
 }
 
 /// The answer to `/health`, its first three fields as the predecessor gave them.
@@ -83,6 +97,12 @@ struct Promised {
 
 type Answer = Response<Full<Bytes>>;
 
+impl Front {
+    fn turn_away(&self, peer: SocketAddr, cause: Refused, why: &str) {
+        (self.refused)(TurnedAway { peer, cause, why });
+    }
+}
+
 /// Serves the one request of a connection. Gives the WebSocket if that is what it became.
 pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
@@ -100,8 +120,16 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     };
     match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, exchange).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "HTTP exchange failed"),
-        Err(_) => debug!(%peer, "HTTP exchange took too long and was cut"),
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "HTTP exchange failed");
+            if error.is_parse() {
+                front.turn_away(peer, Refused::Http, &error.to_string());
+            }
+        }
+        Err(_) => {
+            debug!(%peer, "HTTP exchange took too long and was cut");
+            front.turn_away(peer, Refused::Slow, "The request did not come in time.");
+        }
     }
     let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     match promised.upgrade.await {
@@ -139,6 +167,7 @@ fn answer(
         Ok(visitor) => visitor,
         Err(refusal) => {
             warn!(%peer, reason = %refusal, remedy = refusal.remedy(), "refused a request");
+            front.turn_away(peer, Refused::by(&refusal), &refusal.to_string());
             return text(StatusCode::FORBIDDEN, &format!("{refusal}\n"));
         }
     };
@@ -146,7 +175,10 @@ fn answer(
         return plain(front, &request);
     }
     match handshake::accept(&request) {
-        Err(mistake) => mistake.answer(),
+        Err(mistake) => {
+            front.turn_away(peer, Refused::Handshake, mistake.says());
+            mistake.answer()
+        }
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
             let promise = Promised { upgrade, visitor, subprotocol };
@@ -157,16 +189,26 @@ fn answer(
 }
 
 fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
-    if request.uri().path() != "/health" {
-        return text(StatusCode::NOT_FOUND, "Not Found");
-    }
+    let known: fn(&Front) -> Answer = match request.uri().path() {
+        "/health" => health,
+        "/metrics" => metrics,
+        _ => return text(StatusCode::NOT_FOUND, "Not Found"),
+    };
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
+    known(front)
+}
+
+fn health(front: &Front) -> Answer {
     let health = serde_json::to_vec(&(front.health)()).unwrap_or_default();
     with_type(StatusCode::OK, "application/json", health.into())
+}
+
+fn metrics(front: &Front) -> Answer {
+    with_type(StatusCode::OK, metrics::CONTENT_TYPE, (front.scrape)().into())
 }
 
 fn text(status: StatusCode, text: &str) -> Answer {
