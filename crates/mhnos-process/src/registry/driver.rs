@@ -120,6 +120,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         leave_asked: watch::Sender::new(false),
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
+        order_turn: tokio::sync::Mutex::new(()),
     })
 }
 

@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)] // runs the same programs directly, as the floor
 
 mod files;
+mod isolation;
 mod memory;
 mod round_trip;
 mod spawn;
@@ -27,6 +28,9 @@ const ALL: &[Measurement] = &[
     ("ping", |runtime| runtime.block_on(round_trip::ping())),
     ("echo", |runtime| runtime.block_on(round_trip::echo())),
     ("spawn", |runtime| runtime.block_on(spawn::short_programs())),
+    ("isolation", |runtime| runtime.block_on(isolation::matrix())),
+    ("churn", |runtime| runtime.block_on(isolation::churn())),
+    ("kill", |runtime| runtime.block_on(isolation::kill())),
     ("throughput", |runtime| runtime.block_on(throughput::stdout())),
     ("files", |runtime| runtime.block_on(files::both_ways())),
     ("memory", |runtime| runtime.block_on(memory::idle())),
