@@ -204,6 +204,9 @@ impl Driver {
         match opened {
             Ok(task) => {
                 let process = task.process.clone();
+                if *self.inner.leave_asked.borrow() {
+                    process.log.viewers_will_be_back();
+                }
                 if self.inner.lock().started(process.clone()) {
                     process.post(|mail| mail.drain = true);
                 }
@@ -245,7 +248,10 @@ impl Driver {
                     _ = asking.send(members.clone());
                 }
             }
-            FromKeeper::Leave => _ = self.inner.leave_asked.send_replace(true),
+            FromKeeper::Leave => {
+                self.inner.leave_asked.send_replace(true);
+                self.inner.lock().all().for_each(|process| process.log.viewers_will_be_back());
+            }
             FromKeeper::Drain => _ = self.inner.drain_asked.send_replace(true),
             _ => tracing::error!("the keeper speaks out of turn"),
         }

@@ -8,12 +8,18 @@
 
 #![allow(clippy::disallowed_methods)] // runs the same programs directly, as the floor
 
+mod cost;
+mod direct;
 mod files;
 mod isolation;
 mod memory;
+mod pattern;
+mod peers;
 mod round_trip;
+mod socket;
 mod spawn;
 mod throughput;
+mod viewers;
 
 use std::time::Duration;
 
@@ -25,15 +31,19 @@ type Measurement = (&'static str, fn(&tokio::runtime::Runtime));
 
 const ALL: &[Measurement] = &[
     ("start", |runtime| runtime.block_on(spawn::service_start())),
-    ("ping", |runtime| runtime.block_on(round_trip::ping())),
-    ("echo", |runtime| runtime.block_on(round_trip::echo())),
+    ("ping", |_| round_trip::ping()),
+    ("echo", |_| round_trip::echo()),
+    ("flood", |_| round_trip::echo_in_flood()),
     ("spawn", |runtime| runtime.block_on(spawn::short_programs())),
     ("isolation", |runtime| runtime.block_on(isolation::matrix())),
     ("churn", |runtime| runtime.block_on(isolation::churn())),
     ("kill", |runtime| runtime.block_on(isolation::kill())),
-    ("throughput", |runtime| runtime.block_on(throughput::stdout())),
+    ("throughput", |_| throughput::output()),
+    ("fan-out", |_| viewers::fan_out()),
+    ("stalled", |_| viewers::stalled()),
+    ("bridge", |_| viewers::bridge_killed()),
     ("files", |runtime| runtime.block_on(files::both_ways())),
-    ("memory", |runtime| runtime.block_on(memory::idle())),
+    ("memory", |_| memory::idle()),
 ];
 
 fn main() {
@@ -67,6 +77,11 @@ fn percentiles(times: &mut [Duration]) -> String {
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
     times[(times.len() - 1) * percent / 100]
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 fn millis(time: Duration) -> String {

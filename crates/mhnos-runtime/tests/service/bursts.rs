@@ -12,7 +12,8 @@ const PROGRAMS: usize = 25;
 async fn one_client(server: &Server) {
     let mut wire = Wire::connect(server.address()).await;
     for _ in 0..PROGRAMS {
-        let spawn = json!({"processType": "shell", "command": "/bin/echo", "args": ["x"], "options": {"pty": false}});
+        let spawn =
+            json!({"processType": "shell", "command": "/bin/echo", "args": ["x"], "options": {"pty": false}});
         let pid = wire.spawn(spawn).await;
         let (stdout, _, exit) = wire.run_to_exit(pid).await;
         assert_eq!((stdout.as_str(), &exit["code"]), ("x\n", &json!(0)), "{exit}");

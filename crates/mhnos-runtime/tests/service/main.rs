@@ -12,6 +12,7 @@ mod compatibility;
 mod defects;
 mod doctor;
 mod documentation;
+mod floods;
 mod hostile;
 mod life;
 mod metrics;
