@@ -16,6 +16,7 @@ use mhnos_sandbox::{
 };
 use rustix::{
     fs::{OFlags, fcntl_setfl},
+    io::fcntl_dupfd_cloexec,
     process::Pid,
     pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
@@ -40,6 +41,11 @@ impl Recruit {
         let (channel, theirs) = Socket::pair(Blocking::Yes).map_err(failed)?;
         match sys::fork(Namespaces::NONE).map_err(failed)? {
             Fork::Child => {
+                // Its number must not be one that the program is given.
+                let Ok(theirs) = fcntl_dupfd_cloexec(&theirs, confine::FIRST_FREE).map(Socket::from_fd)
+                else {
+                    sys::exit_now(127)
+                };
                 let own = std::iter::once(theirs.as_fd()).chain(doors.iter().map(AsFd::as_fd));
                 let kept: Vec<_> = own.chain(walls.descriptors()).collect();
                 if sys::close_all_but(&kept).is_ok() {

@@ -14,6 +14,7 @@ use rustix::{
 
 use crate::{
     Enforcement, Layer, Tier,
+    confine::FIRST_FREE,
     error::{SetupError, Step},
     landlock::{self, Rules},
     policy::{HOST_NAME, Policy},
@@ -176,7 +177,7 @@ fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
         Rules::of_tree(policy).ruleset(None)?.restrict().step("restrict files by Landlock")?;
     } else {
         let rules = Rules::of_host(policy);
-        let ruleset = rules.ruleset(None)?;
+        let ruleset = rules.ruleset(None)?.set_apart(FIRST_FREE).step("set a ruleset apart")?;
         walls.program = Some((rules, ruleset));
     }
     if !grouped && landlock::scopes_signals() {

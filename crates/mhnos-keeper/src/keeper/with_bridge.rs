@@ -177,6 +177,9 @@ impl Keeper {
         }
         if let Some(on_ready) = self.settings.on_ready.take() {
             on_ready();
+            if let Some(manager) = &mut self.settings.service_manager {
+                manager.ready();
+            }
         }
     }
 
