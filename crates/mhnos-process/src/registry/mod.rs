@@ -32,6 +32,7 @@ use crate::{
         KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, MEMBERS_DEADLINE, OUTPUT_DRAIN, SERVICE_NOTE,
         SETTLE_PATIENCE,
     },
+    network::Networks,
     note::Note,
     process::Process,
     request::{Settings, SpawnError, SpawnRequest},
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     alive: watch::Sender<usize>,
     drain_asked: watch::Sender<bool>,
     leave_asked: watch::Sender<bool>,
+    networks: watch::Sender<Networks>,
     /// Told when something has become forgettable, or the service's note must be written.
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
@@ -228,6 +230,11 @@ impl Processes {
             return Vec::new();
         }
         timeout(MEMBERS_DEADLINE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The networks of sandboxes, as they come and go.
+    pub fn networks(&self) -> watch::Receiver<Networks> {
+        self.inner.networks.subscribe()
     }
 
     /// Resolves when the keeper wants this bridge replaced.

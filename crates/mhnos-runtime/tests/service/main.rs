@@ -12,6 +12,7 @@ mod compatibility;
 mod defects;
 mod doctor;
 mod documentation;
+mod egress;
 mod floods;
 mod health;
 mod hostile;
