@@ -1,10 +1,10 @@
 //! What keeper, init and supervisor say to each other. Same framing as [`channel`](crate::channel); these
 //! three are one program, so the types are private to the crate.
 
-use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio};
+use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio, bounded::at_most};
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{Exit, Failure, Member, Scope, Stage, Usage};
+use crate::channel::{Exit, Failure, MAX_MEMBERS, Member, Scope, Stage, Usage};
 
 /// Keeper to init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub(crate) enum FromSupervisor {
     /// Nothing of its tree is left; the supervisor ends.
     Ended(Usage),
     /// Who lives, some of them if they are many.
-    Members(Vec<Member>),
+    Members(#[serde(deserialize_with = "at_most::<_, _, MAX_MEMBERS>")] Vec<Member>),
 }
 
 /// A failure of our own code's step, for people.
