@@ -8,6 +8,7 @@ mod abuse;
 mod audit;
 mod bad_input;
 mod bridge_killed;
+mod bursts;
 mod compatibility;
 mod defects;
 mod doctor;
