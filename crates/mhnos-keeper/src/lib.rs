@@ -8,6 +8,8 @@
 mod bridge;
 pub mod channel;
 pub mod choose;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod held;
 mod init;
 mod inner;
@@ -15,10 +17,12 @@ mod keeper;
 pub mod limits;
 pub mod log_file;
 mod outbox;
+mod recruit;
 mod sandboxes;
 mod service_manager;
 mod settings;
 pub mod socket;
+mod spares;
 mod supervisor;
 mod tree;
 mod upgrade;

@@ -14,6 +14,7 @@ mod bridge;
 mod faults;
 mod hostile;
 mod life;
+mod spares;
 mod walls;
 
 use std::{
@@ -58,6 +59,8 @@ const TESTS: &[(&str, Script)] = tests! {
         memory_of_many_children_counts_together
         memory_that_belongs_to_no_process_counts_or_is_refused
         processes_beyond_the_limit_are_refused_or_ended;
+    spares:
+        killed_spares_are_passed_over;
     hostile:
         a_hostile_bridge_breaks_nothing;
     walls:

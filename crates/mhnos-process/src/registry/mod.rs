@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
     note_turn: tokio::sync::Mutex<()>,
+    /// Held from taking a number until its order is sent: the keeper takes rising numbers only.
+    order_turn: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -85,6 +87,11 @@ impl Inner {
         if killed {
             self.lock().count_kill(pid);
         }
+    }
+
+    /// Whether a process had ended, with its tree, before it was adopted; until that is shown.
+    pub(crate) fn had_ended(&self, pid: Pid) -> bool {
+        self.lock().is_unsettled(pid)
     }
 
     /// A process has got its record, and nothing of its tree is left: its place is free.
@@ -151,6 +158,7 @@ impl Processes {
         let note = note.fitted().ok_or(SpawnError::TooLarge)?;
         let (reply, answer) = oneshot::channel();
         let (encoded, pending) = (note.encode(), Pending { note, info, reply });
+        let turn = inner.order_turn.lock().await;
         let admission = Admission::new(inner, pending, probe)?;
         let order = Order { pid: admission.pid, launch, stdio, isolation, limits, note: encoded };
         match inner.link.send(&ToKeeper::Spawn(order)).await {
@@ -158,6 +166,7 @@ impl Processes {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(SpawnError::TooLarge),
             Err(_) => return Err(SpawnError::KeeperGone),
         }
+        drop(turn);
         answer.await.unwrap_or(Err(SpawnError::KeeperGone))
     }
 
