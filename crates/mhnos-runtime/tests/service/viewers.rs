@@ -198,6 +198,6 @@ async fn a_write_that_does_not_fit_says_how_much_was_taken() {
     let full = wire.request(json!({"type": "write", "id": 2, "pid": pid, "data": data})).await;
     assert_eq!(full["code"], "STDIN_FULL", "{full}");
     let text = full["error"].as_str().expect("text");
-    let taken: usize = text.split(' ').filter_map(|word| word.parse().ok()).next().expect("a number");
+    let taken: usize = text.split(' ').find_map(|word| word.parse().ok()).expect("a number");
     assert!(taken >= 1 << 20 && taken < data.len(), "{full}");
 }
