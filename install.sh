@@ -93,7 +93,9 @@ examine() {
   else
     "$built" doctor >&2 || status=$?
   fi
-  [ $status -lt 2 ] || fail "no sandbox can be built here as it is; the lines above say what would give one (MHNOS_SANDBOX=none in $settings does without)"
+  [ $status -ge 2 ] || return 0
+  [ $service = yes ] || { say "no sandbox can be built here as it is; --sandbox none does without"; return 0; }
+  fail "no sandbox can be built here as it is; the lines above say what would give one (MHNOS_SANDBOX=none in $settings does without)"
 }
 
 node_is_new() { # node_is_new PROGRAM
