@@ -3,6 +3,7 @@
 # not is named, with the command that gets it.
 #
 #   MHNOS_LINT_ALL=yes   a checker that is missing is a failure
+# shellcheck disable=SC2317  # functions are called by their names
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 failed=0

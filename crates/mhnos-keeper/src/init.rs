@@ -12,7 +12,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Policy, Walls, enter,
+    Entered, Policy, Walls, enter,
     sys::{self, Fork, Namespaces, Reap},
 };
 use rustix::{
@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     channel::Stage,
-    inner::{Execute, FromInit, ToInit, failure},
+    inner::{FromInit, ToInit, failure},
     socket::{RecvError, Socket},
     supervisor,
     tree::children,
@@ -38,17 +38,20 @@ pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
             Err(error) => {
                 let _ = socket.send(&FromInit::SetupFailed(failure(Stage::Sandbox, &error)), &[]);
             }
-            Ok(walls) => serve(socket, &walls),
+            Ok(entered) => serve(socket, entered),
         }
     }));
     sys::exit_now(if outcome.is_ok() { 0 } else { 101 })
 }
 
-fn serve(socket: &Socket, walls: &Walls) {
+fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
     let Ok(signals) = sys::signal_fd(&sys::HANDLED) else { return };
-    if socket.send(&FromInit::Ready, &[]).is_err() {
+    let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
+    let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    if socket.send(&FromInit::Ready(kinds), &attached).is_err() {
         return;
     }
+    drop(sockets);
     let mut supervisors = HashSet::new();
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
@@ -58,8 +61,8 @@ fn serve(socket: &Socket, walls: &Walls) {
         loop {
             match socket.recv::<ToInit>() {
                 Ok(received) => {
-                    let ToInit::Execute(order) = received.message;
-                    execute(&order, received.fds, walls, &mut supervisors);
+                    let ToInit::Supervise = received.message;
+                    supervise(received.fds, &walls, &mut supervisors);
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
@@ -85,15 +88,15 @@ fn end(signals: &OwnedFd) {
     }
 }
 
-/// Forks a supervisor. If that fails, its channel closes with the order and the keeper sees the end of it.
-fn execute(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
+/// Forks a supervisor. If that fails, its channel closes with the message and the keeper sees the end of it.
+fn supervise(fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
     match sys::fork(Namespaces::NONE) {
         Ok(Fork::Child) => {
             let kept: Vec<_> = fds.iter().map(AsFd::as_fd).chain(walls.descriptors()).collect();
             if sys::close_all_but(&kept).is_err() {
                 sys::exit_now(1);
             }
-            supervisor::run(order, fds, walls)
+            supervisor::run(fds, walls)
         }
         Ok(Fork::Parent(pid)) => {
             supervisors.insert(pid);

@@ -3,18 +3,21 @@
 use std::{io, os::fd::OwnedFd, time::Instant};
 
 use mhnos_sandbox::{
-    Limits, Outside, Policy, Stdio, WindowSize, namespaces,
+    Limits, Outlet, Outside, Policy, Stdio, WindowSize,
+    cgroup::Group,
+    namespaces,
     sys::{self, Fork},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    channel::{ExitStatus, Failure, Stage},
+    channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
     init,
-    inner::{Execute, FromInit, FromSupervisor, Payload, Slot, ToInit},
+    inner::{Execute, FromInit, FromSupervisor, Payload, ToInit, ToSupervisor},
     limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
     outbox::Outbox,
     socket::{Blocking, RecvError, Socket},
+    spares::Supervisor,
 };
 
 /// One sandbox, by its init. Dropping it closes init's channel, on which init ends and takes everything in
@@ -24,6 +27,8 @@ pub(crate) struct Sandbox {
     pub(crate) outbox: Outbox<ToInit>,
     /// Why the walls could not be put up, if so.
     pub(crate) failure: Option<Failure>,
+    /// What leads out of its own network: duplicates, for bridges to come.
+    outlets: Vec<(Outlet, OwnedFd)>,
 }
 
 impl Sandbox {
@@ -32,18 +37,21 @@ impl Sandbox {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
         match sys::fork(namespaces(policy))? {
             Fork::Child => init::run(&theirs, policy, grouped),
-            Fork::Parent(_) => Ok(Self { outbox: Outbox::new(ours), failure: None }),
+            Fork::Parent(_) => Ok(Self { outbox: Outbox::new(ours), failure: None, outlets: Vec::new() }),
         }
     }
 
     /// Waits until the walls stand: for the first one, at start, which decides whether the service runs.
-    pub(crate) fn wait_ready(&self) -> Result<(), Failure> {
+    pub(crate) fn wait_ready(&mut self) -> Result<(), Failure> {
         let timeout = Timespec { tv_sec: SETUP_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         let _ = poll(&mut [PollFd::new(&self.outbox, PollFlags::IN)], Some(&timeout));
         let lost = |detail: &str| Failure { stage: Stage::Sandbox, errno: 0, detail: detail.to_owned() };
         match self.outbox.recv::<FromInit>() {
             Ok(received) => match received.message {
-                FromInit::Ready => Ok(()),
+                FromInit::Ready(kinds) => {
+                    self.stands(kinds, received.fds);
+                    Ok(())
+                }
                 FromInit::SetupFailed(failure) => Err(failure),
             },
             Err(RecvError::WouldBlock) => Err(lost("the sandbox did not come up in time")),
@@ -51,30 +59,48 @@ impl Sandbox {
         }
     }
 
+    /// Takes what init has opened inside.
+    pub(crate) fn stands(&mut self, kinds: Vec<Outlet>, sockets: Vec<OwnedFd>) {
+        self.outlets = kinds.into_iter().zip(sockets).collect();
+    }
+
+    /// Whether it has a network of its own.
+    pub(crate) fn has_network(&self) -> bool {
+        !self.outlets.is_empty()
+    }
+
+    /// The message that tells a bridge of its network, if it has one of its own.
+    pub(crate) fn network(&self, id: u32, process: Option<Pid>) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
+        let sockets = self.outlets.iter().map(|(_, socket)| socket.try_clone()).collect::<Result<_, _>>()?;
+        let outlets = self.outlets.iter().map(|(outlet, _)| *outlet).collect();
+        Ok((FromKeeper::Network { sandbox: id, process, outlets }, sockets))
+    }
+
     /// Has a self-test go through all that a program goes through, and waits for its end.
     pub(crate) fn self_test(
         &mut self,
         outside: Outside,
         limits: Limits,
-        doors: Vec<OwnedFd>,
+        group: Option<Group>,
     ) -> Result<(), Failure> {
         let failed = |detail: &str, error: io::Error| Failure {
             stage: Stage::Sandbox,
             errno: error.raw_os_error().unwrap_or(0),
             detail: detail.to_owned(),
         };
-        let (ours, theirs) = Socket::pair(Blocking::No).map_err(|error| failed("open a channel", error))?;
-        let mut slots = vec![Slot::Control];
-        slots.extend(doors.iter().map(|_| Slot::Door));
+        let mut supervisor =
+            Supervisor::start(self, group).map_err(|error| failed("start the self-test", error))?;
         let order = Execute {
             payload: Payload::SelfTest(outside),
             stdio: Stdio::Pty(WindowSize::DEFAULT),
             limits,
             nproc: u64::from(limits.pids) * SHARED_PIDS_FACTOR,
-            slots,
+            slots: Vec::new(),
         };
-        let fds = std::iter::once(theirs.into_fd()).chain(doors).collect();
-        self.execute(order, fds).map_err(|error| failed("start the self-test", error))?;
+        let order = ToSupervisor::Execute(Box::new(order));
+        let sent = supervisor.control.send(order, Vec::new());
+        sent.map_err(|error| failed("start the self-test", error))?;
+        let ours = &supervisor.control;
         let deadline = Instant::now() + SETUP_TIMEOUT;
         loop {
             match ours.recv::<FromSupervisor>() {
@@ -98,16 +124,12 @@ impl Sandbox {
                     }
                     let left =
                         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-                    let _ = poll(&mut [PollFd::new(&ours, PollFlags::IN)], Some(&left));
+                    let _ = poll(&mut [PollFd::new(ours, PollFlags::IN)], Some(&left));
                 }
                 Err(error) => {
                     return Err(failed(&format!("the self-test was lost: {error}"), io::Error::other("")));
                 }
             }
         }
-    }
-
-    pub(crate) fn execute(&mut self, order: Execute, fds: Vec<OwnedFd>) -> io::Result<()> {
-        self.outbox.send(ToInit::Execute(order), fds)
     }
 }

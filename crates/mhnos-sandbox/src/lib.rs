@@ -1,6 +1,7 @@
 //! Policy to enforcement: what walls a process runs behind, one layer per file. The only crate with
 //! unsafe code, all of it in [`sys`].
 
+pub mod bounded;
 pub mod cgroup;
 pub mod confine;
 pub mod enforcement;
@@ -10,6 +11,7 @@ mod etc;
 mod filter;
 pub mod landlock;
 pub mod launch;
+pub mod network;
 pub mod policy;
 pub mod remedy;
 mod selftest;
@@ -21,9 +23,10 @@ mod tree;
 
 pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
-pub use enter::{Enclosed, Walls, enforcement, enter, namespaces};
+pub use enter::{Enclosed, Entered, Walls, enforcement, enter, namespaces};
 pub use error::SetupError;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
+pub use network::Outlet;
 pub use policy::Policy;
 pub use selftest::Outside;
 pub use spare_groups::SpareGroups;

@@ -12,31 +12,43 @@ pub mod config;
 mod connection;
 mod discovery;
 pub mod door;
+mod egress;
 mod frames;
 mod http;
 mod launcher;
 pub mod limits;
 mod listen;
 mod metrics;
+mod secrets;
 mod service;
 mod translate;
 mod web_os;
 
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
+pub use secrets::Secrets;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
+use mhnos_network::Gateway;
 use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
 use mhnos_runtimes::Context;
-use mhnos_sandbox::Limits;
+use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tracing::{info, warn};
 
-use crate::{config::Config, connection::Phase, door::Door, http::Front, service::Service};
+use crate::{
+    config::Config,
+    connection::Phase,
+    door::{Access, Door, LogPace},
+    http::Front,
+    secrets::TokenKeeper,
+    service::Service,
+};
 
 /// What a bridge is started with.
 #[derive(Debug)]
@@ -47,6 +59,8 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
+    /// Tokens and keys as they were at the start.
+    pub secrets: Secrets,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
     pub config: Config,
 }
@@ -83,9 +97,10 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let visible = config.workspace.to_string_lossy();
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
 
+    let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
     let service = Arc::new(Service {
-        context: context(config, &workspace),
+        context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
         workspace,
         toolbox,
@@ -97,7 +112,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let front = Arc::new(front(&service));
+    let tokens = TokenKeeper::new(&service.config, bridge.secrets);
+    let front = Arc::new(front(&service, &tokens));
     let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -110,7 +126,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            discovery::discover(&service, &found).await;
+            tokio::join!(discovery::discover(&service, &found), tokens.keep());
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -138,6 +154,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     tokio::select! {
         () = serving => Ok(()),
         end = driver.run() => Err(RunError::Keeper(end)),
+        () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
     }
 }
 
@@ -156,7 +173,7 @@ fn process_settings(config: &Config) -> Settings {
     }
 }
 
-fn context(config: &Config, workspace: &Workspace) -> Context {
+fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) -> Context {
     Context {
         workspace: workspace.visible_path().to_owned(),
         path: config.path.clone(),
@@ -164,15 +181,25 @@ fn context(config: &Config, workspace: &Workspace) -> Context {
         kill_grace: config.kill_grace,
         allow_openclaw: config.allow_openclaw,
         sandbox_mode: config.sandbox.as_str(),
+        proxy_port: enforcement.layers.contains(&Layer::NetNamespace).then_some(PROXY_PORT),
     }
 }
 
-fn front(service: &Arc<Service>) -> Front {
+/// The way out for programs with a network of their own.
+fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
+    let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+    Gateway::new(config.egress.clone(), ports)
+}
+
+fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
     let config = &service.config;
+    let access = Access::new(tokens.tokens(), config.asks_for_a_token());
     let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
         door,
+        access,
+        pace: LogPace::default(),
         health: Box::new(move || health.health()),
         scrape: Box::new(move || metrics::scrape(&scrape)),
         refused: Box::new(move |refusal| refused.turned_away(&refusal)),

@@ -167,6 +167,10 @@ impl Keeper {
             note: self.note.clone(),
         };
         self.tell(FromKeeper::Welcome(welcome), Vec::new());
+        let sandboxes: Vec<u32> = self.sandboxes.keys().copied().collect();
+        for id in sandboxes {
+            self.tell_network(id);
+        }
         let known: Vec<Pid> = self.held.keys().copied().collect();
         for pid in known {
             self.introduce(pid);

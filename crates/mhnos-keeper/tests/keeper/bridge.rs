@@ -49,6 +49,7 @@ impl Bridge {
                     bridge.next = bridge.next.max(adoption.pid + 1);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
                 }
+                FromKeeper::Network { .. } => {}
                 FromKeeper::Adopted => return bridge,
                 other => panic!("unexpected {other:?}"),
             }

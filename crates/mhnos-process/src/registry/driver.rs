@@ -6,7 +6,7 @@ use mhnos_keeper::{
     channel::{Adoption, Descriptor, Exit, Failure, FromKeeper, Pid, Scope, Stage, ToKeeper, Usage, Welcome},
     socket::{Received, RecvError},
 };
-use mhnos_sandbox::Enforcement;
+use mhnos_sandbox::{Enforcement, Outlet};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -20,8 +20,8 @@ use super::{
     table::Table,
 };
 use crate::{
-    clock::Clock, keeper_link::KeeperLink, limits::HELLO_DEADLINE, note::Note, request::Settings,
-    request::SpawnError, signal::Signal, task::Task,
+    clock::Clock, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note,
+    request::Settings, request::SpawnError, signal::Signal, task::Task,
 };
 
 /// What moves everything; the server runs it beside its own tasks.
@@ -99,6 +99,9 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
                 driver.inner.lock().expect(pid, slack);
             }
             FromKeeper::Adopted => break,
+            FromKeeper::Network { sandbox, process, outlets } => {
+                driver.network(sandbox, process, outlets, fds);
+            }
             // These may come between the adoptions, of processes that were told already.
             other => driver.tell_process(&other),
         }
@@ -118,8 +121,10 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         alive: watch::Sender::new(0),
         drain_asked: watch::Sender::new(false),
         leave_asked: watch::Sender::new(false),
+        networks: watch::Sender::default(),
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
+        order_turn: tokio::sync::Mutex::new(()),
     })
 }
 
@@ -158,6 +163,9 @@ impl Driver {
                 self.started(pid, os_pid, enforcement, &fds, received.fds, tasks);
             }
             FromKeeper::Refused { pid, failure } => self.refused(pid, failure),
+            FromKeeper::Network { sandbox, process, outlets } => {
+                self.network(sandbox, process, outlets, received.fds);
+            }
             // One that an earlier bridge has ordered, started only now.
             FromKeeper::Adopt(adoption) => {
                 self.adopt(adoption, received.fds);
@@ -226,6 +234,11 @@ impl Driver {
         }
     }
 
+    fn network(&self, sandbox: u32, process: Option<Pid>, kinds: Vec<Outlet>, fds: Vec<OwnedFd>) {
+        let network = Network { process, outlets: kinds.into_iter().zip(fds).collect() };
+        self.inner.networks.send_modify(|networks| _ = networks.insert(sandbox, Arc::new(network)));
+    }
+
     fn refused(&self, pid: Pid, failure: Failure) {
         if let Some(pending) = self.inner.not_started(pid) {
             // An order that crossed with the keeper's word that it stops.
@@ -246,6 +259,9 @@ impl Driver {
                     // Nobody may be waiting any more.
                     _ = asking.send(members.clone());
                 }
+            }
+            FromKeeper::NetworkGone { sandbox } => {
+                self.inner.networks.send_modify(|networks| _ = networks.remove(sandbox));
             }
             FromKeeper::Leave => {
                 self.inner.leave_asked.send_replace(true);

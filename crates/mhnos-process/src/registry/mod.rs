@@ -32,6 +32,7 @@ use crate::{
         KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, MEMBERS_DEADLINE, OUTPUT_DRAIN, SERVICE_NOTE,
         SETTLE_PATIENCE,
     },
+    network::Networks,
     note::Note,
     process::Process,
     request::{Settings, SpawnError, SpawnRequest},
@@ -67,10 +68,13 @@ pub(crate) struct Inner {
     alive: watch::Sender<usize>,
     drain_asked: watch::Sender<bool>,
     leave_asked: watch::Sender<bool>,
+    networks: watch::Sender<Networks>,
     /// Told when something has become forgettable, or the service's note must be written.
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
     note_turn: tokio::sync::Mutex<()>,
+    /// Held from taking a number until its order is sent: the keeper takes rising numbers only.
+    order_turn: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -149,6 +153,7 @@ impl Processes {
         let note = note.fitted().ok_or(SpawnError::TooLarge)?;
         let (reply, answer) = oneshot::channel();
         let (encoded, pending) = (note.encode(), Pending { note, info, reply });
+        let turn = inner.order_turn.lock().await;
         let admission = Admission::new(inner, pending, probe)?;
         let order = Order { pid: admission.pid, launch, stdio, isolation, limits, note: encoded };
         match inner.link.send(&ToKeeper::Spawn(order)).await {
@@ -156,6 +161,7 @@ impl Processes {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(SpawnError::TooLarge),
             Err(_) => return Err(SpawnError::KeeperGone),
         }
+        drop(turn);
         answer.await.unwrap_or(Err(SpawnError::KeeperGone))
     }
 
@@ -224,6 +230,11 @@ impl Processes {
             return Vec::new();
         }
         timeout(MEMBERS_DEADLINE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The networks of sandboxes, as they come and go.
+    pub fn networks(&self) -> watch::Receiver<Networks> {
+        self.inner.networks.subscribe()
     }
 
     /// Resolves when the keeper wants this bridge replaced.

@@ -7,10 +7,12 @@
 mod abuse;
 mod bad_input;
 mod bridge_killed;
+mod bursts;
 mod compatibility;
 mod defects;
 mod doctor;
 mod documentation;
+mod egress;
 mod floods;
 mod health;
 mod hostile;
@@ -24,6 +26,7 @@ mod service_manager;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tokens;
 mod upgrade;
 
 use mhnos_testing::{Options, Server};
