@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use crate::{
-    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Usage},
+    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Port, Usage},
     inner::{Slot, ToSupervisor},
     log_file,
     outbox::Outbox,
@@ -31,6 +31,10 @@ pub(crate) struct Held {
     pub(crate) generation: u32,
     pub(crate) phase: Phase,
     pub(crate) enforcement: Enforcement,
+    /// What its tree listens on.
+    pub(crate) ports: Vec<Port>,
+    /// Connections that its supervisor has not answered.
+    pub(crate) dials: usize,
     fds: Vec<(Descriptor, OwnedFd)>,
     group: Option<Group>,
     killed: bool,
@@ -106,6 +110,8 @@ impl Held {
             generation,
             phase: Phase::Starting(Outbox::new(control)),
             enforcement,
+            ports: Vec::new(),
+            dials: 0,
             fds,
             group,
             killed: false,
@@ -163,6 +169,7 @@ impl Held {
         };
         self.phase = Phase::Ended { os_pid, exit, usage };
         self.group = None;
+        self.ports.clear();
         exit
     }
 
@@ -195,6 +202,7 @@ impl Held {
             exit,
             usage,
             fds,
+            ports: self.ports.clone(),
         };
         Ok((FromKeeper::Adopt(adoption), duplicates))
     }

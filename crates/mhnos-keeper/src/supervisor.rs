@@ -16,25 +16,23 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Enclosed, Stdio, Walls, WindowSize,
-    confine::{self, Descriptors, Prepared, StartError},
+    Enclosed, Walls,
+    confine::{self, Descriptors, FIRST_FREE, Prepared, StartError},
     sys::{self, Fork, Namespaces, Reap, Reaped},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{OFlags, fcntl_setfl},
-    io::Errno,
-    pipe::{PipeFlags, pipe_with},
+    io::fcntl_dupfd_cloexec,
     process::{Pid, getpid, set_child_subreaper},
-    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
-    termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
-    inner::{Execute, FromSupervisor, Payload, Slot, ToSupervisor, failure},
+    inner::{Execute, FromProgram, FromSupervisor, Payload, Slot, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
-    socket::{RecvError, Socket},
+    ports::Ports,
+    socket::{Blocking, RecvError, Socket},
+    stdio::connect,
     tree::{descendants, named},
     watchdog::Watchdog,
 };
@@ -45,7 +43,7 @@ pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     let outcome = start(order, program, doors, walls);
     match outcome {
         Err(failure) => {
-            report(&control, &FromSupervisor::Failed(failure));
+            report(&control, &FromSupervisor::Failed(failure), None);
         }
         Ok(mut supervisor) => {
             let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
@@ -91,6 +89,7 @@ struct Supervisor {
     enclosed: Option<Enclosed>,
     /// Where no control group limits the tree.
     watchdog: Option<Watchdog>,
+    ports: Ports,
     ending: Ending,
 }
 
@@ -133,28 +132,27 @@ fn start(
     let (descriptors, master) = connect(order.stdio, program_fds, doors)
         .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
     let terminal = descriptors.terminal;
-    let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
+    let (told, tell) =
+        channel_of_program().map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
 
     match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
         Fork::Child => {
-            let failure = become_payload(order, program, descriptors, walls);
-            let bytes = postcard::to_stdvec(&failure).unwrap_or_default();
-            let _ = rustix::io::write(&tell, &bytes);
+            let failure = become_payload(order, program, descriptors, walls, &tell);
+            let _ = tell.send(&FromProgram::Failed(failure), &[]);
             sys::exit_now(127)
         }
         Fork::Parent(leader) => {
             drop((tell, descriptors));
-            // End of file without a byte: the pipe closed at exec, so the program runs.
-            match read_failure(&told) {
-                Some(failure) => Err(failure),
-                None => Ok(Supervisor {
+            match until_executed(&told) {
+                Err(failure) => Err(failure),
+                Ok(notices) => Ok(Supervisor {
                     leader: Some(leader),
                     master,
                     terminal,
                     children,
                     enclosed,
                     watchdog,
+                    ports: Ports::new(notices),
                     ending: Ending::Not,
                 }),
             }
@@ -163,7 +161,13 @@ fn start(
 }
 
 /// In the new process: the program, or the self-test, which ends with it. Returns only on failure.
-fn become_payload(order: &Execute, program: Option<Prepared>, fds: Descriptors, walls: &Walls) -> Failure {
+fn become_payload(
+    order: &Execute,
+    program: Option<Prepared>,
+    fds: Descriptors,
+    walls: &Walls,
+    tell: &Socket,
+) -> Failure {
     match (&order.payload, program) {
         (Payload::SelfTest(outside), _) => {
             match confine::become_self_test(fds, &order.limits, order.nproc, walls, outside) {
@@ -172,7 +176,15 @@ fn become_payload(order: &Execute, program: Option<Prepared>, fds: Descriptors, 
             }
         }
         (Payload::Program(_), Some(program)) => {
-            start_failure(&confine::become_program(&program, fds, &order.limits, order.nproc, walls))
+            let noticing = |notices: OwnedFd| _ = tell.send(&FromProgram::Noticing, &[notices.as_fd()]);
+            start_failure(&confine::become_program(
+                &program,
+                fds,
+                &order.limits,
+                order.nproc,
+                walls,
+                noticing,
+            ))
         }
         (Payload::Program(_), None) => unreachable!("prepared above"),
     }
@@ -186,65 +198,32 @@ fn start_failure(error: &StartError) -> Failure {
     }
 }
 
-fn read_failure(told: &OwnedFd) -> Option<Failure> {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 512];
+/// What a program's process tells through until it executes. Its end must be out of the way of the descriptors
+/// that the program is given.
+fn channel_of_program() -> io::Result<(Socket, Socket)> {
+    let (told, tell) = Socket::pair(Blocking::Yes)?;
+    let tell = fcntl_dupfd_cloexec(&tell, FIRST_FREE)?;
+    Ok((told, Socket::from_fd(tell)))
+}
+
+/// Waits until the program runs: then its end of the channel closes. Returns where its calls of listen(2) are seen,
+/// if it has told.
+fn until_executed(told: &Socket) -> Result<Option<OwnedFd>, Failure> {
+    let mut notices = None;
     loop {
-        match rustix::io::read(told, &mut chunk) {
-            Ok(0) => break,
-            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
+        match told.recv::<FromProgram>() {
+            Ok(received) => match received.message {
+                FromProgram::Noticing => notices = received.fds.into_iter().next(),
+                FromProgram::Failed(failure) => return Err(failure),
+            },
+            // Interrupted.
+            Err(RecvError::WouldBlock) => {}
+            Err(RecvError::Closed) => return Ok(notices),
+            Err(RecvError::Malformed(_) | RecvError::Io(_)) => {
+                return Err(Failure { stage: Stage::Confine, errno: 0, detail: String::new() });
+            }
         }
     }
-    if bytes.is_empty() {
-        return None;
-    }
-    let unknown = Failure { stage: Stage::Confine, errno: 0, detail: String::new() };
-    Some(postcard::from_bytes(&bytes).unwrap_or(unknown))
-}
-
-/// The program's descriptors, and the master of its terminal if it has one.
-fn connect(
-    stdio: Stdio,
-    fds: Vec<(u32, OwnedFd)>,
-    doors: Vec<OwnedFd>,
-) -> io::Result<(Descriptors, Option<OwnedFd>)> {
-    let mut given: [Option<OwnedFd>; 3] = [None, None, None];
-    let mut extra = Vec::new();
-    for (number, fd) in fds {
-        match given.get_mut(number as usize) {
-            Some(place) => *place = Some(fd),
-            None => extra.push((number, fd)),
-        }
-    }
-    match stdio {
-        Stdio::Pipes { .. } => {
-            let [zero, one, two] = given.map(|fd| fd.map_or_else(confine::null, Ok));
-            Ok((Descriptors { stdio: [zero?, one?, two?], extra, terminal: false, doors }, None))
-        }
-        Stdio::Pty(size) => {
-            let (master, terminal) = open_terminal(size)?;
-            let stdio = [terminal.try_clone()?, terminal.try_clone()?, terminal];
-            Ok((Descriptors { stdio, extra, terminal: true, doors }, Some(master)))
-        }
-    }
-}
-
-/// A pseudo-terminal of the sandbox's own devpts, so that `tty` names a device that exists.
-fn open_terminal(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    unlockpt(&master)?;
-    let terminal =
-        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&master, size)?;
-    let mut modes = tcgetattr(&terminal)?;
-    // Erasing deletes a character, not a byte.
-    modes.input_modes |= InputModes::IUTF8;
-    tcsetattr(&terminal, OptionalActions::Now, &modes)?;
-    fcntl_setfl(&master, OFlags::NONBLOCK)?;
-    Ok((master, terminal))
 }
 
 impl Supervisor {
@@ -253,7 +232,7 @@ impl Supervisor {
         loop {
             if self.reap(control) {
                 let (cpu_us, max_rss) = sys::children_usage();
-                report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }));
+                report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }), None);
                 return;
             }
             if self.ending == Ending::Not
@@ -264,6 +243,9 @@ impl Supervisor {
             if self.ending != Ending::Not {
                 self.signal_all(libc::SIGKILL);
             }
+            if let Some(ports) = self.ports.look() {
+                report(control, &FromSupervisor::Ports(ports), None);
+            }
             self.wait(control);
             while sys::next_signal(&self.children).is_some() {}
             self.obey(control);
@@ -272,18 +254,21 @@ impl Supervisor {
 
     /// Sleeps until a child has ended or the keeper speaks; during a kill not for long, since what forked
     /// while it was looked for must be found too.
-    fn wait(&self, control: &Socket) {
-        let interval = match (self.ending, &self.watchdog) {
-            (Ending::Not, watchdog) => watchdog.as_ref().map(Watchdog::left),
-            (Ending::Told | Ending::Over(_), _) => Some(TREE_KILL_INTERVAL),
-        };
+    fn wait(&mut self, control: &Socket) {
+        let ending = (self.ending != Ending::Not).then_some(TREE_KILL_INTERVAL);
+        let watchdog = self.watchdog.as_ref().map(Watchdog::left);
+        let interval = ending.or_else(|| watchdog.into_iter().chain(self.ports.left()).min());
         // Rounded up: to wake just before the time is to wake twice.
         let timeout = interval.map(|left| Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: (left.subsec_nanos() + 1).min(999_999_999).into(),
         });
-        let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        fds.extend(self.ports.notices().map(|notices| PollFd::new(notices, PollFlags::IN)));
         let _ = poll(&mut fds, timeout.as_ref());
+        if fds.get(2).is_some_and(|notices| notices.revents().contains(PollFlags::IN)) {
+            self.ports.noticed();
+        }
     }
 
     /// Reaps what has ended; true when there are no children any more.
@@ -296,7 +281,7 @@ impl Supervisor {
                         Ending::Over(limit) => Some(limit),
                         Ending::Not | Ending::Told => None,
                     };
-                    report(control, &FromSupervisor::Exited(exit(&reaped, limit)));
+                    report(control, &FromSupervisor::Exited(exit(&reaped, limit)), None);
                 }
                 Reap::Ended(_) => {}
                 Reap::NoneYet => return false,
@@ -310,7 +295,8 @@ impl Supervisor {
             match control.recv::<ToSupervisor>() {
                 Ok(received) => match received.message {
                     ToSupervisor::Signal { signal, scope } => self.signal(signal, scope),
-                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named())),
+                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named()), None),
+                    ToSupervisor::Dial { token, port } => self.dial(control, token, port),
                 },
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(_)) => {}
@@ -318,6 +304,14 @@ impl Supervisor {
                 Err(RecvError::Closed | RecvError::Io(_)) => return self.kill_tree(),
             }
         }
+    }
+
+    fn dial(&mut self, control: &Socket, token: u32, port: u16) {
+        let (socket, errno) = match self.ports.dial(port) {
+            Ok(socket) => (Some(socket), 0),
+            Err(error) => (None, error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+        report(control, &FromSupervisor::Dialed { token, errno }, socket.as_ref());
     }
 
     fn signal(&mut self, signal: i32, scope: Scope) {
@@ -388,8 +382,9 @@ fn exit(reaped: &Reaped, limit: Option<LimitHit>) -> Exit {
 }
 
 /// Tells the keeper, waiting if it is busy. A keeper that is gone is seen by the next `recv`.
-fn report(control: &Socket, message: &FromSupervisor) {
-    while let Err(error) = control.send(message, &[]) {
+fn report(control: &Socket, message: &FromSupervisor, attached: Option<&OwnedFd>) {
+    let attached: Vec<_> = attached.into_iter().map(AsFd::as_fd).collect();
+    while let Err(error) = control.send(message, &attached) {
         if error.kind() != io::ErrorKind::WouldBlock {
             return;
         }

@@ -20,6 +20,7 @@ use crate::{
     Launch, Limits,
     enter::Walls,
     error::{SetupError, Step},
+    filter,
     selftest::{self, Outside},
     sys::{self, CStrings},
 };
@@ -38,8 +39,9 @@ pub const DATA_SLACK: u64 = 16 << 30;
 /// The priority of programs whose CPU time no control group limits.
 const NICE: i32 = 5;
 
-/// Source descriptors are moved above every number a program may be given.
-const FIRST_FREE: i32 = 64;
+/// Source descriptors are moved above every number a program may be given. What this process still needs until
+/// exec must be there, too.
+pub const FIRST_FREE: i32 = 64;
 
 /// The descriptors of a program about to start.
 #[derive(Debug)]
@@ -96,13 +98,15 @@ impl Prepared {
     }
 }
 
-/// Confines this process, just forked, and becomes the program. Returns only on failure.
+/// Confines this process, just forked, and becomes the program. Returns only on failure. `noticing` gets where
+/// its calls of listen(2) are seen, if the kernel grants that (see [`crate::listening`]).
 pub fn become_program(
     program: &Prepared,
     fds: Descriptors,
     limits: &Limits,
     nproc: u64,
     walls: &Walls,
+    noticing: impl FnOnce(OwnedFd),
 ) -> StartError {
     let terminal = fds.terminal;
     if let Err(error) = confine(fds, limits, nproc) {
@@ -110,6 +114,10 @@ pub fn become_program(
     }
     if let Err(error) = chdir(program.cwd.as_c_str()).step_on("enter", program.cwd.to_string_lossy()) {
         return StartError::Chdir(error);
+    }
+    // A filter of its own: where the kernel refuses it, nothing else is missing.
+    if let Ok(notices) = sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)) {
+        noticing(notices);
     }
     if let Err(error) = walls.around_program(terminal.then(stdin)) {
         return StartError::Confine(error);

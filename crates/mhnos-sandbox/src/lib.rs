@@ -10,6 +10,7 @@ mod etc;
 mod filter;
 pub mod landlock;
 pub mod launch;
+pub mod listening;
 pub mod policy;
 pub mod remedy;
 mod selftest;

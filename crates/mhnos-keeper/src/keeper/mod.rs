@@ -30,6 +30,7 @@ use crate::{
     settings::Settings,
 };
 
+mod dialing;
 mod processes;
 mod replacing;
 mod with_bridge;
