@@ -4,12 +4,14 @@
 //! a stop, a new terminal size, a report. Everything else a new bridge finds in the log, in the descriptors
 //! or in the keeper's own words.
 
+use std::io;
+
 use mhnos_keeper::channel::{Isolation, MAX_NOTE, Pid};
 use mhnos_sandbox::{Limits, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    limits::REPORT_BYTES,
+    limits::{KEY_LETTERS, REPORT_BYTES},
     request::{Encoding, Info},
     state::Memory,
 };
@@ -30,6 +32,8 @@ pub(crate) struct Note {
     pub(crate) started_ms: u64,
     pub(crate) memory: Memory,
     pub(crate) report: Vec<u8>,
+    /// See [`crate::Process::key`].
+    pub(crate) key: String,
     /// The exit record's end position, if it was made while output was still held open.
     pub(crate) recorded_at: Option<u64>,
 }
@@ -73,6 +77,7 @@ impl Note {
             started_ms,
             memory,
             report: Vec::new(),
+            key: new_key(),
             recorded_at: None,
         }
     }
@@ -119,6 +124,18 @@ impl ServiceNote {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.is_empty() { Some(Self::default()) } else { postcard::from_bytes(bytes).ok() }
     }
+}
+
+/// Letters and digits that nobody can guess.
+pub(crate) fn new_key() -> String {
+    let mut bytes = [0; KEY_LETTERS];
+    fill_with_randomness(&mut bytes).expect("the kernel always has randomness for 256 bytes and fewer");
+    bytes.iter().map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)])).collect()
+}
+
+fn fill_with_randomness(bytes: &mut [u8]) -> io::Result<()> {
+    let got = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got == bytes.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -17,6 +17,7 @@ mod http;
 mod launcher;
 pub mod limits;
 mod listen;
+mod preview;
 mod service;
 mod translate;
 mod web_os;
@@ -35,7 +36,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{config::Config, connection::Phase, door::Door, http::Front, service::Service};
+use crate::{
+    config::Config, connection::Phase, door::Door, http::Front, preview::Previews, service::Service,
+};
 
 /// What a bridge is started with.
 #[derive(Debug)]
@@ -83,7 +86,9 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
 
     let (found, toolbox) = watch::channel(None);
+    let previews = Previews::new(config.preview_domain.clone(), false, processes.clone(), door(config));
     let service = Arc::new(Service {
+        previews: Arc::new(previews),
         context: context(config, &workspace),
         processes: processes.clone(),
         workspace,
@@ -165,9 +170,12 @@ fn context(config: &Config, workspace: &Workspace) -> Context {
     }
 }
 
+fn door(config: &Config) -> Door {
+    Door::new(config.hosts.clone(), config.allowed_origins.clone())
+}
+
 fn front(service: &Arc<Service>) -> Front {
-    let config = &service.config;
-    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
+    let (door, previews) = (door(&service.config), Some(Arc::clone(&service.previews)));
     let service = Arc::clone(service);
-    Front { door, health: Box::new(move || service.health()) }
+    Front { door, previews, health: Box::new(move || service.health()) }
 }

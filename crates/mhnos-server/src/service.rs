@@ -15,7 +15,9 @@ use crate::{
     config::Config,
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox},
-    limits, translate,
+    limits,
+    preview::Previews,
+    translate,
 };
 
 /// The service's own version.
@@ -31,6 +33,7 @@ pub(crate) struct Service {
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
     pub(crate) frames: FrameShelf,
+    pub(crate) previews: Arc<Previews>,
 }
 
 impl Service {

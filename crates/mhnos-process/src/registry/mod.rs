@@ -15,6 +15,7 @@ use std::{
 use mhnos_keeper::channel::{Member, Order, Pid, ToKeeper, Welcome};
 use mhnos_sandbox::Limits;
 use tokio::{
+    net::TcpStream,
     sync::{Notify, oneshot, watch},
     time::{Instant, timeout},
 };
@@ -23,6 +24,7 @@ pub use self::driver::{ConnectError, Driver, DriverEnd};
 use self::table::{Admission, Pending, Table};
 use crate::{
     clock::{Clock, millis, unix_ms},
+    dial::{self, DialError, Dials},
     keeper_link::KeeperLink,
     limits::{
         KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, MEMBERS_DEADLINE, OUTPUT_DRAIN, SERVICE_NOTE,
@@ -63,6 +65,7 @@ pub(crate) struct Inner {
     alive: watch::Sender<usize>,
     drain_asked: watch::Sender<bool>,
     leave_asked: watch::Sender<bool>,
+    pub(crate) dials: Dials,
     /// Told when something has become forgettable, or the service's note must be written.
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
@@ -215,6 +218,14 @@ impl Processes {
             return Vec::new();
         }
         timeout(MEMBERS_DEADLINE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Connects to what a process's tree listens on at this TCP port: to nothing else, whatever listens there too.
+    ///
+    /// # Cancel safety
+    /// A connection may have been made, and is closed.
+    pub async fn dial(&self, process: &Process, port: u16) -> Result<TcpStream, DialError> {
+        dial::dial(&self.inner, process.pid, port).await
     }
 
     /// Resolves when the keeper wants this bridge replaced.

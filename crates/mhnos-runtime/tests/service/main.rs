@@ -14,6 +14,7 @@ mod documentation;
 mod hostile;
 mod life;
 mod model;
+mod previews;
 mod programs;
 mod requests;
 mod sandbox;

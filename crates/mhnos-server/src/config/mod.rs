@@ -40,6 +40,8 @@ pub struct Config {
     pub trust_network: bool,
     /// Web origins let in beside the loopback ones.
     pub allowed_origins: Vec<OriginPattern>,
+    /// The names of previews end with this.
+    pub preview_domain: String,
     /// Processes and threads of one process tree.
     pub max_pids: u32,
     /// CPU of one process tree, in thousandths of a core.
@@ -230,6 +232,7 @@ impl Default for Config {
             hosts: values::LOOPBACK.to_vec(),
             trust_network: false,
             allowed_origins: Vec::new(),
+            preview_domain: "localhost".to_owned(),
             max_pids: 512,
             max_cpu_millis: u32::try_from(cores).unwrap_or(1) * 1000,
             output_log: 4 << 20,

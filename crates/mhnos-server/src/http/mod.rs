@@ -32,12 +32,15 @@ use tracing::{debug, warn};
 use crate::{
     door::{Door, Visitor},
     limits,
+    preview::{Base, Body, Client, Exchanges, Name, Previews},
 };
 pub(crate) use handshake::Subprotocol;
 
 /// What the HTTP side needs to know.
 pub(crate) struct Front {
     pub(crate) door: Door,
+    /// `None` in tests of the door alone.
+    pub(crate) previews: Option<Arc<Previews>>,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
 }
@@ -72,6 +75,8 @@ pub(crate) struct Guest {
     pub(crate) socket: WebSocketStream<TcpStream>,
     pub(crate) visitor: Visitor,
     pub(crate) subprotocol: Subprotocol,
+    /// How it reaches previews.
+    pub(crate) base: Base,
 }
 
 /// An upgrade that has been promised to the client.
@@ -79,18 +84,28 @@ struct Promised {
     upgrade: OnUpgrade,
     visitor: Visitor,
     subprotocol: Subprotocol,
+    base: Base,
 }
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves the one request of a connection. Gives the WebSocket if that is what it became.
+/// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
+/// that is what it became.
 pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
+    let exchanges = Arc::new(Exchanges::new());
     let exchange = {
-        let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
+        let (front, promised, exchanges) = (Arc::clone(front), Arc::clone(&promised), Arc::clone(&exchanges));
+        let client = Client { peer, secure: false };
         let service = service_fn(move |request| {
-            let answer = answer(&front, request, peer, &promised);
-            std::future::ready(Ok::<_, Infallible>(answer))
+            let (front, promised, exchanges) =
+                (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&exchanges));
+            async move {
+                Ok::<_, Infallible>(match preview(&front, &request) {
+                    Some((previews, name)) => previews.answer(&name, request, client, &exchanges).await,
+                    None => answer(&front, request, peer, &promised).map(Body::from),
+                })
+            }
         });
         http1::Builder::new()
             .max_buf_size(limits::MAX_REQUEST_HEAD)
@@ -98,17 +113,18 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     };
-    match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, exchange).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "HTTP exchange failed"),
-        Err(_) => debug!(%peer, "HTTP exchange took too long and was cut"),
+    match exchanges.beside(exchange).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => debug!(%peer, %error, "HTTP exchange failed"),
+        None => debug!(%peer, "HTTP exchange took too long and was cut"),
     }
     let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     match promised.upgrade.await {
         Ok(upgraded) => {
             let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
             let socket = web_socket(parts).await;
-            Some(Guest { socket, visitor: promised.visitor, subprotocol: promised.subprotocol })
+            let Promised { visitor, subprotocol, base, .. } = promised;
+            Some(Guest { socket, visitor, subprotocol, base })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -149,11 +165,18 @@ fn answer(
         Err(mistake) => mistake.answer(),
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, visitor, subprotocol };
+            let base = Base::of(request.headers(), false);
+            let promise = Promised { upgrade, visitor, subprotocol, base };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
     }
+}
+
+/// The preview a request is for.
+fn preview(front: &Front, request: &Request<Incoming>) -> Option<(Arc<Previews>, Name)> {
+    let previews = front.previews.as_ref()?;
+    Some((Arc::clone(previews), previews.addressed(request)?))
 }
 
 fn plain(front: &Front, request: &Request<Incoming>) -> Answer {

@@ -22,7 +22,7 @@ fn front() -> Arc<Front> {
         sandbox: HealthSandbox { mode: "strict", tier: "T1" },
     };
     let loopback = vec!["127.0.0.1".parse().expect("address")];
-    Arc::new(Front { door: Door::new(loopback, Vec::new()), health: Box::new(health) })
+    Arc::new(Front { door: Door::new(loopback, Vec::new()), previews: None, health: Box::new(health) })
 }
 
 /// Sends bytes to the HTTP side of a fresh connection and gives what it answered, and the guest it became.
