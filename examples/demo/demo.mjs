@@ -3,6 +3,7 @@
 // The first half is a whole client of the protocol; the second half uses it.
 
 import { readdir, readFile } from 'node:fs/promises';
+import { get } from 'node:http';
 
 const DEADLINE = 120_000; // ms; nothing here takes that long
 
@@ -105,6 +106,14 @@ class Runtime {
     return text(events);
   }
 
+  /** The preview of the first port a process listens on, as soon as it does. */
+  preview(pid) {
+    return this.when(pid, 'port', (events) => {
+      if (events.some((event) => event.type === 'exit')) throw new Error(`it ended: ${text(events, 'stderr')}`);
+      return events.find((event) => event.type === 'port')?.url;
+    });
+  }
+
   write(pid, data) {
     return this.request('write', { pid, data });
   }
@@ -117,6 +126,20 @@ class Runtime {
     this.#socket.onclose = null;
     this.#socket.close();
   }
+}
+
+/** What a browser would see at a preview. Not every resolver knows the names below localhost, as browsers do. */
+function open(preview, path = '/') {
+  const { hostname, port, host } = new URL(preview);
+  const connect = hostname.endsWith('.localhost') ? 'localhost' : hostname;
+  const seen = new Promise((resolve, reject) => {
+    const asked = get({ host: connect, port, path, headers: { host } }, async (response) => {
+      const chunks = await response.toArray().catch(reject);
+      resolve(`${response.statusCode}: ${Buffer.concat(chunks ?? [])}`);
+    });
+    asked.on('error', reject);
+  });
+  return within(DEADLINE, `an answer of ${preview}`, seen);
 }
 
 function text(events, stream = 'stdout') {
@@ -155,18 +178,18 @@ async function node(runtime) {
   say('node', `serves ${url} inside the sandbox`);
   const ask = await runtime.spawn('python', '/demo/ask.py', [url]);
   say('python', await runtime.outputOf(ask));
+  const preview = await runtime.preview(server);
+  say('preview', `${preview} shows ${await open(preview)}`);
   await runtime.kill(server);
 }
 
 async function workerd(runtime) {
   const worker = await runtime.spawn('workerd', '/demo/worker.js');
-  const port = await runtime.when(worker, 'port', (events) => {
-    const exit = events.find((event) => event.type === 'exit');
-    if (exit) throw new Error(`workerd ended: ${text(events, 'stderr')}`);
-    return events.find((event) => event.type === 'port')?.port;
-  });
-  const ask = await runtime.spawn('python', '/demo/ask.py', [`http://127.0.0.1:${port}/demo`]);
+  const preview = await runtime.preview(worker);
+  const { ports } = await runtime.request('ports', { pid: worker });
+  const ask = await runtime.spawn('python', '/demo/ask.py', [`http://127.0.0.1:${ports[0].port}/demo`]);
   say('workerd', await runtime.outputOf(ask));
+  say('preview', `${preview} shows ${await open(preview, '/demo')}`);
   await runtime.kill(worker);
 }
 

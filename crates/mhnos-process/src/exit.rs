@@ -55,6 +55,18 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Exited,
+        Self::Signaled,
+        Self::Killed,
+        Self::Timeout,
+        Self::Memory,
+        Self::Pids,
+        Self::Shutdown,
+        Self::Lost,
+    ];
+
     /// The name used on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,4 +102,16 @@ pub enum State {
     /// It has ended and all its output is in the log. Descendants may linger: see
     /// [`Process::lingers`](crate::Process::lingers).
     Exited(ExitRecord),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn all_reasons_stand_at_their_own_index() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
+        }
+    }
 }

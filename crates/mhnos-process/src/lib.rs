@@ -34,7 +34,7 @@ pub use mhnos_keeper::channel::{
     ExitStatus, FIRST_PID, Failure, Isolation, Member, Pid, Port, Scope, Stage, Welcome,
 };
 pub use process::{Gone, Process, SignalOutcome, WriteError};
-pub use registry::{ConnectError, Driver, DriverEnd, Processes, Stats};
+pub use registry::{Census, ConnectError, Driver, DriverEnd, Processes, Stats, Tally};
 pub use request::{Encoding, Info, Settings, SpawnError, SpawnRequest};
 pub use signal::{NoSignal, Signal};
 pub use viewer::{Next, Piece, Replay, Viewer};

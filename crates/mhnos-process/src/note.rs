@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     limits::{KEY_LETTERS, REPORT_BYTES},
+    registry::Tally,
     request::{Encoding, Info},
     state::Memory,
 };
@@ -53,6 +54,8 @@ pub(crate) struct ServiceNote {
     pub(crate) forgetting: Vec<Pid>,
     /// The server's own.
     pub(crate) extra: Vec<u8>,
+    /// Totals of the forgotten, by type. Last: notes of version 0.1.0 end before it.
+    pub(crate) tallies: Vec<(String, Tally)>,
 }
 
 impl Note {
@@ -122,7 +125,22 @@ impl ServiceNote {
 
     /// An empty note is the first bridge's.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.is_empty() { Some(Self::default()) } else { postcard::from_bytes(bytes).ok() }
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        // What an older program wrote lacks the last list: a zero is an empty one. An older program that reads
+        // ours passes over what it does not know.
+        postcard::from_bytes(bytes).or_else(|_| postcard::from_bytes(&[bytes, &[0]].concat())).ok()
+    }
+
+    /// The totals of a type.
+    pub(crate) fn tally(&mut self, process_type: &str) -> &mut Tally {
+        let known = self.tallies.iter().position(|(name, _)| name == process_type);
+        let index = known.unwrap_or_else(|| {
+            self.tallies.push((process_type.to_owned(), Tally::default()));
+            self.tallies.len() - 1
+        });
+        &mut self.tallies[index].1
     }
 }
 
@@ -169,6 +187,19 @@ mod tests {
         assert_eq!((&back, back.info()), (&there, info));
         assert_eq!(Note::decode(b"\xff\xff"), None);
         assert_eq!(ServiceNote::decode(b""), Some(ServiceNote::default()));
+    }
+
+    #[test]
+    fn a_service_note_without_tallies_is_read_and_one_with_them_comes_back() {
+        let plain = ServiceNote { next_pid: 1007, extra: vec![7], ..ServiceNote::default() };
+        let mut older = plain.encode();
+        assert_eq!(older.pop(), Some(0), "the empty list stands last");
+        assert_eq!(ServiceNote::decode(&older), Some(plain.clone()));
+        let mut now = plain;
+        now.tally("node").started += 2;
+        now.tally("shell").output_bytes += 300;
+        now.tally("node").ended[1] += 1;
+        assert_eq!(ServiceNote::decode(&now.encode()), Some(now));
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn scan_bytes<'a>(scanner: &mut Scanner<'a>) -> Result<Given<'a>, Malformed> {
     let mut bytes = Vec::new();
     let mut bad = None;
     scanner.array(|scanner, _| {
-        scan_pairs(scanner, &mut bytes);
+        scanner.bytes(&mut bytes);
         let raw = scanner.value()?;
         match raw.as_whole().and_then(|number| u8::try_from(number).ok()) {
             Some(byte) => bytes.push(byte),
@@ -164,45 +164,6 @@ fn scan_bytes<'a>(scanner: &mut Scanner<'a>) -> Result<Given<'a>, Malformed> {
         Ok(())
     })?;
     Ok(bad.map_or(Given::Bytes(bytes), Given::BadItem))
-}
-
-/// Reads numbers two at a time, as long as each has one to three digits, is at most 255 and is followed by
-/// a comma at once. Stops before anything else; what stops it is read, or refused, the ordinary way.
-///
-/// Two numbers with their commas are at most eight bytes: one load, no loop over digits and no branch on
-/// their count, which in real files cannot be predicted.
-fn scan_pairs(scanner: &mut Scanner<'_>, bytes: &mut Vec<u8>) {
-    const COMMA: u8 = b',' ^ b'0';
-    let rest = scanner.rest();
-    let mut at = 0;
-    while let Some(word) = rest.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        // Digits become 0..=9, the comma 0x1c; the high bit of each byte then says "not a digit".
-        let x = u64::from_le_bytes(*word) ^ 0x3030_3030_3030_3030;
-        let not_digit = (((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7676_7676_7676_7676) | x) & 0x8080_8080_8080_8080;
-        let first = not_digit.trailing_zeros() / 8;
-        let second = (not_digit & not_digit.wrapping_sub(1)).trailing_zeros() / 8;
-        let count = second.wrapping_sub(first + 1);
-        if !(1..=3).contains(&first) || !(1..=3).contains(&count) {
-            break;
-        }
-        let low = x << (64 - 8 * first);
-        let high = (x >> (8 * (first + 1))) << (64 - 8 * count);
-        let (one, two) = (decimal(low), decimal(high));
-        let byte_at = |index: u32| (x >> (8 * index)) as u8;
-        let commas = byte_at(first) == COMMA && byte_at(second) == COMMA;
-        let leading_zero = (first > 1 && byte_at(0) == 0) || (count > 1 && byte_at(first + 1) == 0);
-        if !commas || leading_zero || one > 255 || two > 255 {
-            break;
-        }
-        bytes.extend_from_slice(&[one as u8, two as u8]);
-        at += second as usize + 1;
-    }
-    scanner.advance(at);
-}
-
-/// The value of digits that stand in the top three bytes, the last one topmost.
-fn decimal(digits: u64) -> u64 {
-    (digits >> 56) + ((digits >> 48) & 0xff) * 10 + ((digits >> 40) & 0xff) * 100
 }
 
 impl Serialize for FileEntry {

@@ -17,6 +17,7 @@ mod fields;
 mod files;
 mod frame;
 pub mod limits;
+mod numbers;
 pub mod output;
 mod parse;
 mod pull;

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use crate::error::{ErrorCode, Malformed};
 use crate::limits::MAX_DEPTH;
+use crate::numbers;
 
 /// A position in a JSON text.
 pub(crate) struct Scanner<'a> {
@@ -36,13 +37,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// What is left, from the position on.
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    fn rest(&self) -> &'a [u8] {
         &self.text.as_bytes()[self.at..]
     }
 
-    /// Goes on by this many bytes of [`Scanner::rest`], which must be ASCII.
-    pub(crate) fn advance(&mut self, bytes: usize) {
-        self.at += bytes;
+    /// Reads as many numbers of an array as [`numbers::read_run`] takes, the commas behind them included.
+    pub(crate) fn bytes(&mut self, bytes: &mut Vec<u8>) {
+        self.at += numbers::read_run(self.text.as_bytes(), self.at, bytes);
     }
 
     /// Nothing but white space is left.

@@ -17,6 +17,7 @@ mod http;
 mod launcher;
 pub mod limits;
 mod listen;
+mod metrics;
 mod preview;
 mod service;
 mod translate;
@@ -94,6 +95,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),
+        metrics: metrics::Metrics::default(),
         config: bridge.config,
     });
     let welcome = processes.welcome();
@@ -175,7 +177,12 @@ fn door(config: &Config) -> Door {
 }
 
 fn front(service: &Arc<Service>) -> Front {
-    let (door, previews) = (door(&service.config), Some(Arc::clone(&service.previews)));
-    let service = Arc::clone(service);
-    Front { door, previews, health: Box::new(move || service.health()) }
+    let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
+    Front {
+        door: door(&service.config),
+        previews: Some(Arc::clone(&service.previews)),
+        health: Box::new(move || health.health()),
+        scrape: Box::new(move || metrics::scrape(&scrape)),
+        refused: Box::new(move |refusal| refused.turned_away(&refusal)),
+    }
 }

@@ -26,7 +26,7 @@ pub const MAX_PREVIEW_CONNECTIONS: usize = 1024;
 pub const MAX_PREVIEWS_CONNECTIONS: usize = MAX_CONNECTIONS - 1024;
 
 /// How long a client's connection to a preview may stay without a request. Browsers keep theirs for about as long.
-pub const PREVIEW_IDLE: Duration = Duration::from_secs(60);
+pub const PREVIEW_IDLE: Duration = Duration::from_mins(1);
 
 /// For a process to begin its answer, from the last byte of the request that moved. Some answer a poll only when there
 /// is news.
@@ -47,7 +47,7 @@ pub const PREVIEW_TUNNEL_BUFFER: usize = 64 * 1024;
 
 /// Between signs of life of a client that a kernel asks for, and how many may be missing: a tunnel or an event stream
 /// may be silent for hours, and its other end gone.
-pub const KEEPALIVE: Duration = Duration::from_secs(60);
+pub const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// How long an accept loop waits after an error that waiting may cure (out of descriptors or memory).
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -12,8 +12,9 @@ use tracing::{debug, warn};
 
 use crate::{
     connection::{self, Phase},
-    http::{self, Front},
+    http::{self, Front, TurnedAway},
     limits,
+    metrics::Refused,
     service::Service,
 };
 
@@ -49,6 +50,8 @@ pub(crate) async fn accept(
             Ok((stream, peer)) => {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                     warn!(%peer, max = limits::MAX_CONNECTIONS, "refused a connection: all places are taken");
+                    let why = "Too many connections to this service are open.";
+                    service.turned_away(&TurnedAway { peer, cause: Refused::Full, why });
                     // A fresh socket's buffer takes this at once or the client gets nothing.
                     let _ = stream.try_write(FULL);
                     continue;

@@ -10,12 +10,14 @@ use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::{
     config::Config,
     frames::FrameShelf,
-    http::{Health, HealthProcesses, HealthSandbox},
+    http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
+    metrics::Metrics,
     preview::Previews,
     translate,
 };
@@ -33,6 +35,8 @@ pub(crate) struct Service {
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
     pub(crate) frames: FrameShelf,
+    /// What this bridge has counted.
+    pub(crate) metrics: Metrics,
     pub(crate) previews: Arc<Previews>,
 }
 
@@ -96,6 +100,12 @@ impl Service {
             version: VERSION,
             sandbox: HealthSandbox { mode: enforcement.mode.as_str(), tier: enforcement.tier.as_str() },
         }
+    }
+
+    /// Somebody was turned away at the door.
+    pub(crate) fn turned_away(&self, refusal: &TurnedAway<'_>) {
+        debug!(peer = %refusal.peer, cause = ?refusal.cause, why = refusal.why, "turned away");
+        self.metrics.refused.add(refusal.cause, 1);
     }
 
     /// Seconds since the service started, over all its bridges.

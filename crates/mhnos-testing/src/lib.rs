@@ -13,6 +13,7 @@
 mod browser;
 pub mod doc_examples;
 mod eventually;
+mod exposition;
 pub mod host;
 mod http;
 mod leftovers;
@@ -24,6 +25,7 @@ mod wire;
 
 pub use browser::{Browser, Key, Site, Tab};
 pub use eventually::{eventually, eventually_async};
+pub use exposition::Exposition;
 pub use http::{HttpReply, http_get, http_raw};
 pub use leftovers::{Survivor, descendants, survivors};
 pub use probe::{Attempt, Probe};

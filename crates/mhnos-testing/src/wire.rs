@@ -124,6 +124,14 @@ impl Wire {
         }
     }
 
+    /// The same, `None` at the end of the connection.
+    pub async fn next_or_end(&mut self) -> Option<Value> {
+        match self.kept.pop_front() {
+            Some(value) => Some(value),
+            None => self.receive().await,
+        }
+    }
+
     /// The first message for which `wanted` holds, whether it came before or comes now; others are kept in order.
     pub async fn next_where(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(index) = self.kept.iter().position(&wanted) {

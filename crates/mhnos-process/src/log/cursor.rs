@@ -5,8 +5,8 @@ use std::{ops::Range, sync::Arc};
 use mhnos_keeper::log_file::SEGMENTS;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Carry, Cursor, OutputLog, Stream, Window, utf8::MAX_CARRY};
-use crate::exit::ExitRecord;
+use super::{Absent, Carry, Cursor, OutputLog, Stream, Window, utf8::MAX_CARRY};
+use crate::{exit::ExitRecord, limits::RESUME_PATIENCE};
 
 /// A viewer's place in a log. Given back with [`OutputLog::detach`].
 #[derive(Debug)]
@@ -45,12 +45,26 @@ impl OutputLog {
             window.cursors.push(None);
         }
         window.cursors[index] = Some(cursor);
+        if let Some(absent) = &mut window.absent {
+            absent.count -= 1;
+            if absent.count == 0 {
+                window.absent = None;
+                self.tell_room(&mut window);
+            }
+        }
+        self.count_viewers(&window);
         (Slot { index, segment: 0, exit_told: false }, carries)
     }
 
     pub(crate) fn detach(&self, slot: &Slot) {
         let mut window = self.lock();
-        window.cursors[slot.index] = None;
+        let cursor = window.cursors[slot.index].take();
+        if let Some(cursor) = cursor.filter(|_| window.leaving) {
+            let before = window.absent.map_or((0, cursor.position), |absent| (absent.count, absent.from));
+            let (count, from) = (before.0 + 1, before.1.min(cursor.position));
+            window.absent = Some(Absent { count, from, until: Instant::now() + RESUME_PATIENCE });
+        }
+        self.count_viewers(&window);
         while let Some(None) = window.cursors.last() {
             window.cursors.pop();
         }

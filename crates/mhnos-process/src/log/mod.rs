@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! ring      | ...bytes, position p at offset p - lap... |        lap: absolute position of offset 0
-//! header    | magic | lap | segments written | stream being read |
+//! header    | magic | lap | segments written | stream being read | viewers | from where |
 //! segments  | (end position << 1 | stream), ...          |        segment n in slot n % SEGMENTS
 //! ```
 //!
@@ -15,6 +15,10 @@
 //! stream are one segment; extending it is one atomic store, adding one is a store and then the increment
 //! of the counter. Whatever was interrupted, [`recover`] ends it: `lap + file position` is where the bytes
 //! end, the last segment says up to where they are accounted for, the header of which stream the rest is.
+//!
+//! The number of viewers is there for the next bridge: what a killed or replaced one showed was being watched, and until
+//! they are back ([`RESUME_PATIENCE`](crate::limits::RESUME_PATIENCE)) the program may write no more than half a log,
+//! however many bridges that takes. So a flood does not leave behind those who come back to it.
 //!
 //! In memory, [`OutputLog`] is shared by the one [`LogWriter`] and the viewers. Bytes move outside the
 //! lock, on both sides: the writer *reserves* what it may overwrite, a viewer *pins* where it reads, and
@@ -48,6 +52,9 @@ use crate::{exit::ExitRecord, limits::VIEWER_WINDOW};
 const LAP: u64 = 8;
 const SEGMENTS_WRITTEN: u64 = 16;
 const READING: u64 = 24;
+const VIEWERS: u64 = 32;
+/// One more than [`Absent::from`]; 0 if nobody is absent.
+const ABSENT_FROM: u64 = 40;
 
 /// Which of a process's output streams. A terminal has [`Stream::Stdout`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +106,20 @@ struct Window {
     /// Whether the writer waits for `room`.
     held: bool,
     cursors: Vec<Option<Cursor>>,
+    /// Viewers that are expected back.
+    absent: Option<Absent>,
+    /// Whether who leaves is expected back: this bridge is being replaced.
+    leaving: bool,
+}
+
+/// Viewers that lost their connection with a bridge.
+#[derive(Clone, Copy, Debug)]
+struct Absent {
+    count: u64,
+    /// Where they will go on, as far as is known here.
+    from: u64,
+    /// Until when they are waited for.
+    until: Instant,
 }
 
 /// One viewer's place.
@@ -110,6 +131,14 @@ struct Cursor {
     /// When it last took something, or was last known to have everything.
     progress: Instant,
     wake: Arc<Notify>,
+}
+
+/// What a log holds, in bytes, and how many cursors it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occupancy {
+    pub(crate) bytes: u64,
+    pub(crate) capacity: u64,
+    pub(crate) viewers: u64,
 }
 
 /// Whether viewers hold the reading of a process back.
@@ -132,6 +161,16 @@ impl OutputLog {
         self.lock().end
     }
 
+    /// How full it is, and who looks at it.
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        let window = self.lock();
+        Occupancy {
+            bytes: window.end.saturating_sub(self.oldest(&window)),
+            capacity: self.layout.capacity,
+            viewers: window.cursors.iter().flatten().count() as u64,
+        }
+    }
+
     /// How far a viewer may be behind before it holds the writer back.
     fn viewer_window(&self) -> u64 {
         VIEWER_WINDOW.min(self.layout.capacity / 2)
@@ -147,15 +186,45 @@ impl OutputLog {
     pub(crate) fn held(&self, stall: Duration) -> Held {
         let mut window = self.lock();
         window.held = false;
-        if window.cursors.is_empty() {
+        if window.cursors.is_empty() && window.absent.is_none() {
             return Held::Free;
         }
         let floor = self.hold_floor(&window);
         let now = Instant::now();
+        let absent = self.held_for_absent(&mut window, now);
         let behind = window.cursors.iter().flatten().filter(|cursor| cursor.position < floor);
-        let last = behind.map(|cursor| cursor.progress + stall).filter(|until| *until > now).max();
+        let last = behind.map(|cursor| cursor.progress + stall).chain(absent);
+        let last = last.filter(|until| *until > now).max();
         window.held = last.is_some();
         last.map_or(Held::Free, Held::Until)
+    }
+
+    /// Until when those who are expected back hold the writer.
+    fn held_for_absent(&self, window: &mut Window, now: Instant) -> Option<Instant> {
+        let absent = window.absent?;
+        if absent.until <= now {
+            self.forget_absent(window);
+            return None;
+        }
+        (window.end >= absent.from + self.layout.capacity / 2).then_some(absent.until)
+    }
+
+    /// Nobody is waited for any more.
+    fn forget_absent(&self, window: &mut Window) {
+        window.absent = None;
+        self.count_viewers(window);
+    }
+
+    /// Tells the next bridge how many are viewing, or expected back.
+    fn count_viewers(&self, window: &Window) {
+        let (absent, from) = window.absent.map_or((0, 0), |absent| (absent.count, absent.from + 1));
+        self.set_header(VIEWERS, window.cursors.iter().flatten().count() as u64 + absent);
+        self.set_header(ABSENT_FROM, from);
+    }
+
+    /// This bridge is being replaced: whoever leaves is expected back.
+    pub(crate) fn viewers_will_be_back(&self) {
+        self.lock().leaving = true;
     }
 
     /// Resolves when a viewer that held the writer back has moved or gone.

@@ -9,12 +9,13 @@ use std::{
 use mhnos_keeper::log_file::{MAGIC, SEGMENTS, layout_of};
 use mhnos_sandbox::sys::{SharedMap, bytes_readable};
 use rustix::fs::tell;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    LAP, OutputLog, READING, SEGMENTS_WRITTEN, Stream, Window,
+    ABSENT_FROM, Absent, LAP, OutputLog, READING, SEGMENTS_WRITTEN, Stream, VIEWERS, Window,
     writer::{LogWriter, Moved, Scratch},
 };
+use crate::limits::RESUME_PATIENCE;
 
 /// Takes over the log in `file`, accounting for what its last writer moved but did not tell. `scratch` is the
 /// read and write end of the scratch pipe of a process with a terminal; what is left in it is moved first.
@@ -71,6 +72,8 @@ impl Window {
             exit: None,
             held: false,
             cursors: Vec::new(),
+            absent: None,
+            leaving: false,
         }
     }
 }
@@ -82,6 +85,10 @@ impl OutputLog {
         window.written = written;
         window.end = end;
         window.reserved = end;
+        let viewers = self.header(VIEWERS);
+        let until = Instant::now() + RESUME_PATIENCE;
+        let from = self.header(ABSENT_FROM).checked_sub(1).map_or(end, |from| from.min(end));
+        window.absent = (viewers > 0).then_some(Absent { count: viewers, from, until });
         for number in (written.saturating_sub(SEGMENTS)..written).rev() {
             let (end, stream) = self.segment(number);
             let last = &mut window.last_of[stream.index()];

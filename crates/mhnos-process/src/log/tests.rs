@@ -14,7 +14,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::viewer::{Next, Replay, Viewer};
+use crate::{
+    limits::RESUME_PATIENCE,
+    viewer::{Next, Replay, Viewer},
+};
 
 /// A log with a pipe for each stream, as the process's task sees them.
 struct Bench {
@@ -215,6 +218,59 @@ async fn a_viewer_that_is_behind_holds_the_writer_until_it_moves_or_stalls() {
     assert_eq!(bench.log().held(stall), Held::Until(Instant::now() + stall));
     drop(viewer);
     log.room().await;
+    assert_eq!(bench.log().held(stall), Held::Free);
+}
+
+#[tokio::test(start_paused = true)]
+async fn viewers_of_a_killed_bridge_are_waited_for_within_half_a_log() {
+    let stall = std::time::Duration::from_secs(10);
+    let mut bench = Bench::new(4 << 20);
+    let half = vec![0; 2 << 20];
+    // Killed: nothing of this bridge is dropped.
+    let (one, two) = (bench.viewer(Replay::Retained), bench.viewer(Replay::Retained));
+    drop(bench.viewer(Replay::Retained));
+    std::mem::forget((one, two));
+    bench.reopen();
+    bench.write(Stream::Stdout, &half[1..]);
+    assert_eq!(bench.log().held(stall), Held::Free);
+    bench.write(Stream::Stdout, &half[..1]);
+    assert_eq!(bench.log().held(stall), Held::Until(Instant::now() + RESUME_PATIENCE));
+    let log = bench.log().clone();
+    let first = bench.viewer(Replay::After(u64::MAX));
+    assert!(matches!(bench.log().held(stall), Held::Until(_)), "one of two");
+    let second = bench.viewer(Replay::After(u64::MAX));
+    log.room().await;
+    assert_eq!(bench.log().held(stall), Held::Free);
+    std::mem::forget((first, second));
+    bench.reopen();
+    bench.write(Stream::Stdout, &half);
+    let leaving = bench.viewer(Replay::After(u64::MAX));
+    std::mem::forget(leaving);
+    // A bridge that is killed before all are back gives no more room than was left.
+    bench.reopen();
+    assert!(matches!(bench.log().held(stall), Held::Until(_)));
+    // Those who do not come back in time are not waited for, nor by the bridge after this one.
+    tokio::time::advance(RESUME_PATIENCE).await;
+    assert_eq!(bench.log().held(stall), Held::Free);
+    bench.reopen();
+    bench.write(Stream::Stdout, &half);
+    assert_eq!(bench.log().held(stall), Held::Free);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_a_bridge_that_is_replaced_is_waited_for() {
+    let stall = std::time::Duration::from_secs(10);
+    let mut bench = Bench::new(4 << 20);
+    let (viewer, gone) = (bench.viewer(Replay::Retained), bench.viewer(Replay::Retained));
+    drop(gone);
+    bench.log().viewers_will_be_back();
+    drop(viewer);
+    bench.write(Stream::Stdout, &vec![0; 2 << 20]);
+    assert_eq!(bench.log().held(stall), Held::Until(Instant::now() + RESUME_PATIENCE));
+    bench.reopen();
+    assert!(matches!(bench.log().held(stall), Held::Until(_)), "by the next bridge too");
+    let back = bench.viewer(Replay::After(0));
+    assert_eq!(seen(back).gaps, []);
     assert_eq!(bench.log().held(stall), Held::Free);
 }
 

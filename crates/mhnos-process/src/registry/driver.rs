@@ -208,6 +208,9 @@ impl Driver {
         match opened {
             Ok(task) => {
                 let process = task.process.clone();
+                if *self.inner.leave_asked.borrow() {
+                    process.log.viewers_will_be_back();
+                }
                 if self.inner.lock().started(process.clone()) {
                     process.post(|mail| mail.drain = true);
                 }
@@ -251,11 +254,16 @@ impl Driver {
             }
             FromKeeper::Ports { pid, ports } => {
                 let process = self.inner.lock().find(*pid).cloned();
-                process.into_iter().for_each(|process| process.listens_on(ports.clone()));
+                if let Some(process) = process {
+                    process.listens_on(ports.clone());
+                }
             }
             // One that an earlier bridge asked for, told between the adoptions.
             FromKeeper::Dialed { .. } => {}
-            FromKeeper::Leave => _ = self.inner.leave_asked.send_replace(true),
+            FromKeeper::Leave => {
+                self.inner.leave_asked.send_replace(true);
+                self.inner.lock().all().for_each(|process| process.log.viewers_will_be_back());
+            }
             FromKeeper::Drain => _ = self.inner.drain_asked.send_replace(true),
             _ => tracing::error!("the keeper speaks out of turn"),
         }

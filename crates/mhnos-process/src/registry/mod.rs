@@ -1,5 +1,6 @@
 //! All processes: admission, numbers, retention, and the end of the service.
 
+mod census;
 mod driver;
 mod open;
 mod retire;
@@ -20,8 +21,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::driver::{ConnectError, Driver, DriverEnd};
 use self::table::{Admission, Pending, Table};
+pub use self::{
+    census::{Census, Tally},
+    driver::{ConnectError, Driver, DriverEnd},
+};
 use crate::{
     clock::{Clock, millis, unix_ms},
     dial::{self, DialError, Dials},
@@ -171,6 +175,11 @@ impl Processes {
     /// The counters.
     pub fn stats(&self) -> Stats {
         self.inner.lock().stats()
+    }
+
+    /// All in numbers, by type.
+    pub fn census(&self) -> Vec<Census> {
+        self.inner.lock().census()
     }
 
     /// Resolves when what had ended before this bridge began is shown as ended: until then it seems to run, and

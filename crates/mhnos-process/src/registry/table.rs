@@ -9,7 +9,7 @@ use std::{
 use mhnos_keeper::channel::{FIRST_PID, Pid, Welcome};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Inner, Stats};
+use super::{Inner, Stats, Tally};
 use crate::{
     note::{Note, ServiceNote},
     process::Process,
@@ -249,6 +249,7 @@ impl Table {
                 if !is_probe(*pid) {
                     service.forgotten += 1;
                     service.forgotten_killed += u64::from(entry.killed);
+                    service.tally(&entry.process.info.process_type).add(&entry.process);
                 }
                 service.forgetting.push(*pid);
                 expired.push(entry.process);
@@ -261,6 +262,16 @@ impl Table {
     /// When the next one expires by age.
     pub(super) fn next_expiry(&self, retain_for: Duration) -> Option<Instant> {
         self.retired.front().and_then(|(since, _)| since.checked_add(retain_for))
+    }
+
+    /// Totals of what is no longer held, by type.
+    pub(super) fn forgotten(&self) -> impl Iterator<Item = (&str, &Tally)> {
+        self.service.tallies.iter().map(|(process_type, tally)| (process_type.as_str(), tally))
+    }
+
+    /// Orders of this bridge that the keeper has not answered; no probes.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.iter().filter(|(pid, _)| !is_probe(**pid)).map(|(_, pending)| pending)
     }
 
     pub(super) fn service_note(&self) -> &ServiceNote {

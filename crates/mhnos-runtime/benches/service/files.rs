@@ -14,7 +14,10 @@ use mhnos_testing::{Server, Wire};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{millis, percentile, report, start};
+use crate::{
+    cost::{cpu_seconds, peak_kib},
+    millis, percentile, report, start,
+};
 
 const LARGE: usize = 5 << 20;
 const LARGE_ROUNDS: usize = 15;
@@ -35,12 +38,12 @@ fn large_pushes() {
     let mut pusher = Pusher::connect(&server);
     let content = bytes(LARGE);
     let frame = push_frame(&[("/large".to_owned(), &content)]);
-    let before = memory_kib(&server, "VmHWM:");
-    let cpu = cpu_ticks(&server);
+    let before = peak_kib(&server);
+    let cpu = cpu_seconds(&server);
     let mut quiet = Pings::start(&server).stop_after(Duration::from_millis(500));
     let mut times = Vec::new();
     let mut worst = Vec::new();
-    let cpu_of_pings = cpu_ticks(&server) - cpu;
+    let cpu_of_pings = cpu_seconds(&server) - cpu;
     for _ in 0..LARGE_ROUNDS {
         let pings = Pings::start(&server);
         let begin = Instant::now();
@@ -48,7 +51,7 @@ fn large_pushes() {
         times.push(begin.elapsed());
         worst.push(pings.stop().into_iter().max().unwrap_or_default());
     }
-    let peak = memory_kib(&server, "VmHWM:");
+    let peak = peak_kib(&server);
     assert!(std::fs::read(server.workspace().join("large")).expect("pushed") == content, "the file differs");
     let floor = (0..LARGE_ROUNDS).map(|_| directly(&server, &content)).min().unwrap_or_default();
     report(
@@ -65,8 +68,8 @@ fn large_pushes() {
         ),
     );
     report("  CPU time of the bridge for one, pings included", &{
-        let ticks = cpu_ticks(&server) - cpu - cpu_of_pings;
-        format!("{:.0} ms", ticks as f64 * 10.0 / LARGE_ROUNDS as f64)
+        let seconds = cpu_seconds(&server) - cpu - cpu_of_pings;
+        format!("{:.0} ms", seconds * 1e3 / LARGE_ROUNDS as f64)
     });
     report(
         "  memory of the bridge",
@@ -117,13 +120,13 @@ async fn pull() {
     let server = start();
     server.write("large", bytes(PULLED));
     let mut wire = Wire::connect(server.address()).await;
-    let before = memory_kib(&server, "VmHWM:");
+    let before = peak_kib(&server);
     let begin = Instant::now();
     wire.send(&json!({"type": "fsync", "id": 1, "operation": "pull"})).await;
     let Some(Message::Text(text)) = wire.next_frame().await else { panic!("a text message") };
     let time = begin.elapsed();
     assert!(text.len() > 3 * PULLED && text.ends_with("\"id\":1}"), "{} bytes", text.len());
-    let peak = memory_kib(&server, "VmHWM:");
+    let peak = peak_kib(&server);
     report(
         &format!("pull of 24 MiB, a message of {:.0} MB", text.len() as f64 / 1e6),
         &format!(
@@ -272,24 +275,4 @@ fn middle(times: &mut [Duration]) -> String {
 
 fn most(times: &[Duration]) -> String {
     millis(times.iter().copied().max().unwrap_or_default())
-}
-
-/// User and system time of the bridge, in ticks of 10 ms (USER_HZ, by proc(5)).
-fn cpu_ticks(server: &Server) -> u64 {
-    let text = of_bridge(server, "stat");
-    let fields: Vec<&str> = text.rsplit_once(')').expect("proc(5)").1.split_whitespace().collect();
-    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
-}
-
-fn of_bridge(server: &Server, file: &str) -> String {
-    let bridge = server.descendants().into_iter().find(|process| process.command.contains(" bridge "));
-    let path = format!("/proc/{}/{file}", bridge.expect("a bridge").os_pid);
-    std::fs::read_to_string(path).expect("it lives")
-}
-
-/// A line of the bridge's proc(5) status, in KiB.
-fn memory_kib(server: &Server, line: &str) -> u64 {
-    let text = of_bridge(server, "status");
-    let value = text.lines().find_map(|text| text.strip_prefix(line)).expect("proc(5)");
-    value.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }

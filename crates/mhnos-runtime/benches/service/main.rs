@@ -8,11 +8,17 @@
 
 #![allow(clippy::disallowed_methods)] // runs the same programs directly, as the floor
 
+mod cost;
+mod direct;
 mod files;
 mod memory;
+mod pattern;
+mod peers;
 mod round_trip;
+mod socket;
 mod spawn;
 mod throughput;
+mod viewers;
 
 use std::time::Duration;
 
@@ -24,12 +30,16 @@ type Measurement = (&'static str, fn(&tokio::runtime::Runtime));
 
 const ALL: &[Measurement] = &[
     ("start", |runtime| runtime.block_on(spawn::service_start())),
-    ("ping", |runtime| runtime.block_on(round_trip::ping())),
-    ("echo", |runtime| runtime.block_on(round_trip::echo())),
+    ("ping", |_| round_trip::ping()),
+    ("echo", |_| round_trip::echo()),
+    ("flood", |_| round_trip::echo_in_flood()),
     ("spawn", |runtime| runtime.block_on(spawn::short_programs())),
-    ("throughput", |runtime| runtime.block_on(throughput::stdout())),
+    ("throughput", |_| throughput::output()),
+    ("fan-out", |_| viewers::fan_out()),
+    ("stalled", |_| viewers::stalled()),
+    ("bridge", |_| viewers::bridge_killed()),
     ("files", |runtime| runtime.block_on(files::both_ways())),
-    ("memory", |runtime| runtime.block_on(memory::idle())),
+    ("memory", |_| memory::idle()),
 ];
 
 fn main() {
@@ -63,6 +73,11 @@ fn percentiles(times: &mut [Duration]) -> String {
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
     times[(times.len() - 1) * percent / 100]
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 fn millis(time: Duration) -> String {

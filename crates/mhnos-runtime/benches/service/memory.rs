@@ -1,31 +1,41 @@
 //! What the service holds when it has nothing to do: the proportional share of all its own processes.
 
-use mhnos_testing::{Server, Wire};
+use crate::{cost::proportional_kib, report, socket::Socket, start};
 
-use crate::{report, start};
+const CONNECTIONS: usize = 1000;
+const PROCESSES: usize = 50;
+/// What the programs are called that are not the service's own.
+const PROGRAM: &str = "sleep ";
 
-const CONNECTIONS: usize = 100;
-
-pub(crate) async fn idle() {
+pub(crate) fn idle() {
     let server = start();
     // One client, come and gone, so that what is set up on first use is there.
-    drop(Wire::connect(server.address()).await);
-    let idle = proportional_kib(&server);
-    report("memory, idle (PSS of all own processes)", &format!("{:.1} MiB", idle as f64 / 1024.0));
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Wire::connect(server.address()).await);
+    let mut first = Socket::connect(server.address(), "mhnos.v1");
+    first.spawn("exec true", false);
+    first.until("\"exit\"");
+    drop(first);
+    let idle = proportional_kib(&server, PROGRAM);
+    report("memory, idle (PSS of all own processes)", &mebibytes(idle));
+
+    let connections: Vec<_> =
+        (0..CONNECTIONS).map(|_| Socket::connect(server.address(), "mhnos.v1").into_stream()).collect();
+    let connected = proportional_kib(&server, PROGRAM);
+    each("memory, for each idle connection", connected - idle, CONNECTIONS);
+
+    let mut spawner = Socket::connect(server.address(), "mhnos.v1");
+    for _ in 0..PROCESSES {
+        spawner.spawn("exec sleep 1000", false);
     }
-    let grown = proportional_kib(&server).saturating_sub(idle);
-    report("memory, for each idle connection", &format!("{:.1} KiB", grown as f64 / CONNECTIONS as f64));
+    let all = proportional_kib(&server, PROGRAM);
+    each("memory, for each idle process", all - connected, PROCESSES);
+    report(&format!("memory, {CONNECTIONS} connections and {PROCESSES} processes"), &mebibytes(all));
+    drop(connections);
 }
 
-fn proportional_kib(server: &Server) -> u64 {
-    let descendants = server.descendants();
-    let all = descendants.iter().map(|process| process.os_pid).chain([server.os_pid()]);
-    let share = |pid: i32| -> Option<u64> {
-        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?.parse().ok()
-    };
-    all.filter_map(share).sum()
+fn each(what: &str, kib: u64, count: usize) {
+    report(what, &format!("{:.1} KiB", kib as f64 / count as f64));
+}
+
+fn mebibytes(kib: u64) -> String {
+    format!("{:.1} MiB", kib as f64 / 1024.0)
 }

@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Kills the bridge; connections wait in the listening socket until the next one takes them.
 #[track_caller]
-fn kill_bridge(server: &Server) {
+pub(crate) fn kill_bridge(server: &Server) {
     let first = eventually(SOON, "a bridge", || bridge(server));
     kill_process(first, Signal::KILL).expect("it is ours");
     eventually(SOON, "another bridge", || bridge(server).filter(|next| *next != first));

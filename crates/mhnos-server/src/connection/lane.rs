@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
 use mhnos_process::{Pid, Process};
-use mhnos_protocol::{ErrorReply, Parsed, Reply, binary, parse_request_bytes};
+use mhnos_protocol::{ErrorCode, ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_tungstenite::{
@@ -38,6 +38,17 @@ pub(super) struct Late {
     pub(super) items: Vec<Item>,
     /// How many pending bytes it no longer holds.
     pub(super) bytes: usize,
+    /// It has failed with this.
+    pub(super) failed: Option<ErrorCode>,
+}
+
+impl Late {
+    /// An answer, or none where all went well and nobody asked.
+    pub(super) fn answer(dialect: Dialect, id: &Id, reply: Option<&Reply>, bytes: usize) -> Self {
+        let messages = reply.map(|reply| messages(dialect, id, reply)).unwrap_or_default();
+        let items = messages.into_iter().map(Item::text).collect();
+        Self { items, bytes, failed: reply.and_then(error_code) }
+    }
 }
 
 /// What came of watching a process.
@@ -101,6 +112,7 @@ impl<'c> Lane<'c> {
                 Some(Ok(message)) => message,
             };
             pulse.heard();
+            self.service.metrics.received_bytes.add(message.len() as u64);
             let parsed = match message {
                 Message::Text(text) => self.parse(text.into(), true).await,
                 Message::Binary(bytes) => self.parse(bytes, false).await,
@@ -156,6 +168,7 @@ impl<'c> Lane<'c> {
             }
             Ok(request) => {
                 debug!(request = request.type_name(), "request");
+                self.service.metrics.request(&request);
                 self.perform(id, request).await;
             }
         }
@@ -176,6 +189,7 @@ impl<'c> Lane<'c> {
     }
 
     pub(super) fn fail(&self, id: &Id, error: ErrorReply) {
+        self.service.metrics.error(error.code);
         self.reply(id, &Reply::Error(error));
     }
 
@@ -184,7 +198,7 @@ impl<'c> Lane<'c> {
     pub(super) async fn begin(&mut self, bytes: usize, later: impl Future<Output = Late> + Send + 'static) {
         let mut later: Later = Box::pin(later);
         match poll_fn(|cx| Poll::Ready(later.as_mut().poll(cx))).await {
-            Poll::Ready(late) => late.items.into_iter().for_each(|item| self.outbox.push(item)),
+            Poll::Ready(late) => self.say(late),
             Poll::Pending => {
                 self.pending_bytes += bytes;
                 self.pending.push(later);
@@ -217,8 +231,20 @@ impl<'c> Lane<'c> {
 
     fn settle(&mut self, late: Late) {
         self.pending_bytes -= late.bytes;
+        self.say(late);
+    }
+
+    fn say(&self, late: Late) {
+        if let Some(code) = late.failed {
+            self.service.metrics.error(code);
+        }
         late.items.into_iter().for_each(|item| self.outbox.push(item));
     }
+}
+
+/// The code of a reply that is an error.
+pub(super) fn error_code(reply: &Reply) -> Option<ErrorCode> {
+    if let Reply::Error(error) = reply { Some(error.code) } else { None }
 }
 
 /// A reply as messages of this dialect.

@@ -43,6 +43,7 @@ use crate::{
     frames::Format,
     http::{Guest, Subprotocol},
     limits,
+    metrics::{Client, Cut, Metrics},
     preview::Base,
     service::Service,
 };
@@ -119,6 +120,42 @@ enum End {
     Stopping,
 }
 
+/// A connection that is counted as open, until it is dropped.
+struct Counted<'m> {
+    metrics: &'m Metrics,
+    client: Client,
+}
+
+impl<'m> Counted<'m> {
+    fn new(metrics: &'m Metrics, dialect: Dialect) -> Self {
+        let client = match dialect {
+            Dialect { web_os: true, .. } => Client::WebOs,
+            Dialect { binary: true, .. } => Client::Binary,
+            Dialect { .. } => Client::Text,
+        };
+        metrics.opened.add(client, 1);
+        Self { metrics, client }
+    }
+
+    fn ends(&self, end: &End) {
+        let cut = match end {
+            End::Left => Cut::Left,
+            End::Unwritable => Cut::Unwritable,
+            End::Silent => Cut::Silent,
+            End::Broken(CloseCode::Size, _) => Cut::TooLarge,
+            End::Broken(..) => Cut::Broken,
+            End::Stopping => Cut::Stopping,
+        };
+        self.metrics.ended.add(cut, 1);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.closed.add(self.client, 1);
+    }
+}
+
 /// Rounds of pings since the client was last heard.
 #[derive(Default)]
 struct Pulse(AtomicU32);
@@ -138,15 +175,17 @@ pub(crate) async fn serve(
 ) {
     let dialect = Dialect::of(&guest);
     debug!(%peer, ?dialect, visitor = ?guest.visitor, "connected");
+    let counted = Counted::new(&service.metrics, dialect);
     let (outbox, pulse) = (Outbox::default(), Pulse::default());
     let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
     outbox.push(Item::text(connected.to_json()));
 
     let (sink, mut stream) = guest.socket.split();
-    let mut writer = Writer::new(sink, &outbox);
+    let mut writer = Writer::new(sink, &outbox, &service.metrics);
     let lane = Lane::new(&service, &outbox, dialect).run(&mut stream, &pulse, phase.clone());
     let end = converse(lane, writer.run(), &outbox, &pulse, phase).await;
     debug!(%peer, ?end, "disconnected");
+    counted.ends(&end);
     if let (End::Broken(..), Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
         discard(socket.into_inner()).await;
     }

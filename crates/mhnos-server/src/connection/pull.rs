@@ -23,6 +23,8 @@ pub(super) struct PullMessage {
     /// `None` when all of it has been handed out.
     source: Option<Source>,
     begun: bool,
+    /// What it ended with, if that was an error.
+    failed: Option<ErrorCode>,
 }
 
 /// Where it comes from.
@@ -42,6 +44,8 @@ struct Fragment {
     bytes: Vec<u8>,
     /// Where the next one comes from, if this is not the last.
     source: Option<Source>,
+    /// This ends the message as an error.
+    failed: Option<ErrorCode>,
 }
 
 /// Begins a pull, or says why there can be none. For a Web OS client it is sent a second time under a type
@@ -63,22 +67,28 @@ pub(super) async fn begin(
     let message = |kind: &&'static str| {
         let (workspace, settings, id) = (workspace.clone(), settings.clone(), id.clone());
         let source = Source { workspace, settings, pull: None, writer: PullWriter::new(), kind, id };
-        PullMessage { source: Some(source), begun: false }
+        PullMessage { source: Some(source), begun: false, failed: None }
     };
     Ok(kinds.iter().map(message).collect())
 }
 
 impl PullMessage {
+    /// The error it ended with.
+    pub(super) fn failed(&self) -> Option<ErrorCode> {
+        self.failed
+    }
+
     /// The next fragment, `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Message> {
         let source = self.source.take()?;
         // A panic there loses the message; an empty last fragment at least ends it.
-        let empty = Fragment { bytes: Vec::new(), source: None };
+        let empty = Fragment { bytes: Vec::new(), source: None, failed: Some(ErrorCode::Internal) };
         let fragment = tokio::task::spawn_blocking(move || source.fragment()).await.unwrap_or(empty);
         let data = if self.begun { Data::Continue } else { Data::Text };
         let last = fragment.source.is_none();
         self.begun = true;
         self.source = fragment.source;
+        self.failed = fragment.failed;
         Some(Message::Frame(Frame::message(fragment.bytes, OpCode::Data(data), last)))
     }
 }
@@ -87,11 +97,15 @@ impl Source {
     /// Reads until a fragment is full or the walk is over. Blocks.
     fn fragment(mut self) -> Fragment {
         match self.fill() {
-            Ok(true) => Fragment { bytes: self.writer.take(), source: Some(self) },
-            Ok(false) => Fragment { bytes: self.writer.finish(self.kind, self.id.as_deref()), source: None },
+            Ok(true) => Fragment { bytes: self.writer.take(), source: Some(self), failed: None },
+            Ok(false) => {
+                let bytes = self.writer.finish(self.kind, self.id.as_deref());
+                Fragment { bytes, source: None, failed: None }
+            }
             Err(error) => {
-                let bytes = self.writer.fail(self.id.as_deref(), &refused(&error));
-                Fragment { bytes, source: None }
+                let error = refused(&error);
+                let bytes = self.writer.fail(self.id.as_deref(), &error);
+                Fragment { bytes, source: None, failed: Some(error.code) }
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What each request does.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
-use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome};
+use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome, WriteError};
 use mhnos_protocol::{
     Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, FileEntry, Kill, Killed, OfPid, Pid,
     PortList, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
@@ -12,7 +12,7 @@ use mhnos_sandbox::WindowSize;
 use mhnos_workspace::{self as workspace, Workspace};
 
 use super::{
-    lane::{Id, Lane, Late, Watched, messages},
+    lane::{Id, Lane, Late, Watched, error_code, messages},
     outbox::Item,
     pull,
     view::{Manner, View},
@@ -55,10 +55,13 @@ impl Lane<'_> {
     }
 
     async fn spawn(&mut self, id: Id, spawn: &Spawn) {
-        let service = Arc::clone(self.service);
+        let (service, asked) = (Arc::clone(self.service), Instant::now());
         let process = match self.beside(launcher::launch(&service, spawn)).await {
             Ok(process) => process,
-            Err(error) => return self.fail(&id, error),
+            Err(error) => {
+                service.metrics.not_spawned(error.code);
+                return self.fail(&id, error);
+            }
         };
         let spawned = Spawned {
             pid: process.pid(),
@@ -67,6 +70,7 @@ impl Lane<'_> {
         };
         // The answer is queued before the view: it goes out before any output does.
         self.reply(&id, &Reply::Spawned(spawned));
+        service.metrics.spawned(spawn.process_type, asked.elapsed());
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
         let manner = self.manner(translate::encoding(process.info().encoding));
@@ -113,14 +117,16 @@ impl Lane<'_> {
                 Input::Interrupt => return self.interrupt(id, process).await,
             }
         }
-        let (dialect, bytes) = (self.dialect, data.len());
+        let (dialect, bytes, service) = (self.dialect, data.len(), Arc::clone(self.service));
         let done = async move {
-            let reply = match process.write(data.into()).await {
+            let written = process.write(data.into()).await;
+            let taken = written.map_or_else(WriteError::taken, |()| bytes);
+            service.metrics.input_bytes.add(taken as u64);
+            let reply = match written {
                 Ok(()) => id.is_some().then_some(Reply::Written(OfPid { pid })),
                 Err(error) => Some(Reply::Error(translate::write_error(error, pid))),
             };
-            let messages = reply.map(|reply| messages(dialect, &id, &reply)).unwrap_or_default();
-            Late { items: messages.into_iter().map(Item::text).collect(), bytes }
+            Late::answer(dialect, &id, reply.as_ref(), bytes)
         };
         self.begin(bytes, done).await;
     }
@@ -132,8 +138,7 @@ impl Lane<'_> {
                 Ok(()) => id.is_some().then_some(Reply::Written(OfPid { pid })),
                 Err(Gone) => Some(Reply::Error(translate::gone(pid))),
             };
-            let messages = reply.map(|reply| messages(dialect, &id, &reply)).unwrap_or_default();
-            Late { items: messages.into_iter().map(Item::text).collect(), bytes: 0 }
+            Late::answer(dialect, &id, reply.as_ref(), 0)
         };
         self.begin(0, done).await;
     }
@@ -146,8 +151,7 @@ impl Lane<'_> {
                 Ok(()) => id.is_some().then_some(Reply::StdinClosed(OfPid { pid })),
                 Err(error) => Some(Reply::Error(translate::write_error(error, pid))),
             };
-            let messages = reply.map(|reply| messages(dialect, &id, &reply)).unwrap_or_default();
-            Late { items: messages.into_iter().map(Item::text).collect(), bytes: 0 }
+            Late::answer(dialect, &id, reply.as_ref(), 0)
         };
         self.begin(0, done).await;
     }
@@ -176,7 +180,8 @@ impl Lane<'_> {
                 Some(outcome) => killed(pid, outcome),
             };
             let messages = messages(dialect, &id, &reply);
-            Late { items: vec![Item::AfterExit { process, messages }], bytes: 0 }
+            let failed = error_code(&reply);
+            Late { items: vec![Item::AfterExit { process, messages }], bytes: 0, failed }
         };
         self.begin(0, done).await;
     }
@@ -193,7 +198,7 @@ impl Lane<'_> {
         let list = ProcessList {
             processes: each
                 .map(|(process, lingering)| {
-                    let ports = self.service.previews.ports(&self.dialect.base, process);
+                    let ports = self.service.previews.ports(self.dialect.base, process);
                     translate::process(process, lingering, ports)
                 })
                 .collect(),
@@ -210,7 +215,7 @@ impl Lane<'_> {
                 Some(process) => vec![process],
             },
         };
-        let (previews, base) = (&self.service.previews, &self.dialect.base);
+        let (previews, base) = (&self.service.previews, self.dialect.base);
         let ports = listed.iter().flat_map(|process| previews.ports(base, process)).collect();
         self.reply(id, &Reply::Ports(PortList { ports }));
     }
@@ -230,7 +235,13 @@ impl Lane<'_> {
         let workspace = self.service.workspace.clone();
         let written = tokio::task::spawn_blocking(move || write_files(&workspace, files));
         match self.beside(written).await {
-            Ok(results) => self.reply(id, &Reply::Pushed(results)),
+            Ok((results, bytes)) => {
+                let metrics = &self.service.metrics;
+                metrics.pushed_files.add(results.synced);
+                metrics.push_failures.add(results.failed);
+                metrics.pushed_bytes.add(bytes);
+                self.reply(id, &Reply::Pushed(results));
+            }
             Err(error) => {
                 let text = format!("the files could not be written: {error}");
                 self.fail(id, ErrorReply::new(ErrorCode::Internal, text));
@@ -284,10 +295,15 @@ fn survives(pid: Pid) -> ErrorReply {
     ErrorReply::new(ErrorCode::Internal, text).about(pid)
 }
 
-/// Writes the entries of a push, in order; one that is wrong does not take the others with it.
-fn write_files(workspace: &Workspace, files: Vec<Result<FileEntry, BadEntry>>) -> PushResults {
-    let mut results = PushResults::default();
+/// Writes the entries of a push, in order; one that is wrong does not take the others with it. The results, and
+/// how many bytes were written.
+fn write_files(workspace: &Workspace, files: Vec<Result<FileEntry, BadEntry>>) -> (PushResults, u64) {
+    let (mut results, mut bytes) = (PushResults::default(), 0);
     for file in files {
+        let size = file.as_ref().map_or(0, |file| match &file.content {
+            Content::File(content) => content.len() as u64,
+            Content::Directory => 0,
+        });
         let written = match file {
             Err(bad) => Err(PushError { path: bad.path, error: bad.malformed.text }),
             Ok(file) => {
@@ -301,10 +317,13 @@ fn write_files(workspace: &Workspace, files: Vec<Result<FileEntry, BadEntry>>) -
             }
         };
         match written {
-            Ok(()) => results.synced += 1,
+            Ok(()) => {
+                results.synced += 1;
+                bytes += size;
+            }
             Err(error) => results.errors.push(error),
         }
     }
     results.failed = results.errors.len() as u64;
-    results
+    (results, bytes)
 }

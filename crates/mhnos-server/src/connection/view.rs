@@ -20,6 +20,7 @@ use super::{data_message, soon, text_message};
 use crate::{
     frames::{Format, ProcessFrames, room_at},
     limits,
+    metrics::Metrics,
     preview::PortEvents,
     translate, web_os,
 };
@@ -112,7 +113,7 @@ impl View {
 
     /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now. `hurry`:
     /// output waits for nothing more.
-    pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool) -> bool {
+    pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool, metrics: &Metrics) -> bool {
         if self.gathers && !hurry && self.waits_for_more() {
             return false;
         }
@@ -136,6 +137,8 @@ impl View {
                 true
             }
             Next::Gap { from, to } => {
+                metrics.gaps.add(1);
+                metrics.gap_bytes.add(to - from);
                 let gap = wire::Event::Gap(wire::Gap { pid: self.pid(), from, to });
                 ready.push_back(text_message(gap.to_json()));
                 true

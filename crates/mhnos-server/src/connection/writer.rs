@@ -23,7 +23,7 @@ use super::{
     text_message, until,
     view::View,
 };
-use crate::{limits, translate};
+use crate::{limits, metrics::Metrics, translate};
 
 type Sink = SplitSink<WebSocketStream<TcpStream>, Message>;
 
@@ -38,6 +38,7 @@ pub(super) struct Writer<'c> {
     /// To be sent before anything else is looked at.
     ready: VecDeque<Message>,
     closing: Option<CloseFrame>,
+    metrics: &'c Metrics,
 }
 
 /// How a round of sending ended.
@@ -49,7 +50,7 @@ enum Round {
 }
 
 impl<'c> Writer<'c> {
-    pub(super) fn new(sink: Sink, outbox: &'c Outbox) -> Self {
+    pub(super) fn new(sink: Sink, outbox: &'c Outbox, metrics: &'c Metrics) -> Self {
         Self {
             sink,
             outbox,
@@ -58,6 +59,7 @@ impl<'c> Writer<'c> {
             owed: HashSet::new(),
             ready: VecDeque::new(),
             closing: None,
+            metrics,
         }
     }
 
@@ -89,17 +91,20 @@ impl<'c> Writer<'c> {
     /// Hands one batch to the socket.
     async fn round(&mut self) -> Result<Round, Error> {
         let mut sent = 0;
-        while sent < limits::WRITE_BATCH {
-            if let Some(message) = self.ready.pop_front() {
+        let round = loop {
+            if sent >= limits::WRITE_BATCH {
+                break Round::Full;
+            } else if let Some(message) = self.ready.pop_front() {
                 sent += message.len();
                 self.sink.feed(message).await?;
             } else if let Some(item) = self.outbox.take() {
                 self.act(item).await?;
             } else if !self.advance_views() {
-                return Ok(Round::Empty);
+                break Round::Empty;
             }
-        }
-        Ok(Round::Full)
+        };
+        self.metrics.sent_bytes.add(sent as u64);
+        Ok(round)
     }
 
     async fn act(&mut self, item: Item) -> Result<(), Error> {
@@ -166,7 +171,7 @@ impl<'c> Writer<'c> {
                 self.turn = 0;
             }
             let view = &mut self.views[self.turn];
-            let moved = view.advance(&mut self.ready, self.closing.is_some());
+            let moved = view.advance(&mut self.ready, self.closing.is_some(), self.metrics);
             if !moved && view.is_over() {
                 self.views.swap_remove(self.turn);
                 continue;
@@ -198,7 +203,11 @@ impl<'c> Writer<'c> {
             self.sink.feed(message).await?;
         }
         while let Some(fragment) = pull.next().await {
+            self.metrics.pulled_bytes.add(fragment.len() as u64);
             self.sink.feed(fragment).await?;
+        }
+        if let Some(code) = pull.failed() {
+            self.metrics.error(code);
         }
         Ok(())
     }

@@ -34,14 +34,21 @@ pub(super) enum Mistake {
 }
 
 impl Mistake {
+    pub(super) fn says(&self) -> &'static str {
+        match self {
+            Self::Method => "Invalid HTTP method",
+            Self::Upgrade => "Invalid Upgrade header",
+            Self::Key => "Missing or invalid Sec-WebSocket-Key header",
+            Self::Version => "Missing or invalid Sec-WebSocket-Version header",
+        }
+    }
+
     pub(super) fn answer(&self) -> Answer {
         match self {
-            Self::Method => text(StatusCode::METHOD_NOT_ALLOWED, "Invalid HTTP method"),
-            Self::Upgrade => text(StatusCode::BAD_REQUEST, "Invalid Upgrade header"),
-            Self::Key => text(StatusCode::BAD_REQUEST, "Missing or invalid Sec-WebSocket-Key header"),
+            Self::Method => text(StatusCode::METHOD_NOT_ALLOWED, self.says()),
+            Self::Upgrade | Self::Key => text(StatusCode::BAD_REQUEST, self.says()),
             Self::Version => {
-                let says = "Missing or invalid Sec-WebSocket-Version header";
-                let mut answer = text(StatusCode::BAD_REQUEST, says);
+                let mut answer = text(StatusCode::BAD_REQUEST, self.says());
                 answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
                 answer
             }

@@ -1,5 +1,5 @@
 //! The HTTP side of a connection: one request, judged at the door before anything else of it is read, then
-//! `/health`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
+//! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
 mod handshake;
@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     door::{Door, Visitor},
     limits,
+    metrics::{self, Refused},
     preview::{Base, Body, Client, Exchanges, Name, Previews},
 };
 pub(crate) use handshake::Subprotocol;
@@ -43,6 +44,19 @@ pub(crate) struct Front {
     pub(crate) previews: Option<Arc<Previews>>,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
+    /// Computes the answer to `/metrics`.
+    pub(crate) scrape: Box<dyn Fn() -> String + Send + Sync>,
+    /// Told of everybody who is turned away.
+    pub(crate) refused: Box<dyn Fn(TurnedAway<'_>) + Send + Sync>,
+}
+
+/// Somebody who does not get a WebSocket, or an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnedAway<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) cause: Refused,
+    /// The sentence for a person; it may quote a Host or an Origin.
+    pub(crate) why: &'a str,
 }
 
 /// The answer to `/health`, its first three fields as the predecessor gave them.
@@ -89,6 +103,12 @@ struct Promised {
 
 type Answer = Response<Full<Bytes>>;
 
+impl Front {
+    fn turn_away(&self, peer: SocketAddr, cause: Refused, why: &str) {
+        (self.refused)(TurnedAway { peer, cause, why });
+    }
+}
+
 /// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
 /// that is what it became.
 pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
@@ -115,8 +135,17 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     };
     match exchanges.beside(exchange).await {
         Some(Ok(())) => {}
-        Some(Err(error)) => debug!(%peer, %error, "HTTP exchange failed"),
-        None => debug!(%peer, "HTTP exchange took too long and was cut"),
+        Some(Err(error)) => {
+            debug!(%peer, %error, "HTTP exchange failed");
+            if error.is_parse() {
+                front.turn_away(peer, Refused::Http, &error.to_string());
+            }
+        }
+        None if exchanges.served() => debug!(%peer, "closed a preview's connection that was not used"),
+        None => {
+            debug!(%peer, "HTTP exchange took too long and was cut");
+            front.turn_away(peer, Refused::Slow, "The request did not come in time.");
+        }
     }
     let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     match promised.upgrade.await {
@@ -155,6 +184,7 @@ fn answer(
         Ok(visitor) => visitor,
         Err(refusal) => {
             warn!(%peer, reason = %refusal, remedy = refusal.remedy(), "refused a request");
+            front.turn_away(peer, Refused::by(&refusal), &refusal.to_string());
             return text(StatusCode::FORBIDDEN, &format!("{refusal}\n"));
         }
     };
@@ -162,7 +192,10 @@ fn answer(
         return plain(front, &request);
     }
     match handshake::accept(&request) {
-        Err(mistake) => mistake.answer(),
+        Err(mistake) => {
+            front.turn_away(peer, Refused::Handshake, mistake.says());
+            mistake.answer()
+        }
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
             let base = Base::of(request.headers(), false);
@@ -180,16 +213,26 @@ fn preview(front: &Front, request: &Request<Incoming>) -> Option<(Arc<Previews>,
 }
 
 fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
-    if request.uri().path() != "/health" {
-        return text(StatusCode::NOT_FOUND, "Not Found");
-    }
+    let known: fn(&Front) -> Answer = match request.uri().path() {
+        "/health" => health,
+        "/metrics" => metrics,
+        _ => return text(StatusCode::NOT_FOUND, "Not Found"),
+    };
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
+    known(front)
+}
+
+fn health(front: &Front) -> Answer {
     let health = serde_json::to_vec(&(front.health)()).unwrap_or_default();
     with_type(StatusCode::OK, "application/json", health.into())
+}
+
+fn metrics(front: &Front) -> Answer {
+    with_type(StatusCode::OK, metrics::CONTENT_TYPE, (front.scrape)().into())
 }
 
 fn text(status: StatusCode, text: &str) -> Answer {

@@ -22,7 +22,13 @@ fn front() -> Arc<Front> {
         sandbox: HealthSandbox { mode: "strict", tier: "T1" },
     };
     let loopback = vec!["127.0.0.1".parse().expect("address")];
-    Arc::new(Front { door: Door::new(loopback, Vec::new()), previews: None, health: Box::new(health) })
+    Arc::new(Front {
+        door: Door::new(loopback, Vec::new()),
+        previews: None,
+        health: Box::new(health),
+        scrape: Box::new(|| "x 1\n".to_owned()),
+        refused: Box::new(|_| {}),
+    })
 }
 
 /// Sends bytes to the HTTP side of a fresh connection and gives what it answered, and the guest it became.
@@ -69,6 +75,17 @@ async fn health_tells_what_it_always_told_and_the_isolation() {
     check("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", health).await;
     check("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", "").await;
     check("GET /health?x=1 HTTP/1.1\r\nHost: 127.0.0.1:18790\r\n\r\n", "200 OK", health).await;
+}
+
+#[tokio::test]
+async fn metrics_have_the_same_door() {
+    check("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", "x 1\n").await;
+    check("POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "405", "Method Not Allowed").await;
+    let foreign = "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    let says = "This service does not answer to the host \"evil.example\".\n";
+    check(foreign, "403", says).await;
+    let page = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n";
+    check(page, "403", "Pages of https://evil.example may not connect to this service.\n").await;
 }
 
 #[tokio::test]

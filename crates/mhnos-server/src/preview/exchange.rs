@@ -95,6 +95,11 @@ impl Exchanges {
         Some(done)
     }
 
+    /// Whether it has been a preview's.
+    pub(crate) fn served(&self) -> bool {
+        self.patience.was_used()
+    }
+
     pub(super) async fn answer(
         &self,
         previews: &Previews,

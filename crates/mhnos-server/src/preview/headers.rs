@@ -131,7 +131,9 @@ pub(super) fn toward_client(headers: &mut HeaderMap, names: &Names, keyed: bool,
     if headers.contains_key(header::SET_COOKIE) {
         let cookies: Vec<_> = headers.get_all(header::SET_COOKIE).iter().filter_map(of_this_host).collect();
         headers.remove(header::SET_COOKIE);
-        cookies.into_iter().for_each(|cookie| _ = headers.append(header::SET_COOKIE, cookie));
+        for cookie in cookies {
+            headers.append(header::SET_COOKIE, cookie);
+        }
     }
     headers.append(header::CONTENT_SECURITY_POLICY, framers.clone());
     if keyed && !headers.contains_key(header::REFERRER_POLICY) {
@@ -182,7 +184,9 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
         });
         let mut headers = HeaderMap::new();
-        parsed.for_each(|(name, value)| _ = headers.append(name, value));
+        for (name, value) in parsed {
+            headers.append(name, value);
+        }
         headers
     }
 

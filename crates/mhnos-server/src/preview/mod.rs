@@ -87,13 +87,13 @@ impl Previews {
     }
 
     /// Where a browser reaches what a process listens on.
-    pub(crate) fn url(&self, base: &Base, process: &Process, port: u16) -> String {
+    pub(crate) fn url(&self, base: Base, process: &Process, port: u16) -> String {
         let key = self.keyed.then(|| process.key());
         base.url(&Name { pid: process.pid(), port, key }, &self.domain)
     }
 
     /// The ports of one process, each once.
-    pub(crate) fn ports(&self, base: &Base, process: &Process) -> Vec<wire::OpenPort> {
+    pub(crate) fn ports(&self, base: Base, process: &Process) -> Vec<wire::OpenPort> {
         let mut ports: Vec<u16> = process.ports().iter().map(|port| port.port).collect();
         ports.dedup();
         let open = |port| wire::OpenPort { pid: process.pid(), port, url: self.url(base, process, port) };

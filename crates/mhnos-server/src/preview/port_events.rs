@@ -29,7 +29,7 @@ impl PortEvents {
             return Vec::new();
         }
         self.seen = now;
-        let open = self.previews.ports(&self.base, process);
+        let open = self.previews.ports(self.base, process);
         let event = |port: &wire::OpenPort, state| {
             let wire::OpenPort { pid, port, url } = port.clone();
             wire::Event::Port(wire::Port { pid, port, url, state })

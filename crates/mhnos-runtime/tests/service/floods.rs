@@ -1,0 +1,132 @@
+//! Programs that write without end while bridges die and are replaced, and viewers come, go, crawl and sleep: every viewer has
+//! every byte, or is told which ones it has missed.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mhnos_testing::{Server, Wire, WireOptions, eventually};
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    requests::{bash, bridge},
+    start,
+};
+
+/// Longest time for what takes milliseconds.
+const SOON: Duration = Duration::from_secs(30);
+/// What the programs write, again and again.
+const LINE: &str = "0123456789 and so on, for ever\n";
+/// More than a log holds: whoever is left behind misses something.
+const MANY: u64 = 12 << 20;
+
+/// A client that knows what it must get.
+struct Follower {
+    wire: Wire,
+    pid: u64,
+    position: u64,
+    gaps: Vec<(u64, u64)>,
+}
+
+impl Follower {
+    async fn spawn(server: &Server, script: &str) -> Self {
+        let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+        let pid = wire.spawn(bash(script)).await;
+        Self { wire, pid, position: 0, gaps: Vec::new() }
+    }
+
+    /// Comes back as a client does that has lost its connection.
+    async fn resume(&mut self, server: &Server) {
+        self.wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+        let attach = json!({"type": "attach", "id": "again", "pid": self.pid, "after": self.position});
+        self.wire.send(&attach).await;
+    }
+
+    /// Takes output until this position; every byte is looked at.
+    async fn take_until(&mut self, position: u64) {
+        while self.position < position {
+            let message = self.wire.next().await;
+            self.take(&message);
+        }
+    }
+
+    /// Takes what the connection still has.
+    async fn take_rest(&mut self) {
+        while let Some(message) = self.wire.next_or_end().await {
+            self.take(&message);
+        }
+    }
+
+    fn take(&mut self, message: &Value) {
+        match message["type"].as_str() {
+            Some("stdout") => {
+                let data = message["data"].as_str().expect("text").as_bytes();
+                let begin = self.position as usize % LINE.len();
+                let right = data.iter().zip(LINE.bytes().cycle().skip(begin)).all(|(a, b)| *a == b);
+                self.position += data.len() as u64;
+                assert!(right && message["seq"] == self.position, "other bytes before {}", self.position);
+            }
+            Some("gap") => {
+                let [from, to] = ["from", "to"].map(|key| message[key].as_u64().expect("a position"));
+                assert_eq!(from, self.position, "{message}");
+                self.position = to;
+                self.gaps.push((from, to));
+            }
+            Some("attached") => {}
+            _ => panic!("{message}"),
+        }
+    }
+}
+
+fn flood() -> String {
+    format!("exec yes '{}'", LINE.trim_end())
+}
+
+/// A program that writes at full speed is not let go on beyond what its viewers can come back to.
+#[tokio::test]
+async fn a_flood_goes_on_at_the_same_byte_after_a_killed_bridge() {
+    let server = start();
+    let mut follower = Follower::spawn(&server, &flood()).await;
+    for round in 1..=3 {
+        follower.take_until(round * MANY).await;
+        let one = eventually(SOON, "a bridge", || bridge(&server));
+        kill_process(one, Signal::KILL).expect("it is ours");
+        // What had left the bridge comes still, and is no reason to be told of a gap.
+        follower.take_rest().await;
+        eventually(SOON, "another bridge", || bridge(&server).filter(|next| *next != one));
+        follower.resume(&server).await;
+    }
+    follower.take_until(4 * MANY).await;
+    assert_eq!(follower.gaps, []);
+}
+
+/// All at once: nobody sleeps while another is looked after.
+async fn take_more(followers: &mut [Follower]) {
+    join_all(followers.iter_mut().map(async |follower| {
+        follower.take_until(follower.position + (1 << 20)).await;
+    }))
+    .await;
+}
+
+/// Twenty programs write at full speed, twenty clients view them.
+#[tokio::test]
+async fn an_upgrade_under_load_loses_no_byte() {
+    let server = start();
+    let mut followers = Vec::new();
+    for _ in 0..20 {
+        followers.push(Follower::spawn(&server, &flood()).await);
+    }
+    for round in 1..=2 {
+        take_more(&mut followers).await;
+        let one = bridge(&server).expect("a bridge");
+        server.signal(Signal::USR2);
+        // Each is sent away, with all that was written to it before.
+        join_all(followers.iter_mut().map(Follower::take_rest)).await;
+        eventually(SOON, "another bridge", || bridge(&server).filter(|next| *next != one));
+        join_all(followers.iter_mut().map(|follower| follower.resume(&server))).await;
+        take_more(&mut followers).await;
+        for follower in &followers {
+            assert_eq!(follower.gaps, [], "round {round}");
+        }
+    }
+}
