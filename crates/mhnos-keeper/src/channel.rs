@@ -7,14 +7,14 @@
 
 use std::net::IpAddr;
 
-use mhnos_sandbox::{Enforcement, Launch, Limits, Stdio};
+use mhnos_sandbox::{Enforcement, Launch, Limits, Outlet, Stdio};
 use serde::{Deserialize, Serialize};
 
 /// Our own number for a process: from [`FIRST_PID`] up, never reused while the service lives.
 pub type Pid = u32;
 
 /// Which channel this is. A bridge of another version ends at once, so that an upgrade is taken back.
-pub const CHANNEL_VERSION: u32 = 2;
+pub const CHANNEL_VERSION: u32 = 3;
 
 /// The first pid clients see. Lower numbers are the service's own probes.
 pub const FIRST_PID: Pid = 1000;
@@ -123,6 +123,21 @@ pub enum FromKeeper {
     /// One process that an earlier bridge started. Descriptors as in `Started`, those still open. Comes before
     /// `Adopted`, or after it for one that was told as `Starting`.
     Adopt(Adoption),
+    /// A sandbox with a network of its own stands. What leads out of it is attached, in the order of `outlets`:
+    /// sockets that listen, non-blocking. Told of each such sandbox, once to every bridge.
+    Network {
+        /// The keeper's number for the sandbox; not used for another before `NetworkGone`.
+        sandbox: u32,
+        /// Whose sandbox it is, if it is a private one.
+        process: Option<Pid>,
+        /// What each attached descriptor is.
+        outlets: Vec<Outlet>,
+    },
+    /// That sandbox is no more. Sockets of it are of no use, and keep its network from going away.
+    NetworkGone {
+        /// Which.
+        sandbox: u32,
+    },
     /// One that an earlier bridge has ordered and that is being started still: `Adopt` or `Refused` follows. It
     /// takes a place already.
     Starting {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Policy, Walls, enter,
+    Entered, Policy, Walls, enter,
     sys::{self, Fork, Namespaces, Reap},
 };
 use rustix::{
@@ -38,17 +38,20 @@ pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
             Err(error) => {
                 let _ = socket.send(&FromInit::SetupFailed(failure(Stage::Sandbox, &error)), &[]);
             }
-            Ok(walls) => serve(socket, &walls),
+            Ok(entered) => serve(socket, entered),
         }
     }));
     sys::exit_now(if outcome.is_ok() { 0 } else { 101 })
 }
 
-fn serve(socket: &Socket, walls: &Walls) {
+fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
     let Ok(signals) = sys::signal_fd(&sys::HANDLED) else { return };
-    if socket.send(&FromInit::Ready, &[]).is_err() {
+    let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
+    let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    if socket.send(&FromInit::Ready(kinds), &attached).is_err() {
         return;
     }
+    drop(sockets);
     let mut supervisors = HashSet::new();
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
@@ -59,7 +62,7 @@ fn serve(socket: &Socket, walls: &Walls) {
             match socket.recv::<ToInit>() {
                 Ok(received) => {
                     let ToInit::Execute(order) = received.message;
-                    execute(&order, received.fds, walls, &mut supervisors);
+                    execute(&order, received.fds, &walls, &mut supervisors);
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}

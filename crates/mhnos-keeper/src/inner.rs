@@ -1,7 +1,7 @@
 //! What keeper, init and supervisor say to each other. Same framing as [`channel`](crate::channel); these
 //! three are one program, so the types are private to the crate.
 
-use mhnos_sandbox::{Launch, Limits, Outside, SetupError, Stdio};
+use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Exit, Failure, Member, Port, Scope, Stage, Usage};
@@ -51,8 +51,8 @@ pub(crate) enum Slot {
 /// Init to keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromInit {
-    /// The walls stand.
-    Ready,
+    /// The walls stand. What leads out of the sandbox's own network is attached, in this order.
+    Ready(Vec<Outlet>),
     /// They could not be put up; init ends.
     SetupFailed(Failure),
 }

@@ -17,6 +17,7 @@ pub mod log_file;
 mod outbox;
 mod ports;
 mod sandboxes;
+mod service_manager;
 mod settings;
 pub mod socket;
 mod stdio;
@@ -26,5 +27,6 @@ mod upgrade;
 mod watchdog;
 
 pub use keeper::{KeeperError, run};
+pub use service_manager::ServiceManager;
 pub use settings::{BRIDGE_CHANNEL_FD, BridgeCommand, Settings};
 pub use upgrade::ProgramPlace;

@@ -3,13 +3,13 @@
 use std::{io, os::fd::OwnedFd, time::Instant};
 
 use mhnos_sandbox::{
-    Limits, Outside, Policy, Stdio, WindowSize, namespaces,
+    Limits, Outlet, Outside, Policy, Stdio, WindowSize, namespaces,
     sys::{self, Fork},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    channel::{ExitStatus, Failure, Stage},
+    channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
     init,
     inner::{Execute, FromInit, FromSupervisor, Payload, Slot, ToInit},
     limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
@@ -24,6 +24,8 @@ pub(crate) struct Sandbox {
     pub(crate) outbox: Outbox<ToInit>,
     /// Why the walls could not be put up, if so.
     pub(crate) failure: Option<Failure>,
+    /// What leads out of its own network: duplicates, for bridges to come.
+    outlets: Vec<(Outlet, OwnedFd)>,
 }
 
 impl Sandbox {
@@ -32,23 +34,43 @@ impl Sandbox {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
         match sys::fork(namespaces(policy))? {
             Fork::Child => init::run(&theirs, policy, grouped),
-            Fork::Parent(_) => Ok(Self { outbox: Outbox::new(ours), failure: None }),
+            Fork::Parent(_) => Ok(Self { outbox: Outbox::new(ours), failure: None, outlets: Vec::new() }),
         }
     }
 
     /// Waits until the walls stand: for the first one, at start, which decides whether the service runs.
-    pub(crate) fn wait_ready(&self) -> Result<(), Failure> {
+    pub(crate) fn wait_ready(&mut self) -> Result<(), Failure> {
         let timeout = Timespec { tv_sec: SETUP_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         let _ = poll(&mut [PollFd::new(&self.outbox, PollFlags::IN)], Some(&timeout));
         let lost = |detail: &str| Failure { stage: Stage::Sandbox, errno: 0, detail: detail.to_owned() };
         match self.outbox.recv::<FromInit>() {
             Ok(received) => match received.message {
-                FromInit::Ready => Ok(()),
+                FromInit::Ready(kinds) => {
+                    self.stands(kinds, received.fds);
+                    Ok(())
+                }
                 FromInit::SetupFailed(failure) => Err(failure),
             },
             Err(RecvError::WouldBlock) => Err(lost("the sandbox did not come up in time")),
             Err(error) => Err(lost(&format!("the sandbox's init ended early: {error}"))),
         }
+    }
+
+    /// Takes what init has opened inside.
+    pub(crate) fn stands(&mut self, kinds: Vec<Outlet>, sockets: Vec<OwnedFd>) {
+        self.outlets = kinds.into_iter().zip(sockets).collect();
+    }
+
+    /// Whether it has a network of its own.
+    pub(crate) fn has_network(&self) -> bool {
+        !self.outlets.is_empty()
+    }
+
+    /// The message that tells a bridge of its network, if it has one of its own.
+    pub(crate) fn network(&self, id: u32, process: Option<Pid>) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
+        let sockets = self.outlets.iter().map(|(_, socket)| socket.try_clone()).collect::<Result<_, _>>()?;
+        let outlets = self.outlets.iter().map(|(outlet, _)| *outlet).collect();
+        Ok((FromKeeper::Network { sandbox: id, process, outlets }, sockets))
     }
 
     /// Has a self-test go through all that a program goes through, and waits for its end.

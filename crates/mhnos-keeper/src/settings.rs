@@ -7,7 +7,7 @@ use mhnos_sandbox::{
     stage::{Account, Reserve},
 };
 
-use crate::upgrade::ProgramPlace;
+use crate::{service_manager::ServiceManager, upgrade::ProgramPlace};
 
 /// Everything a keeper needs to run.
 pub struct Settings {
@@ -27,6 +27,8 @@ pub struct Settings {
     pub bridge: BridgeCommand,
     /// How long a drain may take before the keeper ends what is left.
     pub drain_timeout: Duration,
+    /// Who started the service and wants to know how it goes.
+    pub service_manager: Option<ServiceManager>,
     /// Called once, when the sandbox stands and the first bridge has said hello.
     pub on_ready: Option<Box<dyn FnOnce()>>,
 }

@@ -16,6 +16,7 @@ mod input;
 mod keeper_link;
 pub mod limits;
 mod log;
+mod network;
 mod note;
 mod process;
 mod reader;
@@ -33,6 +34,7 @@ pub use log::Stream;
 pub use mhnos_keeper::channel::{
     ExitStatus, FIRST_PID, Failure, Isolation, Member, Pid, Port, Scope, Stage, Welcome,
 };
+pub use network::{Network, Networks};
 pub use process::{Gone, Process, SignalOutcome, WriteError};
 pub use registry::{Census, ConnectError, Driver, DriverEnd, Processes, Stats, Tally};
 pub use request::{Encoding, Info, Settings, SpawnError, SpawnRequest};

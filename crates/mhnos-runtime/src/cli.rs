@@ -28,6 +28,9 @@ pub(crate) fn command() -> Command {
             )
             .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As one JSON object")),
         )
+        .subcommand(with_settings(Command::new("health").about(
+            "Ask the service of these settings how it is: exit status 0 and its answer if it is well, else 1",
+        )))
         .subcommand(
             with_settings(Command::new("bridge").hide(true))
                 .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true))

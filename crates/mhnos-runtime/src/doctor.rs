@@ -97,7 +97,8 @@ fn layer_findings(in_force: &Enforcement) -> Vec<Finding> {
     let wanted = Layer::ALL.into_iter().filter(|layer| match layer {
         Layer::MemoryWatchdog => in_force.layers.contains(layer),
         Layer::SeparateUid => !namespaces && in_force.mode != Mode::None,
-        Layer::NetNamespace => false,
+        // The host's is what that mode means.
+        Layer::NetNamespace => in_force.mode != Mode::Relaxed,
         _ => true,
     });
     wanted

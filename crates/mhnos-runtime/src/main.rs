@@ -4,6 +4,7 @@
 mod bridge;
 mod cli;
 mod doctor;
+mod health;
 mod logging;
 mod serve;
 mod upgrade;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("serve", arguments)) => serve::run(arguments),
         Some(("doctor", arguments)) => doctor::run(arguments),
+        Some(("health", arguments)) => health::run(arguments),
         Some(("bridge", arguments)) => bridge::run(arguments),
         Some(("upgrade", arguments)) => upgrade::run(arguments),
         _ => unreachable!("clap asks for a subcommand"),

@@ -42,7 +42,25 @@ pub(crate) fn base(context: &Context) -> Vec<(String, String)> {
         .into_iter()
         .chain(if_set.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .chain(context.proxy_port.map(proxy).into_iter().flatten())
         .collect()
+}
+
+/// What tells programs of the proxy, in the spellings that are in use. The one for everything else is no SOCKS URL: to
+/// some libraries that is an error at their start.
+fn proxy(port: u16) -> Vec<(String, String)> {
+    let url = format!("http://127.0.0.1:{port}");
+    let urls = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        .into_iter()
+        .flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()].map(|name| (name, url.clone())));
+    let own = "localhost,127.0.0.1,::1,.localhost".to_owned();
+    urls.chain([
+        ("NO_PROXY".to_owned(), own.clone()),
+        ("no_proxy".to_owned(), own),
+        // Node.js looks at the others only if it is told to.
+        ("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned()),
+    ])
+    .collect()
 }
 
 /// Sets variables; the last of the same name counts, and keeps the place of the first.

@@ -65,6 +65,8 @@ pub struct Context {
     pub allow_openclaw: bool,
     /// `MHNOS_SANDBOX`: strict, relaxed or none.
     pub sandbox_mode: &'static str,
+    /// Where programs find the proxy on their loopback, if they have a network of their own.
+    pub proxy_port: Option<u16>,
 }
 
 /// Reads a module of a worker; implemented over the confined workspace.

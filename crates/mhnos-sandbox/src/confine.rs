@@ -39,8 +39,7 @@ pub const DATA_SLACK: u64 = 16 << 30;
 /// The priority of programs whose CPU time no control group limits.
 const NICE: i32 = 5;
 
-/// Source descriptors are moved above every number a program may be given. What this process still needs until
-/// exec must be there, too.
+/// What is still needed while a program's descriptors are put in their places is above every number it may be given.
 pub const FIRST_FREE: i32 = 64;
 
 /// The descriptors of a program about to start.
@@ -160,11 +159,14 @@ fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupErr
 
 /// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.
 fn connect(fds: Descriptors) -> Result<(), SetupError> {
-    if fds.terminal {
-        ioctl_tiocsctty(&fds.stdio[0]).step("take the terminal")?;
+    let Descriptors { stdio, extra, terminal, doors } = fds;
+    // Closed now: later their numbers may be the program's.
+    drop(doors);
+    if terminal {
+        ioctl_tiocsctty(&stdio[0]).step("take the terminal")?;
     }
     let step = "connect descriptors";
-    let numbered = fds.stdio.into_iter().zip(0u32..).map(|(fd, number)| (number, fd)).chain(fds.extra);
+    let numbered = stdio.into_iter().zip(0u32..).map(|(fd, number)| (number, fd)).chain(extra);
     let moved = numbered
         .map(|(number, fd)| Ok((number, fcntl_dupfd_cloexec(&fd, FIRST_FREE)?)))
         .collect::<Result<Vec<_>, Errno>>()

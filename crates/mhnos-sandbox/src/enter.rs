@@ -1,7 +1,7 @@
 //! From policy to walls, for the sandbox's init: which namespaces it is created with, and the ordered script
 //! it runs before it starts anything. A step that fails ends it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     process::{
@@ -14,8 +14,10 @@ use rustix::{
 
 use crate::{
     Enforcement, Layer, Tier,
+    confine::FIRST_FREE,
     error::{SetupError, Step},
     landlock::{self, Rules},
+    network::{self, Outlet},
     policy::{HOST_NAME, Policy},
     stage::{Account, become_programs_user},
     sys::{self, Instruction, Namespaces, Ruleset},
@@ -31,7 +33,8 @@ pub fn namespaces(policy: &Policy) -> Namespaces {
             .and(Namespaces::PID)
             .and(Namespaces::IPC)
             .and(Namespaces::UTS)
-            .and(Namespaces::CGROUP),
+            .and(Namespaces::CGROUP)
+            .and(if policy.own_network() { Namespaces::NET } else { Namespaces::NONE }),
     }
 }
 
@@ -50,6 +53,7 @@ pub fn enforcement(policy: &Policy, grouped: bool) -> Enforcement {
             Layer::CgroupNamespace,
         ],
     };
+    layers.extend(policy.own_network().then_some(Layer::NetNamespace));
     layers.extend(landlock::in_force(policy.tier).then_some(Layer::Landlock));
     layers.extend((!policy.filter.is_empty()).then_some(Layer::Seccomp));
     layers.extend([
@@ -130,15 +134,28 @@ impl Enclosed {
     }
 }
 
+/// What a process is that has become an init.
+#[derive(Debug)]
+pub struct Entered {
+    /// What it puts up around each program.
+    pub walls: Walls,
+    /// What leads out of the sandbox's own network, if it has one.
+    pub outlets: Vec<(Outlet, OwnedFd)>,
+}
+
 /// Makes this process, just created in [`namespaces`], the init of its sandbox. `grouped` says that control
 /// groups will hold each program's tree together.
-pub fn enter(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
+pub fn enter(policy: &Policy, grouped: bool) -> Result<Entered, SetupError> {
+    let mut outlets = Vec::new();
     if matches!(policy.tier, Tier::T1 | Tier::T2) {
         // First of all: whatever happens to the keeper from here on, nothing outlives it.
         set_parent_process_death_signal(Some(Signal::KILL)).step("tie init to the keeper")?;
         // After a change of uid /proc/self belongs to root until the process is dumpable again.
         set_dumpable_behavior(DumpableBehavior::Dumpable).step("open /proc/self")?;
         map_user(policy.uid, policy.gid)?;
+        if policy.own_network() {
+            outlets = network::open()?;
+        }
         sethostname(HOST_NAME.as_bytes()).step("set the host name")?;
         // Arguments are found through /proc/self, so before the tree changes.
         sys::scrub_arguments("mhnos-init").step("hide the service's arguments")?;
@@ -156,7 +173,7 @@ pub fn enter(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
     rustix::thread::set_name(c"mhnos-init").step("name init")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("close /proc/self")?;
     set_no_new_privs(true).step("forbid new privileges")?;
-    raise_landlock(policy, grouped)
+    Ok(Entered { walls: raise_landlock(policy, grouped)?, outlets })
 }
 
 fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
@@ -176,7 +193,7 @@ fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
         Rules::of_tree(policy).ruleset(None)?.restrict().step("restrict files by Landlock")?;
     } else {
         let rules = Rules::of_host(policy);
-        let ruleset = rules.ruleset(None)?;
+        let ruleset = rules.ruleset(None)?.set_apart(FIRST_FREE).step("set a ruleset apart")?;
         walls.program = Some((rules, ruleset));
     }
     if !grouped && landlock::scopes_signals() {

@@ -56,7 +56,7 @@ const MAX_FILE: u64 = 256 * 1024;
 pub(crate) struct Etc(BTreeMap<&'static str, Vec<u8>>);
 
 /// Reads the host's part and writes the sandbox's own.
-pub(crate) fn collect(uid: u32, gid: u32) -> Etc {
+pub(crate) fn collect(uid: u32, gid: u32, own_network: bool) -> Etc {
     let mut files: BTreeMap<&'static str, Vec<u8>> = FILES
         .into_iter()
         .filter_map(|name| {
@@ -70,6 +70,10 @@ pub(crate) fn collect(uid: u32, gid: u32) -> Etc {
         "hosts",
         format!("127.0.0.1\tlocalhost {HOST_NAME}\n::1\tlocalhost {HOST_NAME}\n").into_bytes(),
     );
+    if own_network {
+        // The host's servers are out of reach; the service answers there.
+        files.insert("resolv.conf", b"nameserver 127.0.0.1\n".to_vec());
+    }
     files.insert("passwd", accounts(uid, gid).into_bytes());
     files.insert("group", groups(gid).into_bytes());
     Etc(files)
@@ -103,10 +107,11 @@ mod tests {
 
     #[test]
     fn the_host_accounts_do_not_show() {
-        let etc = collect(1234, 1234);
+        let etc = collect(1234, 1234, true);
         let passwd = String::from_utf8(etc.0["passwd"].clone()).expect("text");
         assert!(passwd.contains("mhnos:x:1234:1234:"));
         assert_eq!(passwd.lines().count(), 3);
         assert!(!etc.0.contains_key("shadow"));
+        assert_eq!(etc.0["resolv.conf"], b"nameserver 127.0.0.1\n");
     }
 }

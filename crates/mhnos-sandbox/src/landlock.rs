@@ -80,7 +80,7 @@ const ABI_UNIX: u32 = 9;
 /// Where nothing but Landlock keeps programs from the service's own ports, these are what they may connect
 /// to: a list, because there is no "all but". What development servers listen on by habit, and what the
 /// outside is asked on.
-const PORTS: [(u16, u16); 14] = [
+const PORTS: [(u16, u16); 15] = [
     (22, 22),     // git over ssh
     (53, 53),     // names
     (80, 80),     // http
@@ -93,8 +93,9 @@ const PORTS: [(u16, u16); 14] = [
     (5173, 5180), // vite
     (8000, 8031),
     (8080, 8095),
-    (8787, 8794), // workerd
-    (9229, 9236), // node --inspect
+    (8787, 8794),   // workerd
+    (9229, 9236),   // node --inspect
+    (18789, 18789), // OpenClaw's gateway, for its own commands
 ];
 
 /// The version a tier cannot do without, and the version from which on it uses Landlock at all.

@@ -47,6 +47,13 @@ impl Policy {
         };
         Self { tier, filter, ..self.clone() }
     }
+
+    /// Whether programs have a network of their own: the host's is what `relaxed` means, and without namespaces
+    /// there is no other.
+    #[must_use]
+    pub fn own_network(&self) -> bool {
+        self.mode == Mode::Strict && matches!(self.tier, Tier::T1 | Tier::T2)
+    }
 }
 
 /// Whether a socket with a path exists that a program might connect to: with the host's tree in view and

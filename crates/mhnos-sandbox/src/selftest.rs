@@ -33,13 +33,20 @@ pub struct Outside {
 /// The namespaces a sandbox of the upper tiers has for itself.
 const NAMESPACES: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "cgroup"];
 
+/// The one it has besides where it has a network of its own.
+const NETWORK: &str = "net";
+
 impl Outside {
     /// To be called by the keeper.
     pub fn look(policy: &crate::Policy) -> Self {
         let numbered = |name: &str| Some((name.to_owned(), fs::metadata(namespace(name)).ok()?.ino()));
         Self {
             keeper: getpid().as_raw_nonzero().get(),
-            namespaces: NAMESPACES.into_iter().filter_map(numbered).collect(),
+            namespaces: NAMESPACES
+                .into_iter()
+                .chain(policy.own_network().then_some(NETWORK))
+                .filter_map(numbered)
+                .collect(),
             ports: policy.own_ports.clone(),
             workspace: policy.workspace.source.inside.to_string_lossy().into_owned(),
         }
@@ -116,6 +123,10 @@ fn own_namespaces(tier: Tier, outside: &Outside) -> Result<(), SetupError> {
     for (name, number) in &outside.namespaces {
         let own = fs::metadata(namespace(name)).map(|meta| meta.ino());
         hold("namespaces of its own", own.is_ok_and(|own| own != *number))?;
+        if name == NETWORK {
+            let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+            hold("no network interface but the loopback", is_loopback_alone(&interfaces))?;
+        }
     }
     if tier == Tier::T1 {
         let own = fs::read_link("/proc/self").ok();
@@ -130,6 +141,12 @@ fn own_namespaces(tier: Tier, outside: &Outside) -> Result<(), SetupError> {
         refuses("a device node", device.map_err(Into::into), &[Errno::ACCESS])?;
     }
     Ok(())
+}
+
+/// `/proc/net/dev`: two lines of headings, then one for each interface.
+fn is_loopback_alone(interfaces: &str) -> bool {
+    let mut names = interfaces.lines().skip(2).filter_map(|line| line.split(':').next());
+    names.next().map(str::trim) == Some("lo") && names.next().is_none()
 }
 
 fn shared_host(tier: Tier, outside: &Outside) -> Result<(), SetupError> {

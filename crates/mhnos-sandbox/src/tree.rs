@@ -42,7 +42,7 @@ pub(crate) fn build(policy: &Policy) -> Result<(), SetupError> {
     let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", all).step("make mounts private")?;
     let clones = Clones::take(policy)?;
-    let etc = etc::collect(policy.uid, policy.gid);
+    let etc = etc::collect(policy.uid, policy.gid, policy.own_network());
 
     tmpfs(BASE, "mode=755,size=8m,nr_inodes=4096", MountFlags::empty()).step("mount the root tree")?;
     chdir(BASE).step("enter the root tree")?;

@@ -12,6 +12,7 @@ pub mod config;
 mod connection;
 mod discovery;
 pub mod door;
+mod egress;
 mod frames;
 mod http;
 mod launcher;
@@ -27,11 +28,13 @@ pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
+use mhnos_network::Gateway;
 use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
 use mhnos_runtimes::Context;
-use mhnos_sandbox::Limits;
+use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -86,11 +89,12 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let visible = config.workspace.to_string_lossy();
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
 
+    let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
     let previews = Previews::new(config.preview_domain.clone(), false, processes.clone(), door(config));
     let service = Arc::new(Service {
         previews: Arc::new(previews),
-        context: context(config, &workspace),
+        context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
         workspace,
         toolbox,
@@ -143,6 +147,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     tokio::select! {
         () = serving => Ok(()),
         end = driver.run() => Err(RunError::Keeper(end)),
+        () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
     }
 }
 
@@ -161,7 +166,7 @@ fn process_settings(config: &Config) -> Settings {
     }
 }
 
-fn context(config: &Config, workspace: &Workspace) -> Context {
+fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) -> Context {
     Context {
         workspace: workspace.visible_path().to_owned(),
         path: config.path.clone(),
@@ -169,11 +174,18 @@ fn context(config: &Config, workspace: &Workspace) -> Context {
         kill_grace: config.kill_grace,
         allow_openclaw: config.allow_openclaw,
         sandbox_mode: config.sandbox.as_str(),
+        proxy_port: enforcement.layers.contains(&Layer::NetNamespace).then_some(PROXY_PORT),
     }
 }
 
 fn door(config: &Config) -> Door {
     Door::new(config.hosts.clone(), config.allowed_origins.clone())
+}
+
+/// The way out for programs with a network of their own.
+fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
+    let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+    Gateway::new(config.egress.clone(), ports)
 }
 
 fn front(service: &Arc<Service>) -> Front {

@@ -18,6 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "mhnos-server",
         &[
             "mhnos-protocol",
+            "mhnos-network",
             "mhnos-process",
             "mhnos-runtimes",
             "mhnos-workspace",
@@ -32,6 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mhnos-protocol", &[]),
     ("mhnos-sandbox", &[]),
     ("mhnos-workspace", &[]),
+    ("mhnos-network", &[]),
     ("mhnos-testing", &["mhnos-client", "mhnos-protocol", "mhnos-sandbox"]),
     ("xtask", &[]),
 ];
@@ -44,7 +46,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
         "JSON stays at the edge",
     ),
     ("tokio-tungstenite", &["mhnos-server", "mhnos-client", "mhnos-testing"], "WebSocket stays at the edge"),
-    ("hyper", &["mhnos-server"], "HTTP stays at the edge"),
+    ("hyper", &["mhnos-server", "mhnos-network"], "HTTP stays at the edges"),
     (
         "libc",
         &["mhnos-sandbox", "mhnos-keeper", "mhnos-testing", "mhnos-runtime"],
@@ -52,7 +54,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio",
-        &["mhnos-process", "mhnos-server", "mhnos-client", "mhnos-runtime", "mhnos-testing"],
+        &["mhnos-network", "mhnos-process", "mhnos-server", "mhnos-client", "mhnos-runtime", "mhnos-testing"],
         "keeper, init and the pure crates have no runtime",
     ),
     ("anyhow", &["mhnos-runtime", "mhnos-testing", "xtask"], "a library's errors are typed"),

@@ -27,6 +27,7 @@ use crate::{
     held::{Held, Phase},
     limits::{BATCH, FINISH_TIMEOUT, MAX_FAILED_BRIDGES},
     sandboxes::Sandbox,
+    service_manager::ServiceManager,
     settings::Settings,
 };
 
@@ -179,7 +180,9 @@ impl Keeper {
     }
 
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
-        let due = [self.bridge_due, self.stopping, self.replacement.leaving].into_iter().flatten().min();
+        let sign_of_life = self.settings.service_manager.as_ref().and_then(ServiceManager::due);
+        let due = [self.bridge_due, self.stopping, self.replacement.leaving, sign_of_life];
+        let due = due.into_iter().flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
         // Spare groups are made when nothing else waits.
         let idle = self.groups.as_ref().is_some_and(SpareGroups::is_short).then_some(Duration::ZERO);
@@ -239,6 +242,9 @@ impl Keeper {
             self.restart_bridge();
         }
         self.end_slow_leave(now);
+        if let Some(manager) = &mut self.settings.service_manager {
+            manager.live(now);
+        }
         if self.stopping.is_some_and(|deadline| deadline <= now) {
             tracing::warn!("the drain took too long; ending what is left");
             self.finished = true;
@@ -261,6 +267,9 @@ impl Keeper {
     fn begin_drain(&mut self) {
         tracing::info!("stopping: processes get SIGTERM, then the grace period");
         self.stopping = Some(Instant::now() + self.settings.drain_timeout);
+        if let Some(manager) = &self.settings.service_manager {
+            manager.stopping();
+        }
         if self.bridge.is_some() {
             self.tell(FromKeeper::Drain, Vec::new());
         } else {

@@ -168,6 +168,10 @@ impl Keeper {
             note: self.note.clone(),
         };
         self.tell(FromKeeper::Welcome(welcome), Vec::new());
+        let sandboxes: Vec<u32> = self.sandboxes.keys().copied().collect();
+        for id in sandboxes {
+            self.tell_network(id);
+        }
         let known: Vec<Pid> = self.held.keys().copied().collect();
         for pid in known {
             self.introduce(pid);
@@ -178,6 +182,9 @@ impl Keeper {
         }
         if let Some(on_ready) = self.settings.on_ready.take() {
             on_ready();
+            if let Some(manager) = &mut self.settings.service_manager {
+                manager.ready();
+            }
         }
     }
 

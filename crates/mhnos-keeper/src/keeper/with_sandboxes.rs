@@ -67,7 +67,10 @@ impl Keeper {
         while let Some(sandbox) = self.sandboxes.get_mut(&id) {
             match sandbox.outbox.recv::<FromInit>() {
                 Ok(received) => match received.message {
-                    FromInit::Ready => {}
+                    FromInit::Ready(kinds) => {
+                        sandbox.stands(kinds, received.fds);
+                        self.tell_network(id);
+                    }
                     FromInit::SetupFailed(failure) => sandbox.failure = Some(failure),
                 },
                 Err(RecvError::WouldBlock) => return,
@@ -77,7 +80,7 @@ impl Keeper {
                         tracing::warn!("the shared sandbox has ended; the next spawn builds it anew");
                     }
                     let failure = sandbox.failure.take();
-                    self.sandboxes.remove(&id);
+                    self.close_sandbox(id);
                     if failure.is_none() {
                         return;
                     }
@@ -102,7 +105,23 @@ impl Keeper {
 
     pub(super) fn close_private(&mut self, id: u32) {
         if id != SHARED {
-            self.sandboxes.remove(&id);
+            self.close_sandbox(id);
+        }
+    }
+
+    fn close_sandbox(&mut self, id: u32) {
+        if self.sandboxes.remove(&id).is_some_and(|sandbox| sandbox.has_network()) {
+            self.tell(FromKeeper::NetworkGone { sandbox: id }, Vec::new());
+        }
+    }
+
+    /// Tells the bridge of a sandbox's network, if it has one of its own.
+    pub(super) fn tell_network(&mut self, id: u32) {
+        let Some(sandbox) = self.sandboxes.get(&id).filter(|sandbox| sandbox.has_network()) else { return };
+        let process = self.held.values().find(|held| id != SHARED && held.sandbox == id);
+        match sandbox.network(id, process.map(|held| held.pid)) {
+            Ok((message, sockets)) => self.tell(message, sockets),
+            Err(error) => tracing::error!(id, %error, "cannot hand a sandbox's network over"),
         }
     }
 }

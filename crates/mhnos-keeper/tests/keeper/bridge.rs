@@ -10,7 +10,7 @@ use mhnos_keeper::{
     channel::{Descriptor, Exit, ExitStatus, Failure, FromKeeper, Isolation, Order, Pid, Scope, ToKeeper},
     socket::Socket,
 };
-use mhnos_sandbox::{Enforcement, Launch, Layer, Limits, Stdio, Tier};
+use mhnos_sandbox::{Enforcement, ExtraFd, Launch, Layer, Limits, Stdio, Tier};
 
 /// What plays the bridge's part in a test.
 pub(crate) struct Bridge {
@@ -57,6 +57,7 @@ impl Bridge {
                     bridge.adopted_ports.extend(ports);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
                 }
+                FromKeeper::Network { .. } => {}
                 FromKeeper::Adopted => return bridge,
                 other => panic!("unexpected {other:?}"),
             }
@@ -118,6 +119,23 @@ impl Bridge {
         isolation: Isolation,
         limits: Limits,
     ) -> Pid {
+        self.order_all(argv, Vec::new(), stdio, isolation, limits)
+    }
+
+    /// A program with these descriptors beside 0, 1 and 2.
+    pub(crate) fn order_with(&mut self, argv: &[&str], extra_fds: Vec<ExtraFd>) -> Pid {
+        let limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 };
+        self.order_all(argv, extra_fds, Stdio::Pipes { stdin: false }, Isolation::Shared, limits)
+    }
+
+    fn order_all(
+        &mut self,
+        argv: &[&str],
+        extra_fds: Vec<ExtraFd>,
+        stdio: Stdio,
+        isolation: Isolation,
+        limits: Limits,
+    ) -> Pid {
         let pid = self.next;
         self.next += 1;
         let launch = Launch {
@@ -125,7 +143,7 @@ impl Bridge {
             argv: argv.iter().map(|&text| text.into()).collect(),
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             cwd: std::env::var("WORKSPACE").expect("workspace"),
-            extra_fds: Vec::new(),
+            extra_fds,
         };
         self.send(&ToKeeper::Spawn(Order { pid, launch, stdio, isolation, limits, note: b"note".to_vec() }));
         pid

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use mhnos_keeper::channel::{Descriptor, ExitStatus, Isolation, LimitHit, Scope, Stage, ToKeeper};
-use mhnos_sandbox::{Layer, Limits, Stdio, Tier, WindowSize, sys};
+use mhnos_sandbox::{ExtraFd, ExtraFdKind, Layer, Limits, Stdio, Tier, WindowSize, sys};
 
 use crate::bridge::Bridge;
 
@@ -19,6 +19,22 @@ pub(crate) fn a_missing_program_or_directory_is_refused(bridge: &mut Bridge) {
     let pid = bridge.order(&["/etc/passwd"], Stdio::Pipes { stdin: false }, Isolation::Private);
     let failure = bridge.started(pid).expect_err("must not start");
     assert_eq!((failure.stage, failure.errno), (Stage::Exec, libc::EACCES));
+}
+
+/// Whatever the service itself has open under that number at the time.
+pub(crate) fn a_program_may_be_given_a_descriptor_of_any_number(bridge: &mut Bridge) {
+    for numbers in [3..=8, 9..=14, 10..=15] {
+        let content = |fd| ExtraFd { fd, kind: ExtraFdKind::Content(format!("{fd} ").into_bytes()) };
+        let expected: String = numbers.clone().map(|fd| format!("{fd} ")).collect();
+        let script = "exec 2>&1; for fd in $@; do cat <&$fd; done";
+        let words: Vec<String> = numbers.clone().map(|fd| fd.to_string()).collect();
+        let mut argv = vec!["bash", "-c", script, "bash"];
+        argv.extend(words.iter().map(String::as_str));
+        let pid = bridge.order_with(&argv, numbers.map(content).collect());
+        bridge.started(pid).expect("starts");
+        let end = bridge.exit(pid);
+        assert_eq!((bridge.output(pid), end), (expected, ExitStatus::Code(0)));
+    }
 }
 
 pub(crate) fn orders_that_are_wrong_are_refused(bridge: &mut Bridge) {

@@ -47,6 +47,7 @@ const TESTS: &[(&str, Script)] = tests! {
     life:
         a_program_runs_and_its_exit_is_told
         a_missing_program_or_directory_is_refused
+        a_program_may_be_given_a_descriptor_of_any_number
         orders_that_are_wrong_are_refused
         a_terminal_is_one_of_the_sandbox
         a_killed_tree_leaves_nothing
@@ -201,6 +202,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
             fds: Vec::new(),
         },
         drain_timeout: Duration::from_secs(10),
+        service_manager: None,
         on_ready: None,
     };
     match mhnos_keeper::run(settings) {

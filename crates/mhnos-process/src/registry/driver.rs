@@ -6,7 +6,7 @@ use mhnos_keeper::{
     channel::{Adoption, Descriptor, Exit, Failure, FromKeeper, Pid, Scope, Stage, ToKeeper, Usage, Welcome},
     socket::{Received, RecvError},
 };
-use mhnos_sandbox::Enforcement;
+use mhnos_sandbox::{Enforcement, Outlet};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -20,7 +20,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    clock::Clock, dial::Dials, keeper_link::KeeperLink, limits::HELLO_DEADLINE, note::Note,
+    clock::Clock, dial::Dials, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note,
     request::Settings, request::SpawnError, signal::Signal, task::Task,
 };
 
@@ -99,6 +99,9 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
                 driver.inner.lock().expect(pid, slack);
             }
             FromKeeper::Adopted => break,
+            FromKeeper::Network { sandbox, process, outlets } => {
+                driver.network(sandbox, process, outlets, fds);
+            }
             // These may come between the adoptions, of processes that were told already.
             other => driver.tell_process(&other),
         }
@@ -120,6 +123,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         drain_asked: watch::Sender::new(false),
         leave_asked: watch::Sender::new(false),
         dials: Dials::new(generation),
+        networks: watch::Sender::default(),
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
     })
@@ -160,6 +164,9 @@ impl Driver {
                 self.started(pid, os_pid, enforcement, &fds, received.fds, tasks);
             }
             FromKeeper::Refused { pid, failure } => self.refused(pid, failure),
+            FromKeeper::Network { sandbox, process, outlets } => {
+                self.network(sandbox, process, outlets, received.fds);
+            }
             // One that an earlier bridge has ordered, started only now.
             FromKeeper::Adopt(adoption) => {
                 self.adopt(adoption, received.fds);
@@ -231,6 +238,11 @@ impl Driver {
         }
     }
 
+    fn network(&self, sandbox: u32, process: Option<Pid>, kinds: Vec<Outlet>, fds: Vec<OwnedFd>) {
+        let network = Network { process, outlets: kinds.into_iter().zip(fds).collect() };
+        self.inner.networks.send_modify(|networks| _ = networks.insert(sandbox, Arc::new(network)));
+    }
+
     fn refused(&self, pid: Pid, failure: Failure) {
         if let Some(pending) = self.inner.not_started(pid) {
             // An order that crossed with the keeper's word that it stops.
@@ -260,6 +272,9 @@ impl Driver {
             }
             // One that an earlier bridge asked for, told between the adoptions.
             FromKeeper::Dialed { .. } => {}
+            FromKeeper::NetworkGone { sandbox } => {
+                self.inner.networks.send_modify(|networks| _ = networks.remove(sandbox));
+            }
             FromKeeper::Leave => {
                 self.inner.leave_asked.send_replace(true);
                 self.inner.lock().all().for_each(|process| process.log.viewers_will_be_back());

@@ -34,6 +34,7 @@ use crate::{
         KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, MEMBERS_DEADLINE, OUTPUT_DRAIN, SERVICE_NOTE,
         SETTLE_PATIENCE,
     },
+    network::Networks,
     note::Note,
     process::Process,
     request::{Settings, SpawnError, SpawnRequest},
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     drain_asked: watch::Sender<bool>,
     leave_asked: watch::Sender<bool>,
     pub(crate) dials: Dials,
+    networks: watch::Sender<Networks>,
     /// Told when something has become forgettable, or the service's note must be written.
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
@@ -235,6 +237,11 @@ impl Processes {
     /// A connection may have been made, and is closed.
     pub async fn dial(&self, process: &Process, port: u16) -> Result<TcpStream, DialError> {
         dial::dial(&self.inner, process.pid, port).await
+    }
+
+    /// The networks of sandboxes, as they come and go.
+    pub fn networks(&self) -> watch::Receiver<Networks> {
+        self.inner.networks.subscribe()
     }
 
     /// Resolves when the keeper wants this bridge replaced.

@@ -6,6 +6,7 @@
 
 mod listen;
 pub(crate) mod place;
+mod service_manager;
 
 use std::{io::Write, os::fd::OwnedFd, process::ExitCode, time::Duration};
 
@@ -70,6 +71,7 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let program = std::fs::File::open("/proc/self/exe").context("cannot open this program")?;
     let path = std::fs::read_link("/proc/self/exe").context("cannot find this program")?;
     let place = ProgramPlace::of(&path).context("cannot open this program's directory")?;
+    let manager = service_manager::of(std::env::vars_os())?;
     let (listeners, port) = listen::bind(&config.hosts, config.port)?;
     let taken = place::take(config, port)?;
     if config.sandbox == mhnos_sandbox::Mode::None {
@@ -101,6 +103,7 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
         log_bytes: config.output_log,
         bridge,
         drain_timeout: grace + DRAIN_MARGIN,
+        service_manager: manager,
         on_ready: Some(Box::new(move || announce(&addresses))),
     };
     mhnos_keeper::run(settings).context("the service ends")
@@ -125,6 +128,7 @@ fn bridge_arguments(flags: &[(String, String)], workspace: &str, port: u16, coun
 fn environment() -> Vec<Vec<u8>> {
     use std::os::unix::ffi::OsStringExt;
     std::env::vars_os()
+        .filter(|(name, _)| !service_manager::VARIABLES.iter().any(|own| name == own))
         .map(|(mut name, value)| {
             name.push("=");
             name.push(value);

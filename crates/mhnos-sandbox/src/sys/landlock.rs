@@ -83,6 +83,11 @@ impl Ruleset {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
+    /// The same under another number, `lowest` or above.
+    pub fn set_apart(self, lowest: i32) -> io::Result<Self> {
+        Ok(Self(rustix::io::fcntl_dupfd_cloexec(&self.0, lowest)?))
+    }
+
     /// Allows these rights to what is beneath `parent`, a directory or a file.
     pub fn allow_beneath(&self, parent: impl AsFd, allowed: u64) -> io::Result<()> {
         let rule = PathBeneath { allowed, parent: parent.as_fd().as_raw_fd() };

@@ -14,6 +14,7 @@ pub use reference::reference;
 pub use settings::{SETTINGS, Setting};
 
 use crate::door::OriginPattern;
+use mhnos_network::Egress;
 use mhnos_runtimes::ServiceEnvironment;
 use mhnos_sandbox::{Mode, Tier};
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub kill_grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// What programs with a network of their own may reach.
+    pub egress: Egress,
     /// The weakest isolation tier to start with.
     pub sandbox_min_tier: Tier,
     /// Names that a pull passes over, wherever they stand.
@@ -238,6 +241,7 @@ impl Default for Config {
             output_log: 4 << 20,
             kill_grace: Duration::from_secs(5),
             log_format: LogFormat::ByTerminal,
+            egress: Egress::default(),
             sandbox_min_tier: Tier::None,
             pull_skip: mhnos_workspace::PullSettings::default().skip,
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),

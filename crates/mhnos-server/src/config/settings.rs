@@ -148,6 +148,19 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| values::show_cores(config.max_cpu_millis),
     },
     Setting {
+        variable: "MHNOS_EGRESS",
+        default: "public",
+        accepts: "public, off, or a list, separated by commas, of names (registry.example.org, *.example.com), \
+                  addresses and networks (10.0.0.0/8, [fd00::]/8), each with :PORT or :FIRST-LAST if only \
+                  those are meant, and public",
+        about: "What programs may reach where they have a network of their own (`strict` in T1 and T2). `public` is \
+                every public address, without port 25. A private address is reached by a rule for its network, or for \
+                its host's full name; one of this machine, of a loopback or of a cloud's metadata by a rule for that \
+                very address; the service's own port never.",
+        apply: reads!(egress, mhnos_network::Egress::parse),
+        show: |config| config.egress.to_string(),
+    },
+    Setting {
         variable: "MHNOS_OUTPUT_LOG",
         default: "4m",
         accepts: "a size of 64k to 1g: bytes, or a number with k, m or g",

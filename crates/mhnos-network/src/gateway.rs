@@ -1,0 +1,258 @@
+//! The way out of one sandbox: its sockets, accepted on and served.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::join_all;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{Semaphore, broadcast},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    address, captured,
+    dial::{DialError, dial},
+    dns::{self, Answer},
+    limits::{ACCEPT_PAUSE, Bounds, MAX_QUESTION},
+    names::Names,
+    policy::{Egress, Machine, RuleName},
+    proxy,
+    report::{Refused, Reporter, Via},
+    resolve::{Resolver, SystemResolver},
+    target::Target,
+};
+
+/// Whose sandbox it is: a process with one of its own, or nobody in particular.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(pub Option<u32>);
+
+/// What all sandboxes share.
+pub struct Gateway {
+    pub(crate) egress: Egress,
+    pub(crate) machine: Machine,
+    pub(crate) resolver: Box<dyn Resolver>,
+    pub(crate) bounds: Bounds,
+    reporter: Reporter,
+}
+
+/// The sockets of one sandbox.
+#[derive(Debug, Default)]
+pub struct Outlets {
+    /// Programs ask for a proxy here, HTTP or SOCKS.
+    pub proxy: Vec<TcpListener>,
+    /// Connections to any address.
+    pub captured: Vec<TcpListener>,
+    /// Questions for names.
+    pub names_udp: Vec<UdpSocket>,
+    /// Such that do not fit a datagram.
+    pub names_tcp: Vec<TcpListener>,
+}
+
+impl Gateway {
+    /// `ports` are those the service itself listens on.
+    pub fn new(egress: Egress, ports: Vec<u16>) -> Self {
+        Self {
+            egress,
+            machine: Machine { ports, is_own: address::is_own },
+            resolver: Box::new(SystemResolver::default()),
+            bounds: Bounds::default(),
+            reporter: Reporter::default(),
+        }
+    }
+
+    /// With another resolver and other bounds: for tests.
+    #[must_use]
+    pub fn with(mut self, resolver: Box<dyn Resolver>, bounds: Bounds) -> Self {
+        self.resolver = resolver;
+        self.bounds = bounds;
+        self
+    }
+
+    /// Refusals from now on.
+    pub fn refusals(&self) -> broadcast::Receiver<Refused> {
+        self.reporter.subscribe()
+    }
+
+    /// Serves one sandbox for as long as it is polled.
+    ///
+    /// # Cancel safety
+    /// All its connections break, and its sockets are closed.
+    pub async fn serve(self: &Arc<Self>, owner: Owner, outlets: Outlets) {
+        let way = Arc::new(Way {
+            gateway: Arc::clone(self),
+            owner,
+            names: Mutex::new(Names::new(self.bounds.names)),
+            places: Arc::new(Semaphore::new(self.bounds.connections)),
+        });
+        let Outlets { proxy, captured, names_udp, names_tcp } = outlets;
+        let accepting = [(Role::Proxy, proxy), (Role::Captured, captured), (Role::Names, names_tcp)];
+        let accepting = accepting
+            .into_iter()
+            .flat_map(|(role, listeners)| listeners.into_iter().map(move |listener| (role, listener)))
+            .map(|(role, listener)| accept(listener, role, &way));
+        let answering = names_udp.into_iter().map(|socket| answer_datagrams(socket, &way));
+        tokio::join!(join_all(accepting.collect::<Vec<_>>()), join_all(answering.collect::<Vec<_>>()));
+    }
+}
+
+/// The way out of one sandbox.
+pub(crate) struct Way {
+    pub(crate) gateway: Arc<Gateway>,
+    owner: Owner,
+    names: Mutex<Names>,
+    places: Arc<Semaphore>,
+}
+
+/// A sandbox has as many connections as it may have.
+const TOO_MANY: RuleName = RuleName("connections");
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Proxy,
+    Captured,
+    Names,
+}
+
+impl Way {
+    /// Connects; a refusal is told.
+    pub(crate) async fn dial(&self, target: &Target, via: Via) -> Result<TcpStream, DialError> {
+        let outcome = dial(&self.gateway, target).await;
+        match &outcome {
+            Ok(stream) => _ = stream.set_nodelay(true),
+            Err(DialError::Refused(rule)) => {
+                self.refused(target.host.to_string(), Some(target.port), *rule, via);
+            }
+            Err(error) => debug!(%target, ?error, "no connection to the outside"),
+        }
+        outcome
+    }
+
+    pub(crate) fn refused(&self, host: String, port: Option<u16>, rule: RuleName, via: Via) {
+        self.gateway.reporter.refused(self.owner, host, port, rule, via);
+    }
+
+    pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to a question for a name; `None` if it deserves none.
+    fn answer(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let question = match dns::parse(message) {
+            Ok(question) => question,
+            Err(answer) => return answer,
+        };
+        let answer = match &question.name {
+            None => Answer::NoSuchName,
+            Some(name) if name == "localhost" || name.ends_with(".localhost") => Answer::Localhost,
+            // Questions for the names of addresses: ours have none, and others are nobody's business.
+            Some(name) if name.rsplit('.').next() == Some("arpa") => Answer::NoSuchName,
+            Some(name) if self.gateway.egress.knows(name) => Answer::Number(self.names().number(name)),
+            Some(name) => {
+                let rule = self.gateway.egress.unknown();
+                self.refused(name.clone(), None, rule, Via::Name);
+                Answer::Refused
+            }
+        };
+        Some(question.answer(answer))
+    }
+}
+
+async fn accept(listener: TcpListener, role: Role, way: &Arc<Way>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Ok(place) = Arc::clone(&way.places).try_acquire_owned() else {
+                    way.refused(peer.ip().to_string(), None, TOO_MANY, Via::Connection);
+                    reset(&stream);
+                    continue;
+                };
+                let way = Arc::clone(way);
+                connections.spawn(async move {
+                    attend(stream, peer, role, &way).await;
+                    drop(place);
+                });
+            }
+            Err(error) if is_of_one_client(&error) => {}
+            Err(error) => {
+                warn!(%error, "cannot accept connections of programs for now");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn attend(stream: TcpStream, peer: SocketAddr, role: Role, way: &Arc<Way>) {
+    _ = stream.set_nodelay(true);
+    let outcome = match role {
+        Role::Proxy => proxy::serve(stream, way).await,
+        Role::Captured => captured::serve(stream, way).await,
+        Role::Names => answer_connection(stream, way).await,
+    };
+    if let Err(error) = outcome {
+        debug!(%peer, ?role, %error, "a program's connection ended");
+    }
+}
+
+async fn answer_datagrams(socket: UdpSocket, way: &Way) {
+    let mut message = vec![0; MAX_QUESTION];
+    loop {
+        match socket.recv_from(&mut message).await {
+            Ok((length, peer)) => {
+                if let Some(answer) = way.answer(&message[..length]) {
+                    // A peer that is gone, or has no room, asks again.
+                    _ = socket.try_send_to(&answer, peer);
+                }
+            }
+            // An earlier answer found nobody.
+            Err(error) => debug!(%error, "cannot receive a question for a name"),
+        }
+    }
+}
+
+/// Questions over a connection, one after the other, each with its length (RFC 1035, 4.2.2).
+async fn answer_connection(mut stream: TcpStream, way: &Way) -> io::Result<()> {
+    loop {
+        let question = timeout(way.gateway.bounds.ask, async {
+            let length = usize::from(stream.read_u16().await?);
+            if length > MAX_QUESTION {
+                return Err(io::Error::from(io::ErrorKind::InvalidData));
+            }
+            let mut message = vec![0; length];
+            stream.read_exact(&mut message).await?;
+            Ok(message)
+        });
+        let message = question.await.map_err(io::Error::from)??;
+        let Some(answer) = way.answer(&message) else { return Ok(()) };
+        stream.write_u16(answer.len() as u16).await?;
+        stream.write_all(&answer).await?;
+    }
+}
+
+/// Closes a connection so that the other end notices: not as an end, but as a failure.
+pub(crate) fn reset(stream: &TcpStream) {
+    _ = stream.set_zero_linger();
+}
+
+/// Errors of accept(2) that concern one connection and not the listening socket.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// The address a connection was made to, which on a caught port is the one the program wanted.
+pub(crate) fn wanted(stream: &TcpStream) -> io::Result<(IpAddr, u16)> {
+    let address = stream.local_addr()?;
+    Ok((address::plain(address.ip()), address.port()))
+}

@@ -1,0 +1,183 @@
+//! The way out: what programs reach through the policy, and what they do not, asked by the programs people use.
+//!
+//! The outside is a server of the test on a loopback address of its own (127.x.y.z), which a rule opens: to a program
+//! in its own network that address is as far away as any other.
+
+mod outside;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mhnos_testing::{Options, Server, Wire};
+use serde_json::{Value, json};
+
+use self::outside::Outside;
+use crate::options;
+
+/// Tests that need walls of their own say which the host must give.
+fn policy(egress: &str) -> Options {
+    options().env("MHNOS_EGRESS", egress).env("MHNOS_SANDBOX_MIN_TIER", "T2")
+}
+
+/// Runs a command line in a shell inside; what it printed, both streams, and its exit.
+async fn shell(server: &Server, script: &str) -> (String, String, Value) {
+    let mut wire = Wire::connect(server.address()).await;
+    let arguments = json!(["-c", script]);
+    let options = json!({"pty": false, "timeout": 120_000});
+    let pid = wire
+        .spawn(json!({"processType": "shell", "command": "bash", "args": arguments, "options": options}))
+        .await;
+    wire.run_to_exit(pid).await
+}
+
+/// The same for one that must end well; what it printed on stdout.
+async fn said(server: &Server, script: &str) -> String {
+    let (stdout, stderr, exit) = shell(server, script).await;
+    assert_eq!(
+        exit["code"],
+        0,
+        "{script}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n--- log\n{}",
+        server.log()
+    );
+    stdout
+}
+
+#[tokio::test]
+async fn a_rule_opens_what_it_names_and_nothing_else() {
+    let outside = Outside::start();
+    let other = Outside::start();
+    let server = Server::start(policy(&outside.rule()));
+    let url = outside.url();
+    assert_eq!(said(&server, &format!("curl -sS {url}/hello")).await, "GET /hello");
+    let (stdout, stderr, _) =
+        shell(&server, &format!("curl -sS -w '%{{http_code}}' {}/hello", other.url())).await;
+    assert!(stdout.ends_with("rule not-listed\n403"), "{stdout} {stderr}");
+    assert_eq!(other.requests(), 0);
+    // The same without the proxy: there is nobody.
+    let (_, stderr, exit) = shell(&server, &format!("curl -sS --noproxy '*' {url}/hello")).await;
+    assert_eq!(exit["code"], 7, "{stderr}");
+    assert!(server.log().contains("refused a way out"), "{}", server.log());
+}
+
+/// What each attempt of attempts.py came to: `ok`, or an errno.
+async fn attempts(server: &Server, outside: &Outside) -> BTreeMap<String, Value> {
+    server.write("attempts.py", include_str!("egress/attempts.py"));
+    let address = outside.address();
+    let (ip, port, own) = (address.ip(), address.port(), server.address().port());
+    let stdout = said(server, &format!("python3 attempts.py {ip} {port} {own}")).await;
+    let told = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("a report"));
+    told.map(|told| (told["attempt"].as_str().expect("a name").to_owned(), told)).collect()
+}
+
+#[track_caller]
+fn assert_outcome(told: &BTreeMap<String, Value>, attempt: &str, expected: &str) {
+    assert_eq!(told[attempt]["outcome"], expected, "{attempt}: {told:#?}");
+}
+
+#[tokio::test]
+async fn nothing_leaves_past_the_policy() {
+    let outside = Outside::start();
+    let server = Server::start(policy(&format!("public,{}", outside.rule())));
+    let told = attempts(&server, &outside).await;
+    for attempt in
+        ["tcp", "tcp to the service", "tcp to a public address", "tcp over IPv6", "udp", "udp over IPv6"]
+    {
+        assert_outcome(&told, attempt, "ECONNREFUSED");
+    }
+    for attempt in [
+        "http to the metadata",
+        "http to the metadata, mapped",
+        "http to the metadata of IPv6",
+        "http to a private address",
+    ] {
+        assert_outcome(&told, attempt, "ECONNRESET");
+    }
+    assert_ne!(told["https to a multicast address"]["outcome"], "ok", "{told:#?}");
+    assert_outcome(&told, "another server for names", "ECONNREFUSED");
+    let named = &told["a name with data in it"]["value"];
+    assert_eq!(
+        (&named["end"][0], &named["end"][1]),
+        (&json!(198), &json!(18)),
+        "an address of ours: {named}"
+    );
+    assert_eq!(told["text of a name"]["value"]["answers"], 0, "{told:#?}");
+    assert_outcome(&told, "a raw socket", "EAFNOSUPPORT");
+    assert_eq!(outside.requests(), 0);
+    server.logged(Duration::from_secs(10), "metadata");
+    // The control: by the way that is open.
+    assert_eq!(said(&server, &format!("curl -sS {}/hello", outside.url())).await, "GET /hello");
+}
+
+#[tokio::test]
+async fn without_a_network_of_its_own_the_same_attempts_succeed() {
+    let outside = Outside::start();
+    let server = Server::start(options().env("MHNOS_SANDBOX", "relaxed"));
+    let told = attempts(&server, &outside).await;
+    assert_outcome(&told, "tcp", "ok");
+    assert_outcome(&told, "tcp to the service", "ok");
+    assert!(outside.requests() > 0);
+}
+
+#[tokio::test]
+async fn the_service_and_this_machine_are_out_of_reach() {
+    let bystander = Outside::start();
+    let server = Server::start(policy("public,127.0.0.1"));
+    let service = server.address();
+    // Through the proxy everything may be asked for; what the asker calls it makes no difference.
+    for (host, rule) in [
+        (format!("{service}"), "service"),
+        (format!("localhost:{}", service.port()), "service"),
+        (format!("[::ffff:127.0.0.1]:{}", service.port()), "service"),
+        (format!("0x7f000001:{}", service.port()), "service"),
+        (format!("2130706433:{}", service.port()), "service"),
+        (format!("0.0.0.0:{}", service.port()), "service"),
+        (bystander.rule(), "loopback"),
+        ("169.254.169.254:80".to_owned(), "metadata"),
+        ("2852039166:80".to_owned(), "metadata"),
+        ("0xa9fea9fe:80".to_owned(), "metadata"),
+        ("0251.0376.0251.0376:80".to_owned(), "metadata"),
+        ("[::ffff:a9fe:a9fe]:80".to_owned(), "metadata"),
+        ("[64:ff9b::a9fe:a9fe]:80".to_owned(), "metadata"),
+        ("[fd00:ec2::254]:80".to_owned(), "metadata"),
+        ("10.0.0.1:443".to_owned(), "private"),
+        ("198.18.0.20:443".to_owned(), "reserved"),
+        ("203.0.113.1:25".to_owned(), "port-25"),
+    ] {
+        // No tool rewrites what is written here.
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT {host} HTTP/1.1\\r\\n\\r\\n' >&3; head -n 4 <&3"
+        );
+        let answer = said(&server, &script).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{host}: {answer}");
+        assert!(
+            answer.to_ascii_lowercase().contains(&format!("x-mhnos-egress: {rule}\r")),
+            "{host}: {answer}"
+        );
+    }
+    assert_eq!(bystander.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_leads_nowhere_that_a_program_could_not_go_itself() {
+    let (outside, inside) = (Outside::start(), Outside::start());
+    let server = Server::start(policy(&outside.rule()));
+    let script = format!("curl -sSL -w '%{{http_code}}' '{}/to?{}/secret'", outside.url(), inside.url());
+    let (stdout, ..) = shell(&server, &script).await;
+    assert!(stdout.ends_with("403"), "{stdout}");
+    assert_eq!((outside.requests(), inside.requests()), (1, 0));
+    let again = format!("curl -sSL '{}/to?{}/open'", outside.url(), outside.url());
+    assert_eq!(said(&server, &again).await, "GET /open");
+}
+
+#[tokio::test]
+async fn off_is_nothing_at_all() {
+    let outside = Outside::start();
+    let server = Server::start(policy("off"));
+    let (stdout, ..) =
+        shell(&server, &format!("curl -sS {}/hello; getent hosts example.org", outside.url())).await;
+    assert!(stdout.contains("rule off") && !stdout.contains("198.18"), "{stdout}");
+    assert_eq!(outside.requests(), 0);
+    // Programs of one sandbox reach each other all the same.
+    let own = "python3 -m http.server 8123 --bind 127.0.0.1 >/dev/null 2>&1 & \
+               until curl -fsS http://localhost:8123/ >/dev/null 2>&1; do :; done; echo reached; kill $!";
+    assert_eq!(said(&server, own).await, "reached\n");
+}
