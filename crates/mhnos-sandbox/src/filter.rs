@@ -302,7 +302,7 @@ mod tests {
             (THIS_ARCHITECTURE, 50, RETURN_USER_NOTIF),
             (THIS_ARCHITECTURE, 49, RETURN_ALLOW),
             (THIS_ARCHITECTURE, 51, RETURN_ALLOW),
-            (THIS_ARCHITECTURE, X32 | 50, RETURN_ALLOW),
+            (THIS_ARCHITECTURE, X32 + 50, RETURN_ALLOW),
             (0x4000_0003, 50, RETURN_ALLOW),
         ] {
             assert_eq!(run(&program, architecture, number, [0; 6]), expected, "{architecture:#x} {number}");
