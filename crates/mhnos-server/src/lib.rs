@@ -20,11 +20,13 @@ pub mod limits;
 mod listen;
 mod metrics;
 mod preview;
+mod secrets;
 mod service;
 mod translate;
 mod web_os;
 
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
+pub use secrets::Secrets;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
@@ -41,7 +43,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    config::Config, connection::Phase, door::Door, http::Front, preview::Previews, service::Service,
+    config::Config,
+    connection::Phase,
+    door::{Access, Door, LogPace},
+    http::Front,
+    preview::Previews,
+    secrets::TokenKeeper,
+    service::Service,
 };
 
 /// What a bridge is started with.
@@ -53,6 +61,8 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
+    /// Tokens and keys as they were at the start.
+    pub secrets: Secrets,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
     pub config: Config,
 }
@@ -91,7 +101,9 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
-    let previews = Previews::new(config.preview_domain.clone(), false, processes.clone(), door(config));
+    let tokens = TokenKeeper::new(config, bridge.secrets);
+    let keys = config.asks_for_a_token().then(|| tokens.tokens());
+    let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
     let service = Arc::new(Service {
         previews: Arc::new(previews),
         context: context(config, &workspace, &processes.welcome().enforcement),
@@ -106,7 +118,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let front = Arc::new(front(&service));
+    let front = Arc::new(front(&service, &tokens));
     let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -119,7 +131,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            discovery::discover(&service, &found).await;
+            tokio::join!(discovery::discover(&service, &found), tokens.keep());
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -188,11 +200,14 @@ fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     Gateway::new(config.egress.clone(), ports)
 }
 
-fn front(service: &Arc<Service>) -> Front {
+fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
+    let access = Access::new(tokens.tokens(), service.config.asks_for_a_token());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
         door: door(&service.config),
         previews: Some(Arc::clone(&service.previews)),
+        access,
+        pace: LogPace::default(),
         health: Box::new(move || health.health()),
         scrape: Box::new(move || metrics::scrape(&scrape)),
         refused: Box::new(move |refusal| refused.turned_away(&refusal)),

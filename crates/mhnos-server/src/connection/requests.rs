@@ -12,6 +12,7 @@ use mhnos_sandbox::WindowSize;
 use mhnos_workspace::{self as workspace, Workspace};
 
 use super::{
+    introduction,
     lane::{Id, Lane, Late, Watched, error_code, messages},
     outbox::Item,
     pull,
@@ -40,6 +41,8 @@ impl Lane<'_> {
             Request::RevokePreview { pid } => self.revoke_preview(&id, pid),
             Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
             Request::Ping => self.reply(&id, &Reply::Pong { time: service::now_ms() }),
+            // Who is here has been let in already, by a token or without one being asked for.
+            Request::Auth(_) => self.reply(&id, &introduction::authenticated(self.admission)),
             Request::Push { files } => self.push(&id, files).await,
             Request::Pull => self.pull(id).await,
         }

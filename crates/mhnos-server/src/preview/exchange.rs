@@ -131,6 +131,7 @@ impl Exchanges {
         let names = Names::of(request.headers(), name.port, client.secure);
         let upgrades = headers::upgrade(request.headers()).is_some();
         let client_end = upgrades.then(|| hyper::upgrade::on(&mut request));
+        previews.keep_secrets(request.headers_mut());
         toward_process(request.headers_mut(), &names, page, client, name.port);
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));

@@ -22,11 +22,12 @@ mod tunnel;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use hyper::{Request, Response, body::Incoming, header};
+use hyper::{HeaderMap, Request, Response, body::Incoming, header};
 use mhnos_process::{Process, Processes};
 use mhnos_protocol as wire;
+use tokio::sync::watch;
 
-use crate::door::Door;
+use crate::door::{Door, Shown, Tokens};
 pub(crate) use body::Body;
 pub(crate) use exchange::Exchanges;
 pub(crate) use name::Base;
@@ -40,8 +41,8 @@ pub(crate) use port_events::PortEvents;
 pub(crate) struct Previews {
     /// Their names end with this.
     domain: String,
-    /// Their names hold the process's key.
-    keyed: bool,
+    /// The service's own tokens, where it asks for one: then names hold the process's key.
+    tokens: Option<watch::Receiver<Arc<Tokens>>>,
     processes: Processes,
     door: Door,
     places: Places,
@@ -58,14 +59,19 @@ pub(crate) struct Client {
 }
 
 impl Previews {
-    pub(crate) fn new(domain: String, keyed: bool, processes: Processes, door: Door) -> Self {
+    pub(crate) fn new(
+        domain: String,
+        tokens: Option<watch::Receiver<Arc<Tokens>>>,
+        processes: Processes,
+        door: Door,
+    ) -> Self {
         let framers = headers::framers(door.allowed());
-        Self { domain, keyed, processes, door, places: Places::default(), framers }
+        Self { domain, tokens, processes, door, places: Places::default(), framers }
     }
 
     /// Whether it needs a key to see a preview.
     pub(crate) fn is_keyed(&self) -> bool {
-        self.keyed
+        self.tokens.is_some()
     }
 
     /// The preview that a request is for, by its Host.
@@ -88,7 +94,7 @@ impl Previews {
 
     /// Where a browser reaches what a process listens on.
     pub(crate) fn url(&self, base: Base, process: &Process, port: u16) -> String {
-        let key = self.keyed.then(|| process.key());
+        let key = self.is_keyed().then(|| process.key());
         base.url(&Name { pid: process.pid(), port, key }, &self.domain)
     }
 
@@ -100,11 +106,23 @@ impl Previews {
         ports.into_iter().map(open).collect()
     }
 
+    /// Takes out what was meant for the service alone.
+    fn keep_secrets(&self, headers: &mut HeaderMap) {
+        let Some(tokens) = &self.tokens else { return };
+        let shown: Vec<&[u8]> =
+            headers.get_all(header::AUTHORIZATION).iter().map(header::HeaderValue::as_bytes).collect();
+        if let Shown::Token(token) = Shown::of(&shown, std::iter::empty())
+            && tokens.borrow().find(token).is_some()
+        {
+            headers.remove(header::AUTHORIZATION);
+        }
+    }
+
     /// The process a name is for, unless it has ended, or the key is not its own.
     fn process(&self, name: &Name) -> Option<Arc<Process>> {
         let process = self.processes.get(name.pid)?;
         let alive = process.exit().is_none() || process.lingers();
-        let key = self.keyed.then(|| process.key());
+        let key = self.is_keyed().then(|| process.key());
         (alive && same(key.as_deref(), name.key.as_deref())).then_some(process)
     }
 }

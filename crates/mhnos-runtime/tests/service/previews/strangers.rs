@@ -2,10 +2,11 @@
 
 use std::net::TcpListener;
 
-use mhnos_testing::{Wire, WireOptions};
-use serde_json::json;
+use mhnos_testing::{Server, Wire, WireOptions};
+use serde_json::{Value, json};
 
 use super::{Preview, SERVER, get, opened, read_until, send};
+use crate::options;
 
 #[tokio::test]
 async fn pages_of_other_previews_and_of_strangers_are_refused() {
@@ -85,4 +86,40 @@ async fn names_cannot_be_revoked_where_they_are_no_secret() {
     let pid = preview.pid;
     let refused = preview.wire.request(json!({"type": "revokePreview", "id": 1, "pid": pid})).await;
     assert_eq!(refused["code"], "NOT_ALLOWED", "{refused}");
+}
+
+#[tokio::test]
+async fn where_a_token_is_asked_for_names_are_secrets_that_can_be_revoked() {
+    const TOKEN: &str = "a-token-that-nobody-guesses";
+    let server = Server::start(options().env("MHNOS_AUTH_TOKEN", TOKEN));
+    server.write("server.mjs", SERVER);
+    let address = server.address();
+    let shown = WireOptions::modern().header("Authorization", &format!("Bearer {TOKEN}"));
+    let mut wire = Wire::connect_as(address, shown).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "server.mjs"})).await;
+    let told = opened(&mut wire, pid).await;
+    let host = |url: &Value| url.as_str().expect("a url")["http://".len()..].trim_end_matches('/').to_owned();
+    let named = host(&told["url"]);
+    let plain = format!("p{pid}-{}", told["port"]);
+    let key =
+        named.strip_prefix(&format!("{plain}-")).and_then(|rest| rest.split('.').next()).expect("a key");
+    assert!(key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{key}");
+
+    // Who has the name needs no token, and the service's own token goes no further than the service.
+    let answer = get(address, &named, "/", &[&format!("Authorization: Bearer {TOKEN}")]);
+    assert_eq!((answer.status, answer.header("referrer-policy")), (200, Some("same-origin")));
+    assert!(!answer.body.contains(TOKEN), "{answer:?}");
+    assert!(get(address, &named, "/", &["Authorization: Bearer another"]).body.contains("Bearer another"));
+    let wrong = format!("{plain}-{}.localhost", "a".repeat(16));
+    for name in [format!("{plain}.localhost"), wrong, format!("{plain}-.localhost")] {
+        assert_eq!(get(address, &name, "/", &[]).status, 404, "{name}");
+    }
+
+    wire.send(&json!({"type": "revokePreview", "id": 1, "pid": pid})).await;
+    let closed = wire.next_where(|message| message["type"] == "port" && message["state"] == "closed").await;
+    assert_eq!(closed["url"], told["url"]);
+    let renamed = opened(&mut wire, pid).await["url"].clone();
+    assert_eq!(get(address, &named, "/", &[]).status, 404);
+    assert_eq!(get(address, &host(&renamed), "/", &[]).status, 200);
+    assert_eq!(wire.request(json!({"type": "ports", "id": 2})).await["ports"][0]["url"], renamed);
 }
