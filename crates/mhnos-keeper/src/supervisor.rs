@@ -1,7 +1,8 @@
-//! One supervisor per program, forked by init: it opens the terminal inside the sandbox, starts the
-//! program, is the parent whose `waitpid` saw the exit, and ends the whole tree.
+//! One supervisor per program, forked by init: it starts the program, is the parent whose `waitpid` saw the
+//! exit, and ends the whole tree.
 //!
-//! Theory of operation: the supervisor is a child subreaper, so that every descendant whose parent dies (a
+//! Theory of operation: a supervisor may be there before its order, with the process that will become the
+//! program ([`Recruit`]); a spawn is then one message to it and an exec. The supervisor is a child subreaper, so that every descendant whose parent dies (a
 //! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
 //! has no children left, and only then does it end itself. To kill the tree it walks its descendants in
 //! `/proc` and kills what it finds, again and again until `wait4` says that there is no child: whatever
@@ -16,31 +17,34 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Enclosed, Walls,
-    confine::{self, Descriptors, FIRST_FREE, Prepared, StartError},
-    sys::{self, Fork, Namespaces, Reap, Reaped},
+    Enclosed, Stdio, Walls,
+    sys::{self, Reap, Reaped},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::fcntl_dupfd_cloexec,
     process::{Pid, getpid, set_child_subreaper},
 };
 
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
-    inner::{Execute, FromProgram, FromSupervisor, Payload, Slot, ToSupervisor, failure},
+    inner::{Execute, FromSupervisor, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
     ports::Ports,
-    socket::{Blocking, RecvError, Socket},
-    stdio::connect,
+    recruit::{Recruit, Started},
+    socket::{RecvError, Socket},
     tree::{descendants, named},
     watchdog::Watchdog,
 };
 
-/// Supervises one program; for a process just forked from init, which ends with it.
-pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
-    let Some(Sorted { control, program, doors }) = sort_out(order, fds) else { sys::exit_now(1) };
-    let outcome = start(order, program, doors, walls);
+/// Supervises one program; for a process just forked from init, which ends with it. `fds` are those of
+/// [`ToInit::Supervise`](crate::inner::ToInit::Supervise).
+pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
+    let mut fds = fds.into_iter();
+    let Some(control) = fds.next().map(Socket::from_fd) else { sys::exit_now(1) };
+    let outcome = Ready::new(fds.collect(), walls).and_then(|ready| {
+        let (order, fds) = ready.wait(&control)?;
+        ready.start(order, fds)
+    });
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure), None);
@@ -59,25 +63,67 @@ pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     sys::exit_now(0)
 }
 
-/// What an order's descriptors are for.
-struct Sorted {
-    control: Socket,
-    program: Vec<(u32, OwnedFd)>,
-    doors: Vec<OwnedFd>,
+/// A supervisor that has no order yet, and the process that will be the program.
+struct Ready {
+    recruit: Recruit,
+    children: OwnedFd,
+    enclosed: Option<Enclosed>,
+    grouped: bool,
 }
 
-fn sort_out(order: &Execute, fds: Vec<OwnedFd>) -> Option<Sorted> {
-    let mut control = None;
-    let mut program = Vec::new();
-    let mut doors = Vec::new();
-    for (slot, fd) in order.slots.iter().zip(fds) {
-        match slot {
-            Slot::Control => control = Some(Socket::from_fd(fd)),
-            Slot::Program(number) => program.push((*number, fd)),
-            Slot::Door => doors.push(fd),
+impl Ready {
+    fn new(doors: Vec<OwnedFd>, walls: &Walls) -> Result<Self, Failure> {
+        let os = |error: io::Error| Failure {
+            stage: Stage::Fork,
+            errno: error.raw_os_error().unwrap_or(0),
+            detail: "prepare the supervisor".to_owned(),
+        };
+        set_child_subreaper(Some(getpid()))
+            .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
+            .map_err(|errno| os(errno.into()))?;
+        let children = sys::signal_fd(&sys::HANDLED).map_err(os)?;
+        let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
+        let grouped = !doors.is_empty();
+        Ok(Self { recruit: Recruit::fork(doors, walls)?, children, enclosed, grouped })
+    }
+
+    fn wait(&self, control: &Socket) -> Result<(Execute, Vec<OwnedFd>), Failure> {
+        let lost = |detail: &str| Failure { stage: Stage::Fork, errno: 0, detail: detail.to_owned() };
+        loop {
+            match control.recv::<ToSupervisor>() {
+                Ok(received) => match received.message {
+                    ToSupervisor::Execute(order) => return Ok((*order, received.fds)),
+                    ToSupervisor::Signal { .. } | ToSupervisor::Members | ToSupervisor::Dial { .. } => {}
+                },
+                Err(RecvError::WouldBlock) => {}
+                Err(error @ (RecvError::Malformed(_) | RecvError::Closed | RecvError::Io(_))) => {
+                    return Err(lost(&error.to_string()));
+                }
+            }
+            let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+            let _ = poll(&mut fds, None);
+            if fds[0].revents().contains(PollFlags::IN) {
+                let ended = lost("the process ended before it had an order");
+                return Err(self.recruit.outcome().err().unwrap_or(ended));
+            }
         }
     }
-    Some(Sorted { control: control?, program, doors })
+
+    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor, Failure> {
+        let limits = order.limits;
+        let terminal = matches!(order.stdio, Stdio::Pty(_));
+        let Started { leader, master, notices } = self.recruit.start(order, fds)?;
+        Ok(Supervisor {
+            leader: Some(leader),
+            master,
+            terminal,
+            children: self.children,
+            enclosed: self.enclosed,
+            watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
+            ports: Ports::new(notices),
+            ending: Ending::Not,
+        })
+    }
 }
 
 struct Supervisor {
@@ -102,128 +148,6 @@ enum Ending {
     Told,
     /// Because it went over a limit.
     Over(LimitHit),
-}
-
-fn start(
-    order: &Execute,
-    program_fds: Vec<(u32, OwnedFd)>,
-    doors: Vec<OwnedFd>,
-    walls: &Walls,
-) -> Result<Supervisor, Failure> {
-    let os = |stage, detail: &str, error: io::Error| Failure {
-        stage,
-        errno: error.raw_os_error().unwrap_or(0),
-        detail: detail.to_owned(),
-    };
-    set_child_subreaper(Some(getpid()))
-        .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
-        .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
-    let children =
-        sys::signal_fd(&sys::HANDLED).map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
-    let program = match &order.payload {
-        Payload::Program(launch) => Some(
-            Prepared::new(launch)
-                .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?,
-        ),
-        Payload::SelfTest(_) => None,
-    };
-    let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
-    let watchdog = doors.is_empty().then(|| Watchdog::new(order.limits));
-    let (descriptors, master) = connect(order.stdio, program_fds, doors)
-        .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
-    let terminal = descriptors.terminal;
-    let (told, tell) =
-        channel_of_program().map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
-
-    match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
-        Fork::Child => {
-            let failure = become_payload(order, program, descriptors, walls, &tell);
-            let _ = tell.send(&FromProgram::Failed(failure), &[]);
-            sys::exit_now(127)
-        }
-        Fork::Parent(leader) => {
-            drop((tell, descriptors));
-            match until_executed(&told) {
-                Err(failure) => Err(failure),
-                Ok(notices) => Ok(Supervisor {
-                    leader: Some(leader),
-                    master,
-                    terminal,
-                    children,
-                    enclosed,
-                    watchdog,
-                    ports: Ports::new(notices),
-                    ending: Ending::Not,
-                }),
-            }
-        }
-    }
-}
-
-/// In the new process: the program, or the self-test, which ends with it. Returns only on failure.
-fn become_payload(
-    order: &Execute,
-    program: Option<Prepared>,
-    fds: Descriptors,
-    walls: &Walls,
-    tell: &Socket,
-) -> Failure {
-    match (&order.payload, program) {
-        (Payload::SelfTest(outside), _) => {
-            match confine::become_self_test(fds, &order.limits, order.nproc, walls, outside) {
-                Ok(()) => sys::exit_now(0),
-                Err(error) => failure(Stage::Confine, &error),
-            }
-        }
-        (Payload::Program(_), Some(program)) => {
-            let noticing = |notices: OwnedFd| _ = tell.send(&FromProgram::Noticing, &[notices.as_fd()]);
-            start_failure(&confine::become_program(
-                &program,
-                fds,
-                &order.limits,
-                order.nproc,
-                walls,
-                noticing,
-            ))
-        }
-        (Payload::Program(_), None) => unreachable!("prepared above"),
-    }
-}
-
-fn start_failure(error: &StartError) -> Failure {
-    match error {
-        StartError::Confine(error) => failure(Stage::Confine, error),
-        StartError::Chdir(error) => failure(Stage::Chdir, error),
-        StartError::Exec(error) => failure(Stage::Exec, error),
-    }
-}
-
-/// What a program's process tells through until it executes. Its end must be out of the way of the descriptors
-/// that the program is given.
-fn channel_of_program() -> io::Result<(Socket, Socket)> {
-    let (told, tell) = Socket::pair(Blocking::Yes)?;
-    let tell = fcntl_dupfd_cloexec(&tell, FIRST_FREE)?;
-    Ok((told, Socket::from_fd(tell)))
-}
-
-/// Waits until the program runs: then its end of the channel closes. Returns where its calls of listen(2) are seen,
-/// if it has told.
-fn until_executed(told: &Socket) -> Result<Option<OwnedFd>, Failure> {
-    let mut notices = None;
-    loop {
-        match told.recv::<FromProgram>() {
-            Ok(received) => match received.message {
-                FromProgram::Noticing => notices = received.fds.into_iter().next(),
-                FromProgram::Failed(failure) => return Err(failure),
-            },
-            // Interrupted.
-            Err(RecvError::WouldBlock) => {}
-            Err(RecvError::Closed) => return Ok(notices),
-            Err(RecvError::Malformed(_) | RecvError::Io(_)) => {
-                return Err(Failure { stage: Stage::Confine, errno: 0, detail: String::new() });
-            }
-        }
-    }
 }
 
 impl Supervisor {
@@ -297,6 +221,8 @@ impl Supervisor {
                     ToSupervisor::Signal { signal, scope } => self.signal(signal, scope),
                     ToSupervisor::Members => report(control, &FromSupervisor::Members(named()), None),
                     ToSupervisor::Dial { token, port } => self.dial(control, token, port),
+                    // It has one.
+                    ToSupervisor::Execute(_) => {}
                 },
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(_)) => {}

@@ -1,4 +1,8 @@
-//! The last steps of a program's own process, from fork to exec, in the order in which they must happen.
+//! The steps of a program's own process, from fork to exec, in the order in which they must happen.
+//!
+//! The first of them need no order and take long: to join a control group of version 1 a process waits until
+//! every CPU has been through its scheduler, milliseconds (`cgroup_threadgroup_rwsem`). So [`get_ready`] may be
+//! called long before it is known what the process will become.
 
 use std::{ffi::CString, io, os::fd::OwnedFd};
 
@@ -51,8 +55,6 @@ pub struct Descriptors {
     pub extra: Vec<(u32, OwnedFd)>,
     /// Whether 0 is a terminal that shall control the new session.
     pub terminal: bool,
-    /// The doors of its control group.
-    pub doors: Vec<OwnedFd>,
 }
 
 /// A [`Launch`] with everything allocated that its last steps need.
@@ -97,15 +99,13 @@ impl Prepared {
     }
 }
 
-/// Confines this process, just forked, and becomes the program. Returns only on failure. `noticing` gets where
-/// its calls of listen(2) are seen, if the kernel grants that (see [`crate::listening`]).
+/// Confines this process, which has got ready, and becomes the program. Returns only on failure.
 pub fn become_program(
     program: &Prepared,
     fds: Descriptors,
     limits: &Limits,
     nproc: u64,
     walls: &Walls,
-    noticing: impl FnOnce(OwnedFd),
 ) -> StartError {
     let terminal = fds.terminal;
     if let Err(error) = confine(fds, limits, nproc) {
@@ -114,17 +114,13 @@ pub fn become_program(
     if let Err(error) = chdir(program.cwd.as_c_str()).step_on("enter", program.cwd.to_string_lossy()) {
         return StartError::Chdir(error);
     }
-    // A filter of its own: where the kernel refuses it, nothing else is missing.
-    if let Ok(notices) = sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)) {
-        noticing(notices);
-    }
     if let Err(error) = walls.around_program(terminal.then(stdin)) {
         return StartError::Confine(error);
     }
     StartError::Exec(exec(program))
 }
 
-/// Confines this process, just forked, as a program would be, and tries the walls.
+/// Confines this process, which has got ready, as a program would be, and tries the walls.
 pub fn become_self_test(
     fds: Descriptors,
     limits: &Limits,
@@ -138,30 +134,34 @@ pub fn become_self_test(
     selftest::check(walls, outside)
 }
 
-fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
-    let grouped = !fds.doors.is_empty();
-    for door in &fds.doors {
+/// What every program's process does first; `doors` are those of its control group. Gives where its calls of
+/// listen(2) are seen, if the kernel grants that (see [`crate::listening`]).
+pub fn get_ready(doors: &[OwnedFd]) -> Result<Option<OwnedFd>, SetupError> {
+    set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
+    for door in doors {
         rustix::io::write(door, b"0").step("join the control group")?;
     }
-    set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
-    setsid().step("open a session")?;
-    connect(fds)?;
-    restrict_resources(limits, nproc)?;
-    if !grouped {
+    if doors.is_empty() {
         // No share of the CPU can be set, so that at least the service itself goes first.
         nice(NICE).step("lower the priority")?;
     }
+    setsid().step("open a session")?;
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;
+    // A filter of its own: where the kernel refuses it, nothing else is missing.
+    Ok(sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok())
+}
+
+fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    connect(fds)?;
+    restrict_resources(limits, nproc)?;
     sys::reset_signals();
     Ok(())
 }
 
 /// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.
 fn connect(fds: Descriptors) -> Result<(), SetupError> {
-    let Descriptors { stdio, extra, terminal, doors } = fds;
-    // Closed now: later their numbers may be the program's.
-    drop(doors);
+    let Descriptors { stdio, extra, terminal } = fds;
     if terminal {
         ioctl_tiocsctty(&stdio[0]).step("take the terminal")?;
     }
