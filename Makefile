@@ -15,10 +15,11 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: test-docker test-install test-system test-dist dist help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak
+.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz
+.PHONY: test-docker test-install test-system test-dist dist
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: rust tools ## get what is missing, build, serve on port 18790 with ./workspace (ARGS="--sandbox none" adds flags)
 	cargo build --release --locked --package mhnos-runtime
@@ -68,8 +69,11 @@ test-dist: rust ## build the release twice, at two places, and compare the bytes
 dist: rust ## the release: tarball, Debian package, checksums, into target/release-files
 	$(XTASK) dist
 
+fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
+	fuzz/run $(or $(SECONDS),60) $(TARGETS)
+
 clean: ## remove what was built and installed; the workspace stays
-	rm -rf target .tools
+	rm -rf target fuzz/target .tools
 
 tools:
 	@deploy/tools/install run
