@@ -4,6 +4,7 @@
 //! in its own network that address is as far away as any other.
 
 mod outside;
+mod programs;
 
 use std::{collections::BTreeMap, time::Duration};
 
