@@ -148,7 +148,7 @@ fn own_public_address() -> IpAddr {
 async fn programs_that_know_of_no_proxy_are_caught() {
     let address = own_public_address();
     // Another run of this test may be at it.
-    let outside = eventually(Duration::from_secs(120), "port 80 is free", || Outside::listen_at(address, 80));
+    let outside = eventually(Duration::from_mins(2), "port 80 is free", || Outside::listen_at(address, 80));
     let server = Server::start(policy(&outside.rule()));
     let url = format!("http://{address}");
     for script in [
@@ -193,7 +193,7 @@ impl Registries {
         let mut environment = format!("export npm_config_registry={registry} npm_config_cache=/tmp/npm\n");
         let cafile = setting("cafile");
         if !["null", "undefined", ""].contains(&cafile.as_str()) {
-            environment += &format!("export npm_config_cafile={cafile}\n");
+            environment.extend(["export npm_config_cafile=", &cafile, "\n"]);
         }
         let mut hosts = vec![host_of(&registry)];
         for line in host("python3", &["-m", "pip", "config", "list"], here).lines() {
@@ -202,7 +202,7 @@ impl Registries {
             // What is on this machine's disk is no test of the network.
             if ["index-url", "extra-index-url", "cert", "trusted-host"].contains(&name) {
                 let variable = name.to_uppercase().replace('-', "_");
-                environment += &format!("export PIP_{variable}={value}\n");
+                environment.extend(["export PIP_", &variable, "=", value, "\n"]);
                 hosts.extend(name.ends_with("url").then(|| host_of(value.trim_matches('\''))));
             }
         }
