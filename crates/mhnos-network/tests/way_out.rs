@@ -177,7 +177,7 @@ async fn of_a_names_addresses_only_those_are_tried_that_may_be() {
     assert_eq!(until(&mut stream, "open").await, "open");
     let (_, head) = connect(&sandbox, &to).await;
     assert!(head.starts_with("HTTP/1.1 403") && head.contains("x-mhnos-egress: private"), "{head}");
-    let told = timeout(LONG, refusals.recv()).await.expect("soon").expect("told");
+    let told = timeout(LONG, refusals.next()).await.expect("soon");
     assert_eq!((told.owner, told.host.as_str(), told.rule), (Owner(Some(1000)), "mixed.example", "private"));
     assert_eq!((told.via, told.count), (Via::Proxy, 1));
 }
@@ -266,7 +266,7 @@ async fn connections_of_a_sandbox_are_bounded() {
     let held = (sent(&sandbox, b"GET").await, sent(&sandbox, b"GET").await);
     let mut third = TcpStream::connect(sandbox.proxy).await.expect("accepted by the kernel");
     ends(&mut third).await;
-    let told = timeout(LONG, refusals.recv()).await.expect("soon").expect("told");
+    let told = timeout(LONG, refusals.next()).await.expect("soon");
     assert_eq!(told.rule, "connections");
     // A place that is left is free.
     drop(held);

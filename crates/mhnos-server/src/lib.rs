@@ -91,6 +91,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let service = Arc::new(Service {
         context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
+        gateway: Arc::clone(&gateway),
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),

@@ -5,6 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use mhnos_network::Gateway;
 use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
@@ -28,6 +29,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Service {
     pub(crate) config: Config,
     pub(crate) processes: Processes,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) workspace: Workspace,
     /// What recipes need to know.
     pub(crate) context: Context,

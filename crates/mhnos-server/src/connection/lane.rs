@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
+use mhnos_network::{Refusals, Refused};
 use mhnos_process::{Pid, Process};
 use mhnos_protocol::{ErrorCode, ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
@@ -55,6 +56,8 @@ impl Late {
 pub(super) enum Watched {
     /// Its exit record is set, or the bridge is ending.
     Exit(Arc<Process>),
+    /// Something was refused outside; and who tells of the next.
+    Refused(Refused, Refusals),
     /// It has reported more about itself; the whole report so far, `None` at its end.
     Report(Arc<Process>, Option<Vec<u8>>),
 }
@@ -71,6 +74,9 @@ pub(super) struct Lane<'c> {
     pending_bytes: usize,
     /// Processes watched on this client's behalf; at most two watches for each.
     pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
+    /// Processes whose refusals outside are to be told; they are being watched while there are any.
+    pub(super) egress: HashSet<Pid>,
+    pub(super) watches_egress: bool,
     /// Whose exit is being watched.
     pub(super) exits: HashSet<Pid>,
     /// Whose report is being watched, and how much of it has been told.
@@ -86,6 +92,8 @@ impl<'c> Lane<'c> {
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
+            egress: HashSet::new(),
+            watches_egress: false,
             exits: HashSet::new(),
             reports: std::collections::HashMap::new(),
         }
