@@ -33,8 +33,10 @@ pub enum ErrorCode {
     StdinClosed,
     /// The process does not read its stdin and the queue of what was written is full.
     StdinFull,
-    /// The setting that allows this is off (OpenClaw).
+    /// The setting that allows this is off (OpenClaw), or the scope of the client's token does not cover it.
     NotAllowed,
+    /// The service asks for a token, and the client has shown none that it knows.
+    Unauthorized,
     /// A path leads out of the workspace.
     PathOutsideWorkspace,
     /// A path that was named does not exist, or is not of the kind it must be.
@@ -59,7 +61,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documentation and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidMessage,
         Self::UnknownType,
         Self::MissingField,
@@ -74,6 +76,7 @@ impl ErrorCode {
         Self::StdinClosed,
         Self::StdinFull,
         Self::NotAllowed,
+        Self::Unauthorized,
         Self::PathOutsideWorkspace,
         Self::PathNotFound,
         Self::ProgramNotFound,

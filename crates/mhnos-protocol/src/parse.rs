@@ -8,7 +8,7 @@ use crate::error::{ErrorCode, Malformed, shorten};
 use crate::fields::{Fields, boolean, one_of, position};
 use crate::files::scan_entries;
 use crate::limits::{MAX_EVENTS, MAX_ID_BYTES};
-use crate::request::{Attach, Kill, Resize, Write};
+use crate::request::{Attach, Kill, PresentedToken, Resize, Write};
 use crate::scan::{Raw, Scanner};
 use crate::spawn_parse::parse_spawn;
 use crate::{BadEntry, Encoding, Events, FileEntry, Request, Scope, Signal};
@@ -24,9 +24,9 @@ pub struct Parsed {
 }
 
 /// Every field of every request. `files` is read apart.
-pub(crate) type MessageFields<'a> = Fields<'a, 17>;
+pub(crate) type MessageFields<'a> = Fields<'a, 18>;
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "type",
     "id",
     "pid",
@@ -44,6 +44,7 @@ const FIELDS: [&str; 17] = [
     "scope",
     "all",
     "operation",
+    "token",
 ];
 
 type Entries = Vec<Result<FileEntry, BadEntry>>;
@@ -117,6 +118,7 @@ fn request(
         "list" => Request::List { all: fields.optional("all", boolean)?.unwrap_or(false) },
         "status" => Request::Status,
         "ping" => Request::Ping,
+        "auth" => Request::Auth(token(fields)?),
         "fsync" => fsync(fields, files)?,
         _ => return Err(unknown_type(&kind)),
     })
@@ -124,6 +126,14 @@ fn request(
 
 fn unknown_type(given: &str) -> Malformed {
     Malformed::new(ErrorCode::UnknownType, format!("Unknown message type: {}", shorten(given)))
+}
+
+/// What stands there instead of a token is not repeated: it may be one, misplaced.
+fn token(fields: &MessageFields<'_>) -> Result<PresentedToken, Malformed> {
+    fields.required("token", "the token", |field, raw| {
+        let wrong = || Malformed::new(ErrorCode::InvalidValue, format!("{field} must be a string"));
+        raw.as_string().map(|text| PresentedToken(text.into_owned())).ok_or_else(wrong)
+    })
 }
 
 fn attach(fields: &MessageFields<'_>) -> Result<Attach, Malformed> {

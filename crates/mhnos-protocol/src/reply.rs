@@ -34,6 +34,8 @@ pub enum Reply {
         /// Milliseconds since the Unix epoch.
         time: u64,
     },
+    /// To `auth`.
+    Authenticated(Authenticated),
     /// To an `fsync` push. (A pull is written by [`PullWriter`](crate::PullWriter).)
     Pushed(PushResults),
     /// To anything that went wrong.
@@ -59,6 +61,36 @@ pub enum Success {
     /// The only value: failures are `error` messages.
     #[default]
     Success,
+}
+
+/// `authenticated`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticated {
+    /// The token's name; null where the service asks for none.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What the connection may do.
+    pub scope: TokenScope,
+}
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenScope {
+    /// Everything.
+    Control,
+    /// Looking on: `list`, `status`, `ping`, `attach` and `detach`.
+    View,
+}
+
+impl TokenScope {
+    /// The name on the wire and in a token file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::View => "view",
+        }
+    }
 }
 
 /// `attached`
@@ -267,6 +299,7 @@ impl Reply {
             Self::ProcessList(_) => "processList",
             Self::Status(_) => "status",
             Self::Pong { .. } => "pong",
+            Self::Authenticated(_) => "authenticated",
             Self::Pushed(_) => "fsyncResult",
             Self::Error(_) => "error",
         }
@@ -299,6 +332,7 @@ impl Reply {
             Self::ProcessList(body) => framed(kind, id, body),
             Self::Status(body) => framed(kind, id, &**body),
             Self::Pong { time } => framed(kind, id, &Pong { time: *time }),
+            Self::Authenticated(body) => framed(kind, id, body),
             Self::Pushed(results) => {
                 framed(kind, id, &Pushed { operation: "push", status: Success::Success, results })
             }

@@ -41,6 +41,8 @@ pub enum Request {
     Status,
     /// Answered by `pong`.
     Ping,
+    /// Show a token. Answered by `authenticated` or `error`.
+    Auth(PresentedToken),
     /// Write files into the workspace. Answered by `fsyncResult`. An entry that is wrong does not take
     /// the others with it.
     Push {
@@ -49,6 +51,16 @@ pub enum Request {
     },
     /// Read the workspace's files. Answered by `fsyncResult`.
     Pull,
+}
+
+/// `auth`: what a client shows, unchecked. Its text appears in no log and no error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PresentedToken(pub String);
+
+impl std::fmt::Debug for PresentedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PresentedToken(..)")
+    }
 }
 
 /// `attach`
@@ -156,6 +168,7 @@ impl Request {
             Self::List { .. } => "list",
             Self::Status => "status",
             Self::Ping => "ping",
+            Self::Auth(_) => "auth",
             Self::Push { .. } | Self::Pull => "fsync",
         }
     }
@@ -182,6 +195,10 @@ impl Request {
             files: Option<Vec<&'a FileEntry>>,
         }
         #[derive(Serialize)]
+        struct Auth<'a> {
+            token: &'a str,
+        }
+        #[derive(Serialize)]
         struct Empty {}
 
         let kind = self.type_name();
@@ -194,6 +211,7 @@ impl Request {
             Self::Kill(kill) => framed(kind, id, kill),
             Self::List { all } => framed(kind, id, &List { all: *all }),
             Self::Status | Self::Ping => framed(kind, id, &Empty {}),
+            Self::Auth(PresentedToken(token)) => framed(kind, id, &Auth { token }),
             Self::Push { files } => {
                 let files = files.iter().filter_map(|entry| entry.as_ref().ok()).collect();
                 framed(kind, id, &Fsync { operation: "push", files: Some(files) })

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use crate::fields::Fields;
 use crate::scan::{Raw, Scanner};
 use crate::{
-    Attached, Connected, Egress, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid, Port,
-    ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
+    Attached, Authenticated, Connected, Egress, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid,
+    Port, ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
 };
 
 /// One message from the service.
@@ -152,6 +152,7 @@ fn typed(kind: &str, id: Option<Box<RawValue>>, text: &str) -> Result<ServerMess
         "processList" => Reply::ProcessList(body::<ProcessList>(text)?),
         "status" => Reply::Status(Box::new(body::<Status>(text)?)),
         "pong" => Reply::Pong { time: body::<Pong>(text)?.time },
+        "authenticated" => Reply::Authenticated(body::<Authenticated>(text)?),
         "fsyncResult" => Reply::Pushed(body::<Pushed>(text)?.results),
         "error" => Reply::Error(body::<ErrorReply>(text)?),
         _ => return Ok(ServerMessage::Unknown { kind: kind.to_owned() }),

@@ -9,9 +9,9 @@ use mhnos_sandbox::{
     stage::{self, Account},
     sys,
 };
-use mhnos_server::config::Config;
+use mhnos_server::{Secrets, config::Config};
 
-use crate::{cli, logging};
+use crate::{cli, logging, serve::keep_out_others};
 
 /// Runs the bridge until it is drained or loses its keeper.
 pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
@@ -32,13 +32,26 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let listeners = arguments.get_one::<i32>("listeners").copied().unwrap_or(0);
-    let first = BRIDGE_CHANNEL_FD + 2;
-    let inherited = (BRIDGE_CHANNEL_FD..first.saturating_add(listeners)).map(sys::take_inherited);
+    let secrets = arguments.get_flag("secrets");
+    let after = (BRIDGE_CHANNEL_FD + 2 + i32::from(secrets)).saturating_add(listeners);
+    let inherited = (BRIDGE_CHANNEL_FD..after).map(sys::take_inherited);
     let Some(mut inherited) = inherited.collect::<Option<Vec<OwnedFd>>>().filter(|fds| fds.len() > 2) else {
         eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
         return ExitCode::from(2);
     };
     logging::start(&config);
+    if let Err(error) = keep_out_others() {
+        tracing::error!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let sealed = if secrets { inherited.pop() } else { None };
+    let secrets = match sealed.map(Secrets::open).transpose() {
+        Ok(secrets) => secrets.unwrap_or_default(),
+        Err(error) => {
+            tracing::error!(%error, "cannot read what the service was started with");
+            return ExitCode::FAILURE;
+        }
+    };
     let listeners = inherited.split_off(2);
     let (Some(workspace), Some(channel)) = (inherited.pop(), inherited.pop()) else {
         unreachable!("split off above the first two")
@@ -50,7 +63,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let bridge = mhnos_server::Bridge { channel, listeners, workspace, config };
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, secrets, config };
     match runtime.block_on(mhnos_server::run(bridge)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

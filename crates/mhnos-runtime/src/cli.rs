@@ -13,6 +13,7 @@ pub(crate) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(
             with_settings(Command::new("serve").about("Serve WebSocket clients until SIGTERM or SIGINT"))
+                .arg(Arg::new("secrets").long("secrets").hide(true).value_parser(value_parser!(i32)))
                 .arg(
                     Arg::new("check")
                         .long("check")
@@ -34,6 +35,7 @@ pub(crate) fn command() -> Command {
         .subcommand(
             with_settings(Command::new("bridge").hide(true))
                 .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true))
+                .arg(Arg::new("secrets").long("secrets").action(ArgAction::SetTrue))
                 .arg(Arg::new("files-as").long("files-as"))
                 .arg(Arg::new("program").long("program").value_parser(value_parser!(u32)).required(true))
                 .arg(Arg::new("channel").long("channel").value_parser(value_parser!(u32)).required(true)),
@@ -61,6 +63,7 @@ fn flag(setting: &Setting) -> Arg {
         .long(setting.flag().trim_start_matches('-').to_owned())
         .value_name("VALUE")
         .action(ArgAction::Append)
+        .hide(setting.is_secret())
         .help(format!("{} [{}, default: {default}]", setting.about.replace('`', ""), setting.variable));
     if setting.accepts == "true or false" {
         arg.num_args(0..=1).default_missing_value("true")

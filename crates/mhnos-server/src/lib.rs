@@ -19,11 +19,13 @@ mod launcher;
 pub mod limits;
 mod listen;
 mod metrics;
+mod secrets;
 mod service;
 mod translate;
 mod web_os;
 
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
+pub use secrets::Secrets;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
@@ -39,7 +41,14 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{config::Config, connection::Phase, door::Door, http::Front, service::Service};
+use crate::{
+    config::Config,
+    connection::Phase,
+    door::{Access, Door, LogPace},
+    http::Front,
+    secrets::TokenKeeper,
+    service::Service,
+};
 
 /// What a bridge is started with.
 #[derive(Debug)]
@@ -50,6 +59,8 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
+    /// Tokens and keys as they were at the start.
+    pub secrets: Secrets,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
     pub config: Config,
 }
@@ -102,7 +113,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let front = Arc::new(front(&service));
+    let tokens = TokenKeeper::new(&service.config, bridge.secrets);
+    let front = Arc::new(front(&service, &tokens));
     let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -115,7 +127,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            discovery::discover(&service, &found).await;
+            tokio::join!(discovery::discover(&service, &found), tokens.keep());
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -180,12 +192,15 @@ fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     Gateway::new(config.egress.clone(), ports)
 }
 
-fn front(service: &Arc<Service>) -> Front {
+fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
     let config = &service.config;
+    let access = Access::new(tokens.tokens(), config.asks_for_a_token());
     let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
         door,
+        access,
+        pace: LogPace::default(),
         health: Box::new(move || health.health()),
         scrape: Box::new(move || metrics::scrape(&scrape)),
         refused: Box::new(move |refusal| refused.turned_away(&refusal)),

@@ -18,6 +18,42 @@ pub const MAX_REQUEST_HEAD: usize = 32 * 1024;
 /// Header lines of one HTTP request. More is answered 431.
 pub const MAX_REQUEST_HEADERS: usize = 100;
 
+/// The shortest token: 16 random characters cannot be guessed over a network.
+pub const MIN_TOKEN: usize = 16;
+
+/// The longest token; signed ones of other systems have some hundred characters.
+pub const MAX_TOKEN: usize = 512;
+
+/// Tokens of one service. More people than that need an identity provider in front.
+pub const MAX_TOKENS: usize = 1000;
+
+/// Bytes of a file with tokens, a certificate or a key.
+pub const MAX_SECRET_FILE: u64 = 1024 * 1024;
+
+/// How often such files are looked at for a change.
+pub const SECRET_POLL: Duration = Duration::from_secs(2);
+
+/// From the end of the handshake to the `auth` message, where the handshake showed no token.
+pub const AUTH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes of that message and of what comes with it: a token, an `id` and some white space.
+pub const MAX_AUTH_MESSAGE: usize = 8 * 1024;
+
+/// Refused tokens of one address in a row that are each looked at and told why.
+pub const REFUSED_TOKENS: f64 = 20.0;
+
+/// How fast that many are granted again.
+pub const REFUSED_TOKENS_PER_SECOND: f64 = 0.5;
+
+/// Addresses of which refusals are remembered.
+pub const REFUSED_ADDRESSES: usize = 4096;
+
+/// Log lines about refusals in a row, so that nobody outside can fill a disk.
+pub const REFUSAL_LINES: f64 = 30.0;
+
+/// How fast that many are granted again.
+pub const REFUSAL_LINES_PER_SECOND: f64 = 0.5;
+
 /// How long an accept loop waits after an error that waiting may cure (out of descriptors or memory).
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

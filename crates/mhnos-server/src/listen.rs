@@ -88,7 +88,7 @@ async fn attend(
         () = Phase::closing(&mut phase) => None,
     };
     if let Some(guest) = guest {
-        connection::serve(guest, peer, service, phase).await;
+        connection::serve(guest, peer, front, service, phase).await;
     }
 }
 

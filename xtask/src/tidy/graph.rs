@@ -90,6 +90,7 @@ const BANNED: &[(&str, &str)] = &[
 /// Packages that may be there in two versions, with the reason; a third version is always too many.
 const DUPLICATES: &[(&str, &str)] = &[
     ("embedded-io", "postcard names two versions of it; traits only, no code of either is used"),
+    ("getrandom", "ring and the others name different ones; a system call each"),
     ("syn", "derive macros are between two major versions of it; not in the binary"),
 ];
 

@@ -1,10 +1,10 @@
 //! What the service sends: exact shapes with their key order, and that the client's side reads them.
 
 use mhnos_protocol::{
-    Attached, Config, Connected, Egress, Encoding, ErrorCode, ErrorReply, Event, Exit, Gap, Isolation,
-    Killed, OfPid, Port, PortState, ProcessInfo, ProcessList, ProcessStatus, ProcessType, PushError,
-    PushResults, Reason, Reply, ServerMessage, Spawned, Stats, Status, Success, ToolStatus, Usage,
-    WindowSize, WireLimits, parse_server_message,
+    Attached, Authenticated, Config, Connected, Egress, Encoding, ErrorCode, ErrorReply, Event, Exit, Gap,
+    Isolation, Killed, OfPid, Port, PortState, ProcessInfo, ProcessList, ProcessStatus, ProcessType,
+    PushError, PushResults, Reason, Reply, ServerMessage, Spawned, Stats, Status, Success, TokenScope,
+    ToolStatus, Usage, WindowSize, WireLimits, parse_server_message,
 };
 use serde_json::value::RawValue;
 
@@ -68,6 +68,10 @@ fn replies_keep_their_old_keys_in_their_old_order() {
         r#"{"type":"killed","id":ID,"pid":1000,"ended":true}"#,
     );
     check_reply(&Reply::Pong { time: 1_700_000_000_000 }, r#"{"type":"pong","id":ID,"time":1700000000000}"#);
+    check_reply(
+        &Reply::Authenticated(Authenticated { name: Some("laptop".into()), scope: TokenScope::View }),
+        r#"{"type":"authenticated","id":ID,"name":"laptop","scope":"view"}"#,
+    );
     check_reply(
         &Reply::Pushed(PushResults {
             synced: 1,

@@ -2,8 +2,10 @@
 //!
 //! The order matters. Settings are checked before anything is touched; the port is bound before the
 //! workspace is handed over, so that a second service started by mistake changes nothing; root goes before
-//! the first sandbox is built.
+//! the first sandbox is built. Secrets are read first of all, and by another program image than the one that
+//! goes on (see `again`).
 
+mod again;
 mod listen;
 pub(crate) mod place;
 mod service_manager;
@@ -14,9 +16,13 @@ use anyhow::Context;
 use clap::ArgMatches;
 use mhnos_keeper::{BridgeCommand, ProgramPlace, Settings};
 use mhnos_sandbox::Limits;
-use mhnos_server::config::{Config, Warning};
+use mhnos_server::{
+    Secrets,
+    config::{Config, Mistake, Warning},
+};
 
 use crate::{cli, logging};
+pub(crate) use again::keep_out_others;
 
 /// How long after the grace period a drain may still take.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
@@ -29,32 +35,44 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     let flags = cli::flags(arguments);
     let (config, warnings) = match Config::parse(std::env::vars_os(), &flags) {
         Ok(parsed) => parsed,
-        Err(mistakes) => {
-            eprintln!("mhnos-runtime: the settings are not accepted:");
-            for mistake in mistakes {
-                eprintln!("  {mistake}");
-            }
-            return ExitCode::from(BAD_SETTINGS);
-        }
+        Err(mistakes) => return not_accepted(&mistakes),
     };
     if let Err(mistake) = place::check(&config.workspace) {
         eprintln!("mhnos-runtime: the settings are not accepted:\n  {mistake}");
         return ExitCode::from(BAD_SETTINGS);
     }
-    if arguments.get_flag("check") {
-        return print_effective(&config, &warnings);
-    }
+    let sealed = match arguments.get_one::<i32>("secrets") {
+        Some(number) => again::sealed(*number),
+        None => match Secrets::gather(&config) {
+            Err(mistakes) => return not_accepted(&mistakes),
+            Ok(_) if arguments.get_flag("check") => return print_effective(&config, &warnings),
+            Ok(secrets) if secrets.is_empty() => None,
+            Ok(secrets) => {
+                let error = again::without_secrets(&secrets);
+                eprintln!("mhnos-runtime: cannot put the tokens and keys out of reach: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
     logging::start(&config);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match keep(&config, &flags) {
+    match again::keep_out_others().and_then(|()| keep(&config, &flags, sealed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn not_accepted(mistakes: &[Mistake]) -> ExitCode {
+    eprintln!("mhnos-runtime: the settings are not accepted:");
+    for mistake in mistakes {
+        eprintln!("  {mistake}");
+    }
+    ExitCode::from(BAD_SETTINGS)
 }
 
 fn print_effective(config: &Config, warnings: &[Warning]) -> ExitCode {
@@ -67,7 +85,7 @@ fn print_effective(config: &Config, warnings: &[Warning]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
+fn keep(config: &Config, flags: &[(String, String)], sealed: Option<OwnedFd>) -> anyhow::Result<()> {
     let program = std::fs::File::open("/proc/self/exe").context("cannot open this program")?;
     let path = std::fs::read_link("/proc/self/exe").context("cannot find this program")?;
     let place = ProgramPlace::of(&path).context("cannot open this program's directory")?;
@@ -80,12 +98,14 @@ fn keep(config: &Config, flags: &[(String, String)]) -> anyhow::Result<()> {
     let count = listeners.len();
     let mut fds: Vec<OwnedFd> = vec![taken.dir];
     fds.extend(listeners);
+    let secrets = sealed.is_some();
+    fds.extend(sealed);
     let workspace = taken.policy.workspace.source.inside.to_string_lossy().into_owned();
     let bridge = BridgeCommand {
         program: program.into(),
         number: 0,
         place,
-        argv: bridge_arguments(flags, &workspace, port, count),
+        argv: bridge_arguments(flags, &workspace, port, count, secrets),
         env: environment(),
         files_as: None,
         fds,
@@ -117,8 +137,17 @@ fn announce(addresses: &[String]) {
 }
 
 /// The bridge gets the operator's flags, then what has been decided since: of two equal flags the last wins.
-fn bridge_arguments(flags: &[(String, String)], workspace: &str, port: u16, count: usize) -> Vec<String> {
+fn bridge_arguments(
+    flags: &[(String, String)],
+    workspace: &str,
+    port: u16,
+    count: usize,
+    secrets: bool,
+) -> Vec<String> {
     let mut argv = vec!["mhnos-runtime".to_owned(), "bridge".to_owned(), format!("--listeners={count}")];
+    if secrets {
+        argv.push("--secrets".to_owned());
+    }
     argv.extend(flags.iter().map(|(flag, value)| format!("{flag}={value}")));
     argv.push(format!("--workspace={workspace}"));
     argv.push(format!("--runtime-port={port}"));

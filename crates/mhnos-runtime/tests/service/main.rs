@@ -25,6 +25,7 @@ mod service_manager;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tokens;
 mod upgrade;
 
 use mhnos_testing::{Options, Server};

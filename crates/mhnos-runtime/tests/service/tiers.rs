@@ -75,13 +75,16 @@ async fn a_program_cannot_touch_the_service_in_any_tier() {
 async fn without_walls_a_program_can_touch_the_service() {
     let (server, report) = probe("none", "none", |server| {
         let pid = server.os_pid();
-        vec![format!("kill={pid}"), format!("prlimit={pid}"), format!("append=/proc/{pid}/comm")]
+        let comm = format!("append=/proc/{pid}/comm");
+        vec![format!("kill={pid}"), format!("prlimit={pid}"), comm, "append=/proc/self/comm".to_owned()]
     })
     .await;
     for verb in ["kill", "prlimit"] {
         report.assert_ok(&format!("{verb}={}", server.os_pid()));
     }
-    report.assert_ok(&format!("append=/proc/{}/comm", server.os_pid()));
+    report.assert_ok("append=/proc/self/comm");
+    // A process that holds secrets belongs to root there, with or without walls.
+    report.assert_denied(&format!("append=/proc/{}/comm", server.os_pid()), &["EACCES"]);
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@
 //! of what it is given; every mistake is found in one pass, and a [`Config`] exists only without any.
 
 mod reference;
+mod secret;
 mod settings;
 mod values;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 pub use reference::reference;
+pub use secret::{GivenToken, SecretText};
 pub use settings::{SETTINGS, Setting};
 
 use crate::door::OriginPattern;
@@ -41,6 +43,10 @@ pub struct Config {
     pub trust_network: bool,
     /// Web origins let in beside the loopback ones.
     pub allowed_origins: Vec<OriginPattern>,
+    /// The token that clients must show, if it was given in the environment.
+    pub auth_token: GivenToken,
+    /// A file with tokens.
+    pub auth_token_file: Option<PathBuf>,
     /// Processes and threads of one process tree.
     pub max_pids: u32,
     /// CPU of one process tree, in thousandths of a core.
@@ -176,9 +182,14 @@ impl Config {
         let mut wrong = Vec::new();
         for (index, name, value) in given {
             let setting = &SETTINGS[index];
+            if setting.is_secret() && name.starts_with("--") {
+                wrong.push(secret_flag(setting));
+                continue;
+            }
             let applied = value.to_str().ok_or(()).and_then(|text| (setting.apply)(&mut config, text));
             if applied.is_err() {
-                let value = value.to_string_lossy().into_owned();
+                let hidden = setting.is_secret().then(|| secret::HIDDEN.to_owned());
+                let value = hidden.unwrap_or_else(|| value.to_string_lossy().into_owned());
                 wrong.push(Mistake { name, value, accepts: setting.accepts.to_owned() });
             }
         }
@@ -191,6 +202,11 @@ impl Config {
     /// [`Config::children`]), in the order of [`SETTINGS`].
     pub fn effective(&self) -> impl Iterator<Item = (&'static str, String)> {
         SETTINGS.iter().map(|setting| (setting.variable, (setting.show)(self)))
+    }
+
+    /// Whether clients must show a token.
+    pub fn asks_for_a_token(&self) -> bool {
+        self.auth_token != GivenToken::None || self.auth_token_file.is_some()
     }
 
     fn children_get(&mut self, name: &str, value: Option<&str>) {
@@ -209,11 +225,12 @@ impl Config {
     /// The service runs code for whoever reaches it: beyond loopback somebody has to vouch for the network.
     fn untrusted_network(&self) -> Option<Mistake> {
         let open = self.hosts.iter().find(|host| !host.is_loopback())?;
-        (!self.trust_network).then(|| Mistake {
+        (!self.trust_network && !self.asks_for_a_token()).then(|| Mistake {
             name: "MHNOS_HOST".to_owned(),
             value: open.to_string(),
-            accepts: "a loopback address, unless MHNOS_TRUST_NETWORK=true says that everybody who can reach \
-                      this address may run programs here (as in a container published on 127.0.0.1)"
+            accepts: "a loopback address, unless clients must show a token (MHNOS_AUTH_TOKEN_FILE, \
+                      MHNOS_AUTH_TOKEN), or MHNOS_TRUST_NETWORK=true says that everybody who can reach this \
+                      address may run programs here (as in a container published on 127.0.0.1)"
                 .to_owned(),
         })
     }
@@ -233,6 +250,8 @@ impl Default for Config {
             hosts: values::LOOPBACK.to_vec(),
             trust_network: false,
             allowed_origins: Vec::new(),
+            auth_token: GivenToken::None,
+            auth_token_file: None,
             max_pids: 512,
             max_cpu_millis: u32::try_from(cores).unwrap_or(1) * 1000,
             output_log: 4 << 20,
@@ -252,6 +271,16 @@ fn unknown_variable(name: &str) -> Warning {
         Some(known) => format!("{name} is not a setting of this service; did you mean {known}?"),
         None => format!("{name} is not a setting of this service and is ignored"),
     })
+}
+
+/// Every account of a machine sees the arguments of every process.
+fn secret_flag(setting: &Setting) -> Mistake {
+    let variable = setting.variable;
+    Mistake {
+        name: setting.flag(),
+        value: secret::HIDDEN.to_owned(),
+        accepts: format!("the variable {variable} or the file {variable}_FILE: others can see flags"),
+    }
 }
 
 fn unknown_flag(flag: &str, value: &str) -> Mistake {

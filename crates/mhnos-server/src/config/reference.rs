@@ -18,13 +18,11 @@ pub fn reference() -> String {
     for setting in SETTINGS {
         let default =
             if setting.default.is_empty() { "none".to_owned() } else { format!("`{}`", setting.default) };
+        let flag = if setting.is_secret() { "no flag".to_owned() } else { format!("`{}`", setting.flag()) };
         let _ = writeln!(
             text,
-            "| `{}` | `{}` | {default} | {} | {} |",
-            setting.variable,
-            setting.flag(),
-            setting.accepts,
-            setting.about
+            "| `{}` | {} | {default} | {} | {} |",
+            setting.variable, flag, setting.accepts, setting.about
         );
     }
     text

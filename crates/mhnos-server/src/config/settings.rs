@@ -26,6 +26,11 @@ impl Setting {
         let name = self.variable.strip_prefix("MHNOS_").unwrap_or(self.variable);
         format!("--{}", name.to_ascii_lowercase().replace('_', "-"))
     }
+
+    /// Whether its value is shown to nobody; it is no flag then.
+    pub fn is_secret(&self) -> bool {
+        self.variable == "MHNOS_AUTH_TOKEN"
+    }
 }
 
 /// Reads with a function of `values` into one field.
@@ -100,7 +105,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "MHNOS_HOST",
         default: "127.0.0.1,::1",
         accepts: "IP addresses separated by commas, or `localhost`",
-        about: "Addresses to listen on. One that is not loopback needs MHNOS_TRUST_NETWORK=true.",
+        about: "Addresses to listen on. One that is not loopback needs a token (MHNOS_AUTH_TOKEN_FILE), or \
+                MHNOS_TRUST_NETWORK=true.",
         apply: reads!(hosts, values::addresses),
         show: |config| values::joined(&config.hosts),
     },
@@ -121,6 +127,25 @@ pub const SETTINGS: &[Setting] = &[
         about: "Web pages that may connect, beside those of localhost, 127.0.0.1 and [::1] on any port.",
         apply: reads!(allowed_origins, values::origins),
         show: |config| values::joined(&config.allowed_origins),
+    },
+    Setting {
+        variable: "MHNOS_AUTH_TOKEN",
+        default: "",
+        accepts: "16 to 512 of the characters A-Z a-z 0-9 - . _ ~ + / =, such as `openssl rand -hex 32` prints",
+        about: "A token that every client must show, for everything but the short answer to `GET /health`: see \
+                docs/protocol.md. Not a flag, since others can see those. Prefer the file.",
+        apply: reads!(auth_token, |text| Some(values::token(text))),
+        show: |config| config.auth_token.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_AUTH_TOKEN_FILE",
+        default: "",
+        accepts: "a file with lines of the form `NAME SCOPE TOKEN`, the scope being `control` or `view`; or with one \
+                  token alone",
+        about: "Tokens that clients must show, beside that of MHNOS_AUTH_TOKEN. Read again when it changes; \
+                connections whose token is gone are closed.",
+        apply: reads!(auth_token_file, values::optional_path),
+        show: |config| values::show_path(config.auth_token_file.as_deref()),
     },
     Setting {
         variable: "MHNOS_MAX_PIDS",

@@ -50,6 +50,8 @@ fn every_setting_is_read_from_its_variable() {
         ("MHNOS_HOST", "0.0.0.0, [::]"),
         ("MHNOS_TRUST_NETWORK", "true"),
         ("MHNOS_ALLOWED_ORIGINS", "https://os.example.org, https://*.example.net"),
+        ("MHNOS_AUTH_TOKEN", "0123456789abcdef"),
+        ("MHNOS_AUTH_TOKEN_FILE", "/run/secrets/tokens"),
         ("MHNOS_MAX_PIDS", "64"),
         ("MHNOS_MAX_CPU", "0.5"),
         ("MHNOS_OUTPUT_LOG", "1m"),
@@ -132,9 +134,28 @@ fn an_empty_variable_is_as_none_and_an_unknown_one_warns() {
 fn a_non_loopback_address_needs_somebody_who_vouches_for_the_network() {
     let mistakes = refused(&[("MHNOS_HOST", "127.0.0.1,192.0.2.7")]);
     assert_eq!((mistakes.len(), mistakes[0].value.as_str()), (1, "192.0.2.7"));
-    assert!(mistakes[0].accepts.contains("MHNOS_TRUST_NETWORK=true"));
+    let remedies = &mistakes[0].accepts;
+    assert!(remedies.contains("MHNOS_TRUST_NETWORK=true") && remedies.contains("MHNOS_AUTH_TOKEN_FILE"));
+    parsed(&[("MHNOS_HOST", "192.0.2.7"), ("MHNOS_AUTH_TOKEN", "0123456789abcdef")]);
+    parsed(&[("MHNOS_HOST", "192.0.2.7"), ("MHNOS_AUTH_TOKEN_FILE", "/run/secrets/tokens")]);
+    parsed(&[("MHNOS_HOST", "192.0.2.7"), ("MHNOS_AUTH_TOKEN", "sealed")]);
     parsed(&[("MHNOS_HOST", "192.0.2.7"), ("MHNOS_TRUST_NETWORK", "true")]);
     parsed(&[("MHNOS_HOST", "127.0.0.9,::1")]);
+}
+
+#[test]
+fn a_token_is_no_flag_and_is_shown_to_nobody() {
+    let secret = "0123456789abcdef";
+    let flags = [("--auth-token".to_owned(), secret.to_owned())];
+    let mistakes = Config::parse(std::iter::empty(), &flags).expect_err("refused");
+    assert!(mistakes[0].to_string().contains("MHNOS_AUTH_TOKEN_FILE"), "{}", mistakes[0]);
+    let given = [(OsString::from("MHNOS_AUTH_TOKEN"), OsString::from_vec(b"secret\xff".to_vec()))];
+    let unreadable = Config::parse(given.into_iter(), &[]).expect_err("refused");
+    let config = parsed(&[("MHNOS_AUTH_TOKEN", secret)]);
+    let effective: Vec<_> = config.effective().collect();
+    for shown in [format!("{config:?}"), format!("{effective:?}"), format!("{mistakes:?} {unreadable:?}")] {
+        assert!(!shown.contains(secret) && !shown.contains("secret\\"), "{shown}");
+    }
 }
 
 #[test]

@@ -4,14 +4,14 @@
 use std::{
     fmt::Display,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
 use mhnos_sandbox::{Mode, Tier};
 
-use super::{LogFormat, LogLevel};
+use super::{GivenToken, LogFormat, LogLevel, SecretText, secret::SEALED};
 use crate::door::OriginPattern;
 
 /// What `MHNOS_HOST=localhost` stands for.
@@ -36,6 +36,25 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+/// A path, or none.
+#[allow(clippy::option_option, reason = "no path is fine, an impossible one is not")]
+pub(super) fn optional_path(text: &str) -> Option<Option<PathBuf>> {
+    if text.is_empty() { Some(None) } else { path(text).map(Some) }
+}
+
+pub(super) fn show_path(path: Option<&Path>) -> String {
+    path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A token, whose own form is checked where it is used, or the word that says where it has gone.
+pub(super) fn token(text: &str) -> GivenToken {
+    match text {
+        "" => GivenToken::None,
+        SEALED => GivenToken::Sealed,
+        text => GivenToken::Here(SecretText::new(text)),
+    }
 }
 
 /// Bytes: a number, perhaps with a fraction, and a unit of 1024 (`k`, `kb`, `kib`, … `t`), any case.

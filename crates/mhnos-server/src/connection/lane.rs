@@ -28,7 +28,12 @@ use super::{
     Dialect, End, Phase, Pulse, broken,
     outbox::{Item, Outbox},
 };
-use crate::{limits, service::Service, web_os};
+use crate::{
+    door::{self, Admission},
+    limits,
+    service::Service,
+    web_os,
+};
 
 /// Something put aside, and what it gives when it is done.
 type Later = Pin<Box<dyn Future<Output = Late> + Send>>;
@@ -69,6 +74,8 @@ pub(super) struct Lane<'c> {
     pub(super) service: &'c Arc<Service>,
     pub(super) outbox: &'c Outbox,
     pub(super) dialect: Dialect,
+    /// Who this is, and what that allows.
+    pub(super) admission: &'c Admission,
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
@@ -84,11 +91,17 @@ pub(super) struct Lane<'c> {
 }
 
 impl<'c> Lane<'c> {
-    pub(super) fn new(service: &'c Arc<Service>, outbox: &'c Outbox, dialect: Dialect) -> Self {
+    pub(super) fn new(
+        service: &'c Arc<Service>,
+        outbox: &'c Outbox,
+        dialect: Dialect,
+        admission: &'c Admission,
+    ) -> Self {
         Self {
             service,
             outbox,
             dialect,
+            admission,
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
@@ -178,6 +191,10 @@ impl<'c> Lane<'c> {
             Err(malformed) => {
                 debug!(error = %malformed, "refused a message");
                 self.fail(&id, malformed.into());
+            }
+            Ok(request) if !door::covers(self.admission.scope(), &request) => {
+                let text = format!("A token of scope view does not cover {}", request.type_name());
+                self.fail(&id, ErrorReply::new(ErrorCode::NotAllowed, text));
             }
             Ok(request) => {
                 debug!(request = request.type_name(), "request");

@@ -6,6 +6,7 @@
 //! order. So a slow socket stalls its own viewers and nobody else's, and nothing is ever written under a
 //! lock. Processes outlive all this: when the task ends, its viewers are gone and that is all.
 
+mod introduction;
 mod lane;
 mod outbox;
 mod pull;
@@ -39,9 +40,9 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    door::Visitor,
+    door::{Admission, Visitor},
     frames::Format,
-    http::{Guest, Subprotocol},
+    http::{Front, Guest, Subprotocol},
     limits,
     metrics::{Client, Cut, Metrics},
     service::Service,
@@ -114,6 +115,8 @@ enum End {
     Broken(CloseCode, &'static str),
     /// The service stops.
     Stopping,
+    /// Its token is no longer accepted.
+    Revoked,
 }
 
 /// A connection that is counted as open, until it is dropped.
@@ -141,6 +144,7 @@ impl<'m> Counted<'m> {
             End::Broken(CloseCode::Size, _) => Cut::TooLarge,
             End::Broken(..) => Cut::Broken,
             End::Stopping => Cut::Stopping,
+            End::Revoked => Cut::Revoked,
         };
         self.metrics.ended.add(cut, 1);
     }
@@ -166,23 +170,35 @@ impl Pulse {
 pub(crate) async fn serve(
     guest: Guest,
     peer: SocketAddr,
+    front: &Front,
     service: Arc<Service>,
-    phase: watch::Receiver<Phase>,
+    mut phase: watch::Receiver<Phase>,
 ) {
     let dialect = Dialect::of(&guest);
-    debug!(%peer, ?dialect, visitor = ?guest.visitor, "connected");
-    let counted = Counted::new(&service.metrics, dialect);
     let (outbox, pulse) = (Outbox::default(), Pulse::default());
     let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
     outbox.push(Item::text(connected.to_json()));
 
-    let (sink, mut stream) = guest.socket.split();
+    let (socket, admission) = if let Some(admission) = guest.admission {
+        (guest.socket, admission)
+    } else {
+        let introduced = tokio::select! {
+            introduced = introduction::await_token(guest.socket, peer, front) => introduced,
+            () = Phase::closing(&mut phase) => None,
+        };
+        let Some((socket, admission, id)) = introduced else { return };
+        outbox.push(Item::text(introduction::authenticated(&admission).to_json(id.as_deref())));
+        (socket, admission)
+    };
+    debug!(%peer, ?dialect, visitor = ?guest.visitor, token = admission.name(), "connected");
+    let counted = Counted::new(&service.metrics, dialect);
+    let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, &outbox, &service.metrics);
-    let lane = Lane::new(&service, &outbox, dialect).run(&mut stream, &pulse, phase.clone());
-    let end = converse(lane, writer.run(), &outbox, &pulse, phase).await;
+    let lane = Lane::new(&service, &outbox, dialect, &admission).run(&mut stream, &pulse, phase.clone());
+    let end = converse(lane, writer.run(), &outbox, &pulse, phase, admission.clone()).await;
     debug!(%peer, ?end, "disconnected");
     counted.ends(&end);
-    if let (End::Broken(..), Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
+    if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
         discard(socket.into_inner()).await;
     }
 }
@@ -194,6 +210,7 @@ async fn converse(
     outbox: &Outbox,
     pulse: &Pulse,
     mut phase: watch::Receiver<Phase>,
+    mut admission: Admission,
 ) -> End {
     let (mut lane, mut writer) = (pin!(lane), pin!(writer));
     let end = tokio::select! {
@@ -201,6 +218,7 @@ async fn converse(
         _ = &mut writer => End::Unwritable,
         () = heartbeat(outbox, pulse) => End::Silent,
         () = Phase::closing(&mut phase) => End::Stopping,
+        () = admission.revoked() => End::Revoked,
     };
     let patience = match *phase.borrow() {
         Phase::Leaving => limits::LEAVE_CLOSE,
@@ -214,6 +232,10 @@ async fn converse(
         }
         End::Broken(code, reason) => {
             outbox.push(Item::close(*code, reason));
+            let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
+        }
+        End::Revoked => {
+            outbox.push(Item::close(CloseCode::Policy, "the token of this connection is no longer accepted"));
             let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
         }
         End::Stopping => {

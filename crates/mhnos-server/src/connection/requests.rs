@@ -14,6 +14,7 @@ use mhnos_sandbox::WindowSize;
 use mhnos_workspace::{self as workspace, Workspace};
 
 use super::{
+    introduction,
     lane::{Id, Lane, Late, Watched, error_code, messages},
     outbox::Item,
     pull,
@@ -38,6 +39,8 @@ impl Lane<'_> {
             Request::List { all } => self.list(&id, all).await,
             Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
             Request::Ping => self.reply(&id, &Reply::Pong { time: service::now_ms() }),
+            // Who is here has been let in already, by a token or without one being asked for.
+            Request::Auth(_) => self.reply(&id, &introduction::authenticated(self.admission)),
             Request::Push { files } => self.push(&id, files).await,
             Request::Pull => self.pull(id).await,
         }

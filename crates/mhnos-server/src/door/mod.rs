@@ -8,11 +8,18 @@
 //!
 //! Everything here is a pure function of the request's text and the settings.
 
+mod access;
+mod attempts;
 mod origin;
+mod token;
 
 use std::net::IpAddr;
 
+pub(crate) use access::{Access, Admission, Shown, Unauthorized};
+pub(crate) use attempts::LogPace;
 pub use origin::{Origin, OriginPattern};
+pub(crate) use token::covers;
+pub use token::{Principal, TokenMistake, Tokens};
 
 /// The policy, from the settings.
 #[derive(Clone, Debug)]
@@ -60,6 +67,22 @@ impl Refusal {
             }
             Self::NullOrigin => "serve the page over http from localhost".to_owned(),
             Self::ForeignOrigin(origin) => format!("MHNOS_ALLOWED_ORIGINS={origin} lets these pages in"),
+        }
+    }
+}
+
+impl Refusal {
+    /// What whoever reads the answer can do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::BadHost | Self::BadOrigin => "The request is malformed.",
+            Self::ForeignHost(_) => {
+                "Use localhost or an address, or have the operator set MHNOS_ALLOWED_ORIGINS to an origin of this host."
+            }
+            Self::NullOrigin => "Serve the page over http from localhost.",
+            Self::ForeignOrigin(_) => {
+                "The operator of this service can let them in with the setting MHNOS_ALLOWED_ORIGINS."
+            }
         }
     }
 }

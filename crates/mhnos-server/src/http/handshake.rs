@@ -7,7 +7,7 @@ use hyper::{
     body::Incoming,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-use mhnos_protocol::{SUBPROTOCOL, SUBPROTOCOL_BINARY};
+use mhnos_protocol::{SUBPROTOCOL, SUBPROTOCOL_BINARY, SUBPROTOCOL_TOKEN_PREFIX};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{Answer, text};
@@ -89,6 +89,10 @@ pub(super) fn accept(request: &Request<Incoming>) -> Result<(Answer, Subprotocol
 fn choose(headers: &HeaderMap) -> (Subprotocol, Option<HeaderValue>) {
     let mut first = None;
     for name in items(headers, &header::SEC_WEBSOCKET_PROTOCOL) {
+        // A secret goes one way only. Without another offer a browser then fails the connection, as it must.
+        if name.starts_with(SUBPROTOCOL_TOKEN_PREFIX) {
+            continue;
+        }
         let known = match name {
             SUBPROTOCOL => Subprotocol::V1,
             SUBPROTOCOL_BINARY => Subprotocol::V1Binary,
@@ -103,7 +107,7 @@ fn choose(headers: &HeaderMap) -> (Subprotocol, Option<HeaderValue>) {
 }
 
 /// The items of a comma-separated header, over all its lines.
-fn items<'r>(headers: &'r HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'r str> {
+pub(super) fn items<'r>(headers: &'r HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'r str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }

@@ -30,7 +30,7 @@ use tokio_tungstenite::{
 use tracing::{debug, warn};
 
 use crate::{
-    door::{Door, Visitor},
+    door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
 };
@@ -39,6 +39,9 @@ pub(crate) use handshake::Subprotocol;
 /// What the HTTP side needs to know.
 pub(crate) struct Front {
     pub(crate) door: Door,
+    pub(crate) access: Access,
+    /// Of log lines about refusals.
+    pub(crate) pace: LogPace,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
     /// Computes the answer to `/metrics`.
@@ -67,6 +70,12 @@ pub(crate) struct Health {
     pub(crate) sandbox: HealthSandbox,
 }
 
+/// What whoever has shown no token is told, where one is asked for: enough for a probe.
+#[derive(Debug, Serialize)]
+struct ShortHealth {
+    status: &'static str,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HealthProcesses {
@@ -85,6 +94,8 @@ pub(crate) struct HealthSandbox {
 pub(crate) struct Guest {
     pub(crate) socket: WebSocketStream<TcpStream>,
     pub(crate) visitor: Visitor,
+    /// `None` if a token is asked for and has not been shown yet.
+    pub(crate) admission: Option<Admission>,
     pub(crate) subprotocol: Subprotocol,
 }
 
@@ -92,13 +103,14 @@ pub(crate) struct Guest {
 struct Promised {
     upgrade: OnUpgrade,
     visitor: Visitor,
+    admission: Option<Admission>,
     subprotocol: Subprotocol,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Front {
-    fn turn_away(&self, peer: SocketAddr, cause: Refused, why: &str) {
+    pub(crate) fn turn_away(&self, peer: SocketAddr, cause: Refused, why: &str) {
         (self.refused)(TurnedAway { peer, cause, why });
     }
 }
@@ -136,7 +148,8 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
         Ok(upgraded) => {
             let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
             let socket = web_socket(parts).await;
-            Some(Guest { socket, visitor: promised.visitor, subprotocol: promised.subprotocol })
+            let Promised { visitor, admission, subprotocol, .. } = promised;
+            Some(Guest { socket, visitor, admission, subprotocol })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -165,14 +178,19 @@ fn answer(
     let judged = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
     let visitor = match judged {
         Ok(visitor) => visitor,
-        Err(refusal) => {
-            warn!(%peer, reason = %refusal, remedy = refusal.remedy(), "refused a request");
-            front.turn_away(peer, Refused::by(&refusal), &refusal.to_string());
-            return text(StatusCode::FORBIDDEN, &format!("{refusal}\n"));
-        }
+        Err(refusal) => return refused(front, peer, &refusal),
     };
-    if !headers.contains_key(header::UPGRADE) {
-        return plain(front, &request);
+    let offered = handshake::items(headers, &header::SEC_WEBSOCKET_PROTOCOL);
+    let shown = Shown::of(&all(headers, &header::AUTHORIZATION), offered);
+    let upgrades = headers.contains_key(header::UPGRADE);
+    let admission = match front.access.judge(peer.ip(), shown) {
+        Ok(admission) => Some(admission),
+        // It may still come as the first message.
+        Err(Unauthorized::Missing) if upgrades || is_open(&request, peer) => None,
+        Err(unauthorized) => return not_let_in(front, peer, unauthorized),
+    };
+    if !upgrades {
+        return plain(front, &request, admission.is_some());
     }
     match handshake::accept(&request) {
         Err(mistake) => {
@@ -181,16 +199,57 @@ fn answer(
         }
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, visitor, subprotocol };
+            let promise = Promised { upgrade, visitor, admission, subprotocol };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
     }
 }
 
-fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
+/// Whether something is answered without a token: a probe, and a scraper on this machine. What a proxy passes on
+/// comes from elsewhere.
+fn is_open(request: &Request<Incoming>, peer: SocketAddr) -> bool {
+    let from = [header::ORIGIN, header::FORWARDED, HeaderName::from_static("x-forwarded-for")];
+    match request.uri().path() {
+        "/health" => true,
+        "/metrics" => {
+            peer.ip().to_canonical().is_loopback()
+                && !from.iter().any(|name| request.headers().contains_key(name))
+        }
+        _ => false,
+    }
+}
+
+fn refused(front: &Front, peer: SocketAddr, refusal: &Refusal) -> Answer {
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = %refusal, remedy = refusal.remedy(), left_out, "refused a request");
+    }
+    front.turn_away(peer, Refused::by(refusal), &refusal.to_string());
+    text(StatusCode::FORBIDDEN, &format!("{refusal}\n{}\n", refusal.advice()))
+}
+
+fn not_let_in(front: &Front, peer: SocketAddr, unauthorized: Unauthorized) -> Answer {
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = %unauthorized, left_out, "refused a token");
+    }
+    front.turn_away(peer, Refused::Token, &unauthorized.to_string());
+    let said = format!("{unauthorized}\n");
+    if unauthorized == Unauthorized::TooMany {
+        let mut answer = text(StatusCode::TOO_MANY_REQUESTS, &said);
+        answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("10"));
+        return answer;
+    }
+    let mut answer = text(StatusCode::UNAUTHORIZED, &said);
+    let challenge = header::HeaderValue::from_static("Bearer realm=\"mhnos-runtime\"");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    answer
+}
+
+/// `admitted`: what is asked for may be told in full.
+fn plain(front: &Front, request: &Request<Incoming>, admitted: bool) -> Answer {
     let known: fn(&Front) -> Answer = match request.uri().path() {
-        "/health" => health,
+        "/health" if admitted => health,
+        "/health" => short_health,
         "/metrics" => metrics,
         _ => return text(StatusCode::NOT_FOUND, "Not Found"),
     };
@@ -204,6 +263,11 @@ fn plain(front: &Front, request: &Request<Incoming>) -> Answer {
 
 fn health(front: &Front) -> Answer {
     let health = serde_json::to_vec(&(front.health)()).unwrap_or_default();
+    with_type(StatusCode::OK, "application/json", health.into())
+}
+
+fn short_health(front: &Front) -> Answer {
+    let health = serde_json::to_vec(&ShortHealth { status: (front.health)().status }).unwrap_or_default();
     with_type(StatusCode::OK, "application/json", health.into())
 }
 

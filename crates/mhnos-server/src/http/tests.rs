@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{Front, Guest, Health, HealthProcesses, HealthSandbox, Subprotocol, receive};
 use crate::{
-    door::{Door, Visitor},
+    door::{Access, Door, LogPace, Visitor},
     limits,
 };
 
@@ -24,6 +24,8 @@ fn front() -> Arc<Front> {
     let loopback = vec!["127.0.0.1".parse().expect("address")];
     Arc::new(Front {
         door: Door::new(loopback, Vec::new()),
+        access: Access::new(tokio::sync::watch::channel(Arc::default()).1, false),
+        pace: LogPace::default(),
         health: Box::new(health),
         scrape: Box::new(|| "x 1\n".to_owned()),
         refused: Box::new(|_| {}),
@@ -81,10 +83,13 @@ async fn metrics_have_the_same_door() {
     check("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", "x 1\n").await;
     check("POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "405", "Method Not Allowed").await;
     let foreign = "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n";
-    let says = "This service does not answer to the host \"evil.example\".\n";
+    let says = "This service does not answer to the host \"evil.example\".\n\
+                Use localhost or an address, or have the operator set MHNOS_ALLOWED_ORIGINS to an origin of this host.\n";
     check(foreign, "403", says).await;
     let page = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n";
-    check(page, "403", "Pages of https://evil.example may not connect to this service.\n").await;
+    let text = "Pages of https://evil.example may not connect to this service.\n\
+                The operator of this service can let them in with the setting MHNOS_ALLOWED_ORIGINS.\n";
+    check(page, "403", text).await;
 }
 
 #[tokio::test]
@@ -97,11 +102,13 @@ async fn everything_else_is_not_found() {
 
 #[tokio::test]
 async fn the_door_comes_before_everything() {
-    let text = "This service does not answer to the host \"evil.example\".\n";
+    let text = "This service does not answer to the host \"evil.example\".\n\
+                Use localhost or an address, or have the operator set MHNOS_ALLOWED_ORIGINS to an origin of this host.\n";
     check("GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n", "403", text).await;
-    let text = "Pages of http://evil.example may not connect to this service.\n";
+    let text = "Pages of http://evil.example may not connect to this service.\n\
+                The operator of this service can let them in with the setting MHNOS_ALLOWED_ORIGINS.\n";
     check(&format!("{UPGRADE}Origin: http://evil.example\r\n\r\n"), "403", text).await;
-    let text = "This request has no valid Host header.\n";
+    let text = "This request has no valid Host header.\nThe request is malformed.\n";
     check("GET /health HTTP/1.1\r\n\r\n", "403", text).await;
 }
 

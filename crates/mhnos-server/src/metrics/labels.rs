@@ -51,6 +51,8 @@ labels! {
         Broken = "protocol_error",
         TooLarge = "too_large",
         Stopping = "stopping",
+        /// Its token is no longer accepted.
+        Revoked = "token_removed",
     }
 }
 
@@ -62,6 +64,8 @@ labels! {
         BadOrigin = "bad_origin",
         NullOrigin = "null_origin",
         ForeignOrigin = "foreign_origin",
+        /// A token was asked for, and none shown that is known.
+        Token = "no_token",
         /// Not a WebSocket handshake as RFC 6455 has it.
         Handshake = "bad_handshake",
         /// Not HTTP, or a head beyond its bounds.
@@ -98,6 +102,7 @@ labels! {
         List = "list",
         Status = "status",
         Ping = "ping",
+        Auth = "auth",
         Push = "push",
         Pull = "pull",
     }
@@ -116,6 +121,7 @@ impl Asked {
             Request::List { .. } => Self::List,
             Request::Status => Self::Status,
             Request::Ping => Self::Ping,
+            Request::Auth(_) => Self::Auth,
             Request::Push { .. } => Self::Push,
             Request::Pull => Self::Pull,
         }

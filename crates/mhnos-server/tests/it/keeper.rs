@@ -22,7 +22,7 @@ use mhnos_keeper::{
     socket::{Blocking, RecvError, Socket},
 };
 use mhnos_sandbox::{Enforcement, Layer, Mode, Stdio, Tier};
-use mhnos_server::{Bridge, RunError, config::Config};
+use mhnos_server::{Bridge, RunError, Secrets, config::Config};
 use mhnos_testing::Scratch;
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
@@ -70,7 +70,9 @@ impl Service {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         let dir = std::fs::File::open(workspace.path()).expect("workspace");
-        let bridge = Bridge { channel, listeners: vec![listener.into()], workspace: dir.into(), config };
+        let secrets = Secrets::gather(&config).expect("good secrets");
+        let listeners = vec![listener.into()];
+        let bridge = Bridge { channel, listeners, workspace: dir.into(), secrets, config };
         let bridge = tokio::spawn(mhnos_server::run(bridge));
         Self { address, workspace, keeper, bridge, thread: Some(thread), drained }
     }

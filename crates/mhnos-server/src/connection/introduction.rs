@@ -1,0 +1,91 @@
+//! The first message of a client that has shown no token in its handshake, where one is asked for: `auth` with a token,
+//! within bounds of time and size, and nothing else.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use mhnos_protocol::{
+    Authenticated, ErrorCode, ErrorReply, Parsed, PresentedToken, Reply, Request, parse_request_bytes,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+use tracing::warn;
+
+use super::{discard, lane::Id};
+use crate::{
+    door::{Admission, Shown, Unauthorized},
+    http::Front,
+    limits,
+    metrics::Refused,
+};
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Waits for the token. Gives the connection back with its admission and the `id` of the request, which is to be
+/// answered; or has closed it with a reason.
+pub(super) async fn await_token(
+    mut socket: Socket,
+    peer: SocketAddr,
+    front: &Front,
+) -> Option<(Socket, Admission, Id)> {
+    let first = timeout(limits::AUTH_DEADLINE, first_message(&mut socket)).await;
+    let (id, why) = match first {
+        Ok(None) => return None,
+        Ok(Some(parsed)) => match judge(front, peer, parsed) {
+            Ok((admission, id)) => return Some((socket, admission, id)),
+            Err(refused) => refused,
+        },
+        Err(_) => (None, "no token was shown in time".to_owned()),
+    };
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = why, left_out, "refused a client");
+    }
+    front.turn_away(peer, Refused::Token, &why);
+    let told = Reply::Error(ErrorReply::new(ErrorCode::Unauthorized, why)).to_json(id.as_deref());
+    let close = CloseFrame { code: CloseCode::Policy, reason: "a token is asked for".into() };
+    let farewell = async {
+        socket.feed(Message::text(told)).await?;
+        socket.send(Message::Close(Some(close))).await
+    };
+    if let Ok(Ok(())) = timeout(limits::CLOSE_DEADLINE, farewell).await {
+        discard(socket.into_inner()).await;
+    }
+    None
+}
+
+/// `None`: the client has left.
+async fn first_message(socket: &mut Socket) -> Option<Parsed> {
+    loop {
+        match socket.next().await?.ok()? {
+            Message::Text(text) => return Some(parse_request_bytes(text.as_bytes())),
+            Message::Binary(bytes) => return Some(parse_request_bytes(&bytes)),
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    }
+}
+
+fn judge(front: &Front, peer: SocketAddr, parsed: Parsed) -> Result<(Admission, Id), (Id, String)> {
+    match parsed.request {
+        Ok(Request::Auth(PresentedToken(token))) => match front.access.judge(peer.ip(), Shown::Token(&token))
+        {
+            Ok(admission) => Ok((admission, parsed.id)),
+            Err(unauthorized) => Err((parsed.id, unauthorized.to_string())),
+        },
+        _ => Err((parsed.id, Unauthorized::Missing.to_string())),
+    }
+}
+
+/// The answer to `auth`.
+pub(super) fn authenticated(admission: &Admission) -> Reply {
+    Reply::Authenticated(Authenticated {
+        name: admission.name().map(str::to_owned),
+        scope: admission.scope(),
+    })
+}

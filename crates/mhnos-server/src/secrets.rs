@@ -1,0 +1,301 @@
+//! What is secret among the settings, and its way to the bridge.
+//!
+//! `serve` reads tokens, certificate and key while it still may (root gives itself up later), checks them, seals what
+//! it read into a memory file, and executes itself anew with nothing but that descriptor. So the keeper, and all it
+//! forks, never had a secret in its memory, environment or arguments; the bridge reads the descriptor it inherits.
+//!
+//! Files are looked at again and again while the service runs. What was sealed counts where a file cannot be read by
+//! the account the service runs as; there a change needs a restart, which is said once.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, GivenToken, Mistake},
+    door::Tokens,
+    limits,
+};
+
+/// The secrets as they were at the start. [`Debug`] shows none.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    token: Option<String>,
+    token_file: Option<String>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+impl Secrets {
+    /// Reads and checks what the settings name.
+    pub fn gather(config: &Config) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let token = match &config.auth_token {
+            GivenToken::None => None,
+            GivenToken::Here(text) => Some(text.reveal().to_owned()),
+            GivenToken::Sealed => Some(GivenToken::SEALED.to_owned()),
+        };
+        let mut secrets = Self { token, ..Self::default() };
+        if let Some(path) = &config.auth_token_file {
+            match read(path) {
+                Ok(text) => secrets.token_file = Some(text),
+                Err(error) => mistakes.push(unreadable("MHNOS_AUTH_TOKEN_FILE", path, &error)),
+            }
+        }
+        if let Err((variable, mistake)) = secrets.tokens(secrets.token_file.as_deref()) {
+            let path = config.auth_token_file.as_deref().filter(|_| variable.ends_with("_FILE"));
+            let value = path.map_or("(not shown)".to_owned(), |path| path.display().to_string());
+            let accepts = format!("other content: {mistake}");
+            mistakes.push(Mistake { name: variable.to_owned(), value, accepts });
+        }
+        if mistakes.is_empty() { Ok(secrets) } else { Err(mistakes) }
+    }
+
+    /// Whether there is nothing to hide.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As a memory file that nobody can change. It is inherited by whatever this process executes.
+    pub fn seal(&self) -> io::Result<OwnedFd> {
+        let fd = memfd_create(c"mhnos-secrets", MemfdFlags::ALLOW_SEALING)?;
+        serde_json::to_writer(io::BufWriter::new(File::from(fd.try_clone()?)), self)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+        Ok(fd)
+    }
+
+    /// Reads what was sealed.
+    pub fn open(sealed: impl AsFd) -> io::Result<Self> {
+        let mut file = File::from(sealed.as_fd().try_clone_to_owned()?);
+        file.rewind()?;
+        Ok(serde_json::from_reader(io::BufReader::new(file))?)
+    }
+
+    /// All tokens, with this text as the file's. An error names the variable.
+    fn tokens(&self, file: Option<&str>) -> Result<Tokens, (&'static str, crate::door::TokenMistake)> {
+        let mut tokens = Tokens::default();
+        if let Some(token) = &self.token {
+            tokens.add_alone(token).map_err(|mistake| ("MHNOS_AUTH_TOKEN", mistake))?;
+        }
+        if let Some(text) = file {
+            tokens.add_file(text).map_err(|mistake| ("MHNOS_AUTH_TOKEN_FILE", mistake))?;
+        }
+        Ok(tokens)
+    }
+}
+
+fn unreadable(variable: &str, path: &Path, error: &io::Error) -> Mistake {
+    Mistake {
+        name: variable.to_owned(),
+        value: path.display().to_string(),
+        accepts: format!("a file that can be read: {error}"),
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(limits::MAX_SECRET_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limits::MAX_SECRET_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// A file that may change.
+struct Watched {
+    path: PathBuf,
+    /// What it looked like when it was last read.
+    seen: Option<Look>,
+}
+
+/// Device, inode, size, time of change: another look is another content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look([i64; 5]);
+
+impl Watched {
+    fn new(path: PathBuf) -> Self {
+        Self { path, seen: None }
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        let meta = std::fs::metadata(&self.path)?;
+        Ok(Look([meta.dev() as i64, meta.ino() as i64, meta.size() as i64, meta.ctime(), meta.ctime_nsec()]))
+    }
+
+    /// Its text if it has changed since the last time. Looked at before it is read, so that no change is missed.
+    fn changed(&mut self) -> Option<io::Result<String>> {
+        let look = match self.look() {
+            Ok(look) => Some(look),
+            Err(error) => {
+                // Gone, or not to be reached: told once.
+                return self.seen.take().map(|_| Err(error));
+            }
+        };
+        if look == self.seen {
+            return None;
+        }
+        self.seen = look;
+        Some(read(&self.path))
+    }
+}
+
+/// The tokens in force, kept up to date with their file.
+pub(crate) struct TokenKeeper {
+    secrets: Secrets,
+    file: Option<Watched>,
+    tokens: watch::Sender<Arc<Tokens>>,
+}
+
+impl TokenKeeper {
+    /// The tokens as they are now. What stands in the file goes before what was sealed; a file that is wrong now lets
+    /// nobody in, since what was sealed may have been taken back since.
+    pub(crate) fn new(config: &Config, secrets: Secrets) -> Self {
+        let mut file = config.auth_token_file.clone().map(Watched::new);
+        let text = match file.as_mut().and_then(Watched::changed) {
+            Some(Ok(text)) => Some(text),
+            other => {
+                if let Some(path) = &config.auth_token_file {
+                    let uid = rustix::process::geteuid().as_raw();
+                    let error =
+                        other.and_then(Result::err).map(|error| error.to_string()).unwrap_or_default();
+                    warn!(path = %path.display(), uid, error, "changes of the token file are not seen before a restart: \
+                        the service's account cannot read it");
+                }
+                secrets.token_file.clone()
+            }
+        };
+        let tokens = secrets.tokens(text.as_deref()).unwrap_or_else(|(variable, mistake)| {
+            error!(%mistake, "{variable} is wrong: the tokens in it are not accepted until it is mended");
+            secrets.tokens(None).unwrap_or_default()
+        });
+        Self { secrets, file, tokens: watch::Sender::new(Arc::new(tokens)) }
+    }
+
+    pub(crate) fn tokens(&self) -> watch::Receiver<Arc<Tokens>> {
+        self.tokens.subscribe()
+    }
+
+    /// Looks again and again; returns when there is nothing to look at.
+    pub(crate) async fn keep(mut self) {
+        let mut looks = tokio::time::interval(limits::SECRET_POLL);
+        while self.file.is_some() {
+            looks.tick().await;
+            let look = move || {
+                self.look();
+                self
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(same) => self = same,
+                Err(error) => return error!(%error, "changes of the token file are no longer seen"),
+            }
+        }
+    }
+
+    /// Takes up a change of the file. A wrong file changes nothing and is told.
+    pub(crate) fn look(&mut self) {
+        let Some(changed) = self.file.as_mut().and_then(Watched::changed) else { return };
+        let text = match changed {
+            Ok(text) => text,
+            Err(error) => {
+                return error!(%error, "the token file can no longer be read; the tokens stay as they were");
+            }
+        };
+        match self.secrets.tokens(Some(&text)) {
+            Ok(tokens) => {
+                info!(names = ?tokens.names(), "the tokens have been read again");
+                self.tokens.send_if_modified(|now| {
+                    let changed = **now != tokens;
+                    *now = Arc::new(tokens);
+                    changed
+                });
+            }
+            Err((_, mistake)) => error!(%mistake, "the token file is wrong; the tokens stay as they were"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mhnos_testing::Scratch;
+
+    use super::*;
+
+    const ONE: &str = "0123456789abcdef";
+    const TWO: &str = "fedcba9876543210";
+
+    fn config(path: &Path) -> Config {
+        Config { auth_token_file: Some(path.to_owned()), ..Config::default() }
+    }
+
+    #[test]
+    fn what_is_sealed_is_read_as_often_as_one_likes() {
+        let secrets = Secrets { token: Some(ONE.into()), token_file: Some(TWO.into()) };
+        let sealed = secrets.seal().expect("sealed");
+        for _ in 0..2 {
+            assert!(Secrets::open(&sealed).expect("readable") == secrets);
+        }
+        rustix::io::write(&sealed, b"x").expect_err("nobody can change it");
+        assert!(!format!("{secrets:?}").contains(ONE));
+    }
+
+    #[test]
+    fn what_is_wrong_stops_the_start_and_is_not_shown() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("tokens");
+        let check = |expected: &str| {
+            let mistakes = Secrets::gather(&config(&path)).expect_err("refused");
+            let text = mistakes[0].to_string();
+            assert!(text.contains(expected) && text.contains("MHNOS_AUTH_TOKEN_FILE"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        };
+        check("No such file");
+        std::fs::write(&path, "secret").expect("written");
+        check("line 1: a token has 16");
+        std::fs::write(&path, ONE).expect("written");
+        assert!(!Secrets::gather(&config(&path)).expect("accepted").is_empty());
+        assert!(Secrets::gather(&Config::default()).expect("accepted").is_empty());
+    }
+
+    #[test]
+    fn a_change_of_the_file_counts_unless_it_is_wrong() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("tokens");
+        let knows = |keeper: &TokenKeeper, token| keeper.tokens().borrow().find(token).is_some();
+        std::fs::write(&path, ONE).expect("written");
+        let secrets = Secrets::gather(&config(&path)).expect("accepted");
+        let mut keeper = TokenKeeper::new(&config(&path), secrets.clone());
+        assert!(knows(&keeper, ONE));
+        std::fs::write(&path, "wrong").expect("written");
+        keeper.look();
+        assert!(knows(&keeper, ONE), "a wrong file changes nothing");
+        assert!(
+            !knows(&TokenKeeper::new(&config(&path), secrets.clone()), ONE),
+            "but it revives nothing either"
+        );
+        let new = scratch.path().join("new");
+        std::fs::write(&new, TWO).expect("written");
+        std::fs::rename(&new, &path).expect("renamed");
+        keeper.look();
+        assert!(!knows(&keeper, ONE) && knows(&keeper, TWO), "replaced");
+        std::fs::remove_file(&path).expect("removed");
+        keeper.look();
+        assert!(knows(&keeper, TWO), "a file that is gone changes nothing");
+        assert!(knows(&TokenKeeper::new(&config(&path), secrets), ONE), "what was sealed is what there is");
+    }
+}
