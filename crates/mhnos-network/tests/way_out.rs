@@ -295,7 +295,8 @@ async fn who_does_not_say_where_to_is_cut_off() {
 
 #[tokio::test]
 async fn a_head_without_an_end_is_cut_off() {
-    let sandbox = sandbox("public", Scripted::default(), Bounds::default()).await;
+    let bounds = Bounds { ask: Duration::from_secs(1), ..Bounds::default() };
+    let sandbox = sandbox("public", Scripted::default(), bounds).await;
     let mut stream = sent(&sandbox, b"GET http://example.org/ HTTP/1.1\r\nX: ").await;
     let flood = async {
         // The write fails when the proxy has had enough.
