@@ -7,6 +7,7 @@
 mod abuse;
 mod bad_input;
 mod bridge_killed;
+mod bursts;
 mod compatibility;
 mod defects;
 mod doctor;
