@@ -43,6 +43,7 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	$(XTASK) tidy
 
 bench: rust tools ## measure the built service against running the programs directly
+	cargo build --release --locked --package mhnos-testing
 	cargo bench --locked --package mhnos-runtime --bench service
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)

@@ -7,7 +7,6 @@ use std::{fmt, io};
 
 use mhnos_sandbox::{
     Cgroups, Limits, Mode, Outside, Policy, Tier,
-    cgroup::Group,
     remedy::remedy,
     stage::{Account, Reserve},
 };
@@ -135,14 +134,11 @@ fn attempt(
     let group = cgroups.as_ref().map(|cgroups| cgroups.create("self-test", &limits)).transpose();
     let group =
         group.map_err(|error| failed("make a control group".into(), error.raw_os_error().unwrap_or(0)))?;
-    let doors = group.as_ref().map(Group::doors).transpose();
-    let doors =
-        doors.map_err(|error| failed("join a control group".into(), error.raw_os_error().unwrap_or(0)))?;
     let mut sandbox = Sandbox::create(&policy, cgroups.is_some()).map_err(|error| {
         failed("create the sandbox's namespaces".into(), error.raw_os_error().unwrap_or(0))
     })?;
     sandbox.wait_ready()?;
-    sandbox.self_test(Outside::look(&policy), limits, doors.unwrap_or_default())?;
+    sandbox.self_test(Outside::look(&policy), limits, group)?;
     if tier != Tier::T3Plus {
         give_up(reserve)?;
     }

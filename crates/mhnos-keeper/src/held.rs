@@ -14,10 +14,11 @@ use rustix::{
 
 use crate::{
     channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Usage},
-    inner::{Slot, ToSupervisor},
+    inner::ToSupervisor,
     log_file,
     outbox::Outbox,
-    socket::{Blocking, Socket, sealed_memfd},
+    socket::sealed_memfd,
+    spares::Supervisor,
 };
 
 /// One process or retained exit.
@@ -50,30 +51,21 @@ pub(crate) enum Phase {
 /// The ends of a new process's descriptors that go inside.
 pub(crate) struct Inside {
     pub(crate) launch: Launch,
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: Vec<u32>,
     pub(crate) fds: Vec<OwnedFd>,
 }
 
 impl Held {
-    /// Makes pipes, log and channel for a process about to be started.
+    /// Makes pipes and log for a process about to be started by this supervisor.
     pub(crate) fn prepare(
         order: &mut crate::channel::Order,
         sandbox: u32,
         generation: u32,
         enforcement: Enforcement,
         log_bytes: u64,
-        group: Option<Group>,
+        supervisor: Supervisor,
     ) -> io::Result<(Self, Inside)> {
-        let (control, supervisors) = Socket::pair(Blocking::No)?;
-        let mut inside = Inside {
-            launch: order.launch.clone(),
-            slots: vec![Slot::Control],
-            fds: vec![supervisors.into_fd()],
-        };
-        for door in group.as_ref().map(Group::doors).transpose()?.unwrap_or_default() {
-            inside.slots.push(Slot::Door);
-            inside.fds.push(door);
-        }
+        let mut inside = Inside { launch: order.launch.clone(), slots: Vec::new(), fds: Vec::new() };
         let mut fds = Vec::new();
         match order.stdio {
             Stdio::Pipes { stdin } => {
@@ -104,10 +96,10 @@ impl Held {
             note: std::mem::take(&mut order.note),
             sandbox,
             generation,
-            phase: Phase::Starting(Outbox::new(control)),
+            phase: Phase::Starting(supervisor.control),
             enforcement,
             fds,
-            group,
+            group: supervisor.group,
             killed: false,
         };
         Ok((held, inside))
@@ -162,8 +154,12 @@ impl Held {
             Phase::Starting(_) => (0, lost),
         };
         self.phase = Phase::Ended { os_pid, exit, usage };
-        self.group = None;
         exit
+    }
+
+    /// Removes the control group of a tree that is over. This may wait for somebody who is joining another.
+    pub(crate) fn drop_group(&mut self) {
+        self.group = None;
     }
 
     pub(crate) fn close_stdin(&mut self) {
@@ -223,7 +219,7 @@ fn nothing() -> Phase {
 
 impl Inside {
     fn place(&mut self, number: u32, fd: OwnedFd) {
-        self.slots.push(Slot::Program(number));
+        self.slots.push(number);
         self.fds.push(fd);
     }
 

@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     channel::Stage,
-    inner::{Execute, FromInit, ToInit, failure},
+    inner::{FromInit, ToInit, failure},
     socket::{RecvError, Socket},
     supervisor,
     tree::children,
@@ -61,8 +61,8 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
         loop {
             match socket.recv::<ToInit>() {
                 Ok(received) => {
-                    let ToInit::Execute(order) = received.message;
-                    execute(&order, received.fds, &walls, &mut supervisors);
+                    let ToInit::Supervise = received.message;
+                    supervise(received.fds, &walls, &mut supervisors);
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
@@ -88,15 +88,15 @@ fn end(signals: &OwnedFd) {
     }
 }
 
-/// Forks a supervisor. If that fails, its channel closes with the order and the keeper sees the end of it.
-fn execute(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
+/// Forks a supervisor. If that fails, its channel closes with the message and the keeper sees the end of it.
+fn supervise(fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
     match sys::fork(Namespaces::NONE) {
         Ok(Fork::Child) => {
             let kept: Vec<_> = fds.iter().map(AsFd::as_fd).chain(walls.descriptors()).collect();
             if sys::close_all_but(&kept).is_err() {
                 sys::exit_now(1);
             }
-            supervisor::run(order, fds, walls)
+            supervisor::run(fds, walls)
         }
         Ok(Fork::Parent(pid)) => {
             supervisors.insert(pid);

@@ -1,16 +1,17 @@
 //! What keeper, init and supervisor say to each other. Same framing as [`channel`](crate::channel); these
 //! three are one program, so the types are private to the crate.
 
-use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio};
+use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio, bounded::at_most};
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{Exit, Failure, Member, Scope, Stage, Usage};
+use crate::channel::{Exit, Failure, MAX_MEMBERS, Member, Scope, Stage, Usage};
 
 /// Keeper to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToInit {
-    /// Fork a supervisor for this. The attached descriptors stand in the order of `slots`.
-    Execute(Execute),
+    /// Fork a supervisor, and it the process of a program to come. Attached are the supervisor's end of its
+    /// channel to the keeper and the doors of the program's control group.
+    Supervise,
 }
 
 /// What is started.
@@ -22,7 +23,7 @@ pub(crate) enum Payload {
     SelfTest(Outside),
 }
 
-/// Work for a supervisor.
+/// Work for a supervisor. The attached descriptors are the program's, in the order of `slots`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Execute {
     /// What.
@@ -33,19 +34,8 @@ pub(crate) struct Execute {
     pub(crate) limits: Limits,
     /// Processes the whole sandbox may have.
     pub(crate) nproc: u64,
-    /// What each attached descriptor is.
-    pub(crate) slots: Vec<Slot>,
-}
-
-/// What a descriptor attached to [`Execute`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Slot {
-    /// The supervisor's end of its channel to the keeper.
-    Control,
-    /// The program's descriptor of this number.
-    Program(u32),
-    /// A door of the program's control group.
-    Door,
+    /// Which number each attached descriptor has for the program.
+    pub(crate) slots: Vec<u32>,
 }
 
 /// Init to keeper.
@@ -60,6 +50,8 @@ pub(crate) enum FromInit {
 /// Keeper to supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
+    /// Start this: the first message of all, and sent once.
+    Execute(Box<Execute>),
     /// Send a signal.
     Signal {
         /// Kernel's number.
@@ -86,7 +78,7 @@ pub(crate) enum FromSupervisor {
     /// Nothing of its tree is left; the supervisor ends.
     Ended(Usage),
     /// Who lives, some of them if they are many.
-    Members(Vec<Member>),
+    Members(#[serde(deserialize_with = "at_most::<_, _, MAX_MEMBERS>")] Vec<Member>),
 }
 
 /// A failure of our own code's step, for people.

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Supervisors that wait for an order: as many programs as are started at once by hand. Two small processes each.
+pub const SPARE_SUPERVISORS: usize = 4;
+
+/// From the use of one to its replacement, which would otherwise take its CPU time from a program that starts.
+pub const SPARES_PAUSE: Duration = Duration::from_millis(10);
+
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 

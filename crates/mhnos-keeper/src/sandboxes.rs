@@ -3,7 +3,9 @@
 use std::{io, os::fd::OwnedFd, time::Instant};
 
 use mhnos_sandbox::{
-    Limits, Outlet, Outside, Policy, Stdio, WindowSize, namespaces,
+    Limits, Outlet, Outside, Policy, Stdio, WindowSize,
+    cgroup::Group,
+    namespaces,
     sys::{self, Fork},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,10 +13,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
     init,
-    inner::{Execute, FromInit, FromSupervisor, Payload, Slot, ToInit},
+    inner::{Execute, FromInit, FromSupervisor, Payload, ToInit, ToSupervisor},
     limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
     outbox::Outbox,
     socket::{Blocking, RecvError, Socket},
+    spares::Supervisor,
 };
 
 /// One sandbox, by its init. Dropping it closes init's channel, on which init ends and takes everything in
@@ -78,25 +81,26 @@ impl Sandbox {
         &mut self,
         outside: Outside,
         limits: Limits,
-        doors: Vec<OwnedFd>,
+        group: Option<Group>,
     ) -> Result<(), Failure> {
         let failed = |detail: &str, error: io::Error| Failure {
             stage: Stage::Sandbox,
             errno: error.raw_os_error().unwrap_or(0),
             detail: detail.to_owned(),
         };
-        let (ours, theirs) = Socket::pair(Blocking::No).map_err(|error| failed("open a channel", error))?;
-        let mut slots = vec![Slot::Control];
-        slots.extend(doors.iter().map(|_| Slot::Door));
+        let mut supervisor =
+            Supervisor::start(self, group).map_err(|error| failed("start the self-test", error))?;
         let order = Execute {
             payload: Payload::SelfTest(outside),
             stdio: Stdio::Pty(WindowSize::DEFAULT),
             limits,
             nproc: u64::from(limits.pids) * SHARED_PIDS_FACTOR,
-            slots,
+            slots: Vec::new(),
         };
-        let fds = std::iter::once(theirs.into_fd()).chain(doors).collect();
-        self.execute(order, fds).map_err(|error| failed("start the self-test", error))?;
+        let order = ToSupervisor::Execute(Box::new(order));
+        let sent = supervisor.control.send(order, Vec::new());
+        sent.map_err(|error| failed("start the self-test", error))?;
+        let ours = &supervisor.control;
         let deadline = Instant::now() + SETUP_TIMEOUT;
         loop {
             match ours.recv::<FromSupervisor>() {
@@ -120,16 +124,12 @@ impl Sandbox {
                     }
                     let left =
                         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-                    let _ = poll(&mut [PollFd::new(&ours, PollFlags::IN)], Some(&left));
+                    let _ = poll(&mut [PollFd::new(ours, PollFlags::IN)], Some(&left));
                 }
                 Err(error) => {
                     return Err(failed(&format!("the self-test was lost: {error}"), io::Error::other("")));
                 }
             }
         }
-    }
-
-    pub(crate) fn execute(&mut self, order: Execute, fds: Vec<OwnedFd>) -> io::Result<()> {
-        self.outbox.send(ToInit::Execute(order), fds)
     }
 }

@@ -15,8 +15,8 @@ use rustix::{
     io::{Errno, pread, write},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
-        socketpair,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg,
+        sendmsg, socketpair,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -142,7 +142,9 @@ impl Socket {
 
     /// Receives one message.
     pub fn recv<T: DeserializeOwned>(&self) -> Result<Received<T>, RecvError> {
-        let mut buffer = vec![0; MAX_DATAGRAM + 1];
+        // Room for what is there and no more: a supervisor, of which there are many, would keep what it has touched once.
+        let (_, size) = recv(&self.fd, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC)?;
+        let mut buffer = vec![0; size.clamp(1, MAX_DATAGRAM + 1)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let outcome =

@@ -1,7 +1,8 @@
-//! One supervisor per program, forked by init: it opens the terminal inside the sandbox, starts the
-//! program, is the parent whose `waitpid` saw the exit, and ends the whole tree.
+//! One supervisor per program, forked by init: it starts the program, is the parent whose `waitpid` saw the
+//! exit, and ends the whole tree.
 //!
-//! Theory of operation: the supervisor is a child subreaper, so that every descendant whose parent dies (a
+//! Theory of operation: a supervisor may be there before its order, with the process that will become the
+//! program ([`Recruit`]); a spawn is then one message to it and an exec. The supervisor is a child subreaper, so that every descendant whose parent dies (a
 //! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
 //! has no children left, and only then does it end itself. To kill the tree it walks its descendants in
 //! `/proc` and kills what it finds, again and again until `wait4` says that there is no child: whatever
@@ -16,33 +17,33 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Enclosed, Stdio, Walls, WindowSize,
-    confine::{self, Descriptors, Prepared, StartError},
-    sys::{self, Fork, Namespaces, Reap, Reaped},
+    Enclosed, Stdio, Walls,
+    sys::{self, Reap, Reaped},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{OFlags, fcntl_setfl},
-    io::Errno,
-    pipe::{PipeFlags, pipe_with},
     process::{Pid, getpid, set_child_subreaper},
-    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
-    termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
-    inner::{Execute, FromSupervisor, Payload, Slot, ToSupervisor, failure},
+    inner::{Execute, FromSupervisor, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
+    recruit::Recruit,
     socket::{RecvError, Socket},
     tree::{descendants, named},
     watchdog::Watchdog,
 };
 
-/// Supervises one program; for a process just forked from init, which ends with it.
-pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
-    let Some(Sorted { control, program, doors }) = sort_out(order, fds) else { sys::exit_now(1) };
-    let outcome = start(order, program, doors, walls);
+/// Supervises one program; for a process just forked from init, which ends with it. `fds` are those of
+/// [`ToInit::Supervise`](crate::inner::ToInit::Supervise).
+pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
+    let mut fds = fds.into_iter();
+    let Some(control) = fds.next().map(Socket::from_fd) else { sys::exit_now(1) };
+    let outcome = Ready::new(fds.collect(), walls).and_then(|ready| {
+        let (order, fds) = ready.wait(&control)?;
+        ready.start(order, fds)
+    });
     match outcome {
         Err(failure) => {
             report(&control, &FromSupervisor::Failed(failure));
@@ -61,25 +62,66 @@ pub(crate) fn run(order: &Execute, fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     sys::exit_now(0)
 }
 
-/// What an order's descriptors are for.
-struct Sorted {
-    control: Socket,
-    program: Vec<(u32, OwnedFd)>,
-    doors: Vec<OwnedFd>,
+/// A supervisor that has no order yet, and the process that will be the program.
+struct Ready {
+    recruit: Recruit,
+    children: OwnedFd,
+    enclosed: Option<Enclosed>,
+    grouped: bool,
 }
 
-fn sort_out(order: &Execute, fds: Vec<OwnedFd>) -> Option<Sorted> {
-    let mut control = None;
-    let mut program = Vec::new();
-    let mut doors = Vec::new();
-    for (slot, fd) in order.slots.iter().zip(fds) {
-        match slot {
-            Slot::Control => control = Some(Socket::from_fd(fd)),
-            Slot::Program(number) => program.push((*number, fd)),
-            Slot::Door => doors.push(fd),
+impl Ready {
+    fn new(doors: Vec<OwnedFd>, walls: &Walls) -> Result<Self, Failure> {
+        let os = |error: io::Error| Failure {
+            stage: Stage::Fork,
+            errno: error.raw_os_error().unwrap_or(0),
+            detail: "prepare the supervisor".to_owned(),
+        };
+        set_child_subreaper(Some(getpid()))
+            .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
+            .map_err(|errno| os(errno.into()))?;
+        let children = sys::signal_fd(&sys::HANDLED).map_err(os)?;
+        let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
+        let grouped = !doors.is_empty();
+        Ok(Self { recruit: Recruit::fork(doors, walls)?, children, enclosed, grouped })
+    }
+
+    fn wait(&self, control: &Socket) -> Result<(Execute, Vec<OwnedFd>), Failure> {
+        let lost = |detail: &str| Failure { stage: Stage::Fork, errno: 0, detail: detail.to_owned() };
+        loop {
+            match control.recv::<ToSupervisor>() {
+                Ok(received) => match received.message {
+                    ToSupervisor::Execute(order) => return Ok((*order, received.fds)),
+                    ToSupervisor::Signal { .. } | ToSupervisor::Members => {}
+                },
+                Err(RecvError::WouldBlock) => {}
+                Err(error @ (RecvError::Malformed(_) | RecvError::Closed | RecvError::Io(_))) => {
+                    return Err(lost(&error.to_string()));
+                }
+            }
+            let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+            let _ = poll(&mut fds, None);
+            if fds[0].revents().contains(PollFlags::IN) {
+                let failure = self.recruit.failure();
+                return Err(failure.unwrap_or_else(|| lost("the process ended before it had an order")));
+            }
         }
     }
-    Some(Sorted { control: control?, program, doors })
+
+    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor, Failure> {
+        let limits = order.limits;
+        let terminal = matches!(order.stdio, Stdio::Pty(_));
+        let (leader, master) = self.recruit.start(order, fds)?;
+        Ok(Supervisor {
+            leader: Some(leader),
+            master,
+            terminal,
+            children: self.children,
+            enclosed: self.enclosed,
+            watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
+            ending: Ending::Not,
+        })
+    }
 }
 
 struct Supervisor {
@@ -103,148 +145,6 @@ enum Ending {
     Told,
     /// Because it went over a limit.
     Over(LimitHit),
-}
-
-fn start(
-    order: &Execute,
-    program_fds: Vec<(u32, OwnedFd)>,
-    doors: Vec<OwnedFd>,
-    walls: &Walls,
-) -> Result<Supervisor, Failure> {
-    let os = |stage, detail: &str, error: io::Error| Failure {
-        stage,
-        errno: error.raw_os_error().unwrap_or(0),
-        detail: detail.to_owned(),
-    };
-    set_child_subreaper(Some(getpid()))
-        .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
-        .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
-    let children =
-        sys::signal_fd(&sys::HANDLED).map_err(|error| os(Stage::Fork, "prepare the supervisor", error))?;
-    let program = match &order.payload {
-        Payload::Program(launch) => Some(
-            Prepared::new(launch)
-                .map_err(|error| os(Stage::Order, "arguments must not contain NUL bytes", error))?,
-        ),
-        Payload::SelfTest(_) => None,
-    };
-    let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
-    let watchdog = doors.is_empty().then(|| Watchdog::new(order.limits));
-    let (descriptors, master) = connect(order.stdio, program_fds, doors)
-        .map_err(|error| os(Stage::Stdio, "open a terminal", error))?;
-    let terminal = descriptors.terminal;
-    let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| os(Stage::Fork, "prepare the supervisor", errno.into()))?;
-
-    match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", error))? {
-        Fork::Child => {
-            let failure = become_payload(order, program, descriptors, walls);
-            let bytes = postcard::to_stdvec(&failure).unwrap_or_default();
-            let _ = rustix::io::write(&tell, &bytes);
-            sys::exit_now(127)
-        }
-        Fork::Parent(leader) => {
-            drop((tell, descriptors));
-            // End of file without a byte: the pipe closed at exec, so the program runs.
-            match read_failure(&told) {
-                Some(failure) => Err(failure),
-                None => Ok(Supervisor {
-                    leader: Some(leader),
-                    master,
-                    terminal,
-                    children,
-                    enclosed,
-                    watchdog,
-                    ending: Ending::Not,
-                }),
-            }
-        }
-    }
-}
-
-/// In the new process: the program, or the self-test, which ends with it. Returns only on failure.
-fn become_payload(order: &Execute, program: Option<Prepared>, fds: Descriptors, walls: &Walls) -> Failure {
-    match (&order.payload, program) {
-        (Payload::SelfTest(outside), _) => {
-            match confine::become_self_test(fds, &order.limits, order.nproc, walls, outside) {
-                Ok(()) => sys::exit_now(0),
-                Err(error) => failure(Stage::Confine, &error),
-            }
-        }
-        (Payload::Program(_), Some(program)) => {
-            start_failure(&confine::become_program(&program, fds, &order.limits, order.nproc, walls))
-        }
-        (Payload::Program(_), None) => unreachable!("prepared above"),
-    }
-}
-
-fn start_failure(error: &StartError) -> Failure {
-    match error {
-        StartError::Confine(error) => failure(Stage::Confine, error),
-        StartError::Chdir(error) => failure(Stage::Chdir, error),
-        StartError::Exec(error) => failure(Stage::Exec, error),
-    }
-}
-
-fn read_failure(told: &OwnedFd) -> Option<Failure> {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 512];
-    loop {
-        match rustix::io::read(told, &mut chunk) {
-            Ok(0) => break,
-            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-    if bytes.is_empty() {
-        return None;
-    }
-    let unknown = Failure { stage: Stage::Confine, errno: 0, detail: String::new() };
-    Some(postcard::from_bytes(&bytes).unwrap_or(unknown))
-}
-
-/// The program's descriptors, and the master of its terminal if it has one.
-fn connect(
-    stdio: Stdio,
-    fds: Vec<(u32, OwnedFd)>,
-    doors: Vec<OwnedFd>,
-) -> io::Result<(Descriptors, Option<OwnedFd>)> {
-    let mut given: [Option<OwnedFd>; 3] = [None, None, None];
-    let mut extra = Vec::new();
-    for (number, fd) in fds {
-        match given.get_mut(number as usize) {
-            Some(place) => *place = Some(fd),
-            None => extra.push((number, fd)),
-        }
-    }
-    match stdio {
-        Stdio::Pipes { .. } => {
-            let [zero, one, two] = given.map(|fd| fd.map_or_else(confine::null, Ok));
-            Ok((Descriptors { stdio: [zero?, one?, two?], extra, terminal: false, doors }, None))
-        }
-        Stdio::Pty(size) => {
-            let (master, terminal) = open_terminal(size)?;
-            let stdio = [terminal.try_clone()?, terminal.try_clone()?, terminal];
-            Ok((Descriptors { stdio, extra, terminal: true, doors }, Some(master)))
-        }
-    }
-}
-
-/// A pseudo-terminal of the sandbox's own devpts, so that `tty` names a device that exists.
-fn open_terminal(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    unlockpt(&master)?;
-    let terminal =
-        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&master, size)?;
-    let mut modes = tcgetattr(&terminal)?;
-    // Erasing deletes a character, not a byte.
-    modes.input_modes |= InputModes::IUTF8;
-    tcsetattr(&terminal, OptionalActions::Now, &modes)?;
-    fcntl_setfl(&master, OFlags::NONBLOCK)?;
-    Ok((master, terminal))
 }
 
 impl Supervisor {
@@ -311,6 +211,8 @@ impl Supervisor {
                 Ok(received) => match received.message {
                     ToSupervisor::Signal { signal, scope } => self.signal(signal, scope),
                     ToSupervisor::Members => report(control, &FromSupervisor::Members(named())),
+                    // It has one.
+                    ToSupervisor::Execute(_) => {}
                 },
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(_)) => {}

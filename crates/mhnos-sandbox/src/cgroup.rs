@@ -251,7 +251,7 @@ pub struct Group {
 
 impl Group {
     /// Sets the limits, in place of earlier ones.
-    pub(crate) fn limit(&self, limits: &Limits) -> io::Result<()> {
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
         self.parts.iter().try_for_each(|part| part.limit(limits))
     }
 

@@ -1,4 +1,8 @@
-//! The last steps of a program's own process, from fork to exec, in the order in which they must happen.
+//! The steps of a program's own process, from fork to exec, in the order in which they must happen.
+//!
+//! The first of them need no order and take long: to join a control group of version 1 a process waits until
+//! every CPU has been through its scheduler, milliseconds (`cgroup_threadgroup_rwsem`). So [`get_ready`] may be
+//! called long before it is known what the process will become.
 
 use std::{ffi::CString, io, os::fd::OwnedFd};
 
@@ -39,7 +43,7 @@ pub const DATA_SLACK: u64 = 16 << 30;
 const NICE: i32 = 5;
 
 /// What is still needed while a program's descriptors are put in their places is above every number it may be given.
-pub(crate) const FIRST_FREE: i32 = 64;
+pub const FIRST_FREE: i32 = 64;
 
 /// The descriptors of a program about to start.
 #[derive(Debug)]
@@ -50,8 +54,6 @@ pub struct Descriptors {
     pub extra: Vec<(u32, OwnedFd)>,
     /// Whether 0 is a terminal that shall control the new session.
     pub terminal: bool,
-    /// The doors of its control group.
-    pub doors: Vec<OwnedFd>,
 }
 
 /// A [`Launch`] with everything allocated that its last steps need.
@@ -96,7 +98,7 @@ impl Prepared {
     }
 }
 
-/// Confines this process, just forked, and becomes the program. Returns only on failure.
+/// Confines this process, which has got ready, and becomes the program. Returns only on failure.
 pub fn become_program(
     program: &Prepared,
     fds: Descriptors,
@@ -117,7 +119,7 @@ pub fn become_program(
     StartError::Exec(exec(program))
 }
 
-/// Confines this process, just forked, as a program would be, and tries the walls.
+/// Confines this process, which has got ready, as a program would be, and tries the walls.
 pub fn become_self_test(
     fds: Descriptors,
     limits: &Limits,
@@ -131,30 +133,31 @@ pub fn become_self_test(
     selftest::check(walls, outside)
 }
 
-fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
-    let grouped = !fds.doors.is_empty();
-    for door in &fds.doors {
+/// What every program's process does first; `doors` are those of its control group.
+pub fn get_ready(doors: &[OwnedFd]) -> Result<(), SetupError> {
+    set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
+    for door in doors {
         rustix::io::write(door, b"0").step("join the control group")?;
     }
-    set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
-    setsid().step("open a session")?;
-    connect(fds)?;
-    restrict_resources(limits, nproc)?;
-    if !grouped {
+    if doors.is_empty() {
         // No share of the CPU can be set, so that at least the service itself goes first.
         nice(NICE).step("lower the priority")?;
     }
+    setsid().step("open a session")?;
     drop_capabilities()?;
-    set_no_new_privs(true).step("forbid new privileges")?;
+    set_no_new_privs(true).step("forbid new privileges")
+}
+
+fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    connect(fds)?;
+    restrict_resources(limits, nproc)?;
     sys::reset_signals();
     Ok(())
 }
 
 /// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.
 fn connect(fds: Descriptors) -> Result<(), SetupError> {
-    let Descriptors { stdio, extra, terminal, doors } = fds;
-    // Closed now: later their numbers may be the program's.
-    drop(doors);
+    let Descriptors { stdio, extra, terminal } = fds;
     if terminal {
         ioctl_tiocsctty(&stdio[0]).step("take the terminal")?;
     }

@@ -3,6 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::at_most;
+
+/// The most strings that arguments or environment may have: the kernel takes 2 MiB of both together (execve(2)), and counts at
+/// least a pointer and a NUL for each.
+pub const MAX_STRINGS: usize = 2 * 1024 * 1024 / 9;
+
 /// One program to be executed inside a sandbox. Strings must not contain NUL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
@@ -10,12 +16,15 @@ pub struct Launch {
     /// of `env`.
     pub program: String,
     /// The whole argument vector, `argv[0]` included.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_STRINGS>")]
     pub argv: Vec<String>,
     /// The complete environment, in order. Nothing else is inherited.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_STRINGS>")]
     pub env: Vec<(String, String)>,
     /// Absolute working directory as processes see it.
     pub cwd: String,
     /// Descriptors above 2 that the program finds open.
+    #[serde(deserialize_with = "at_most::<_, _, { ExtraFd::MAX as usize }>")]
     pub extra_fds: Vec<ExtraFd>,
 }
 

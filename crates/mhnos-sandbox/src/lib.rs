@@ -1,6 +1,7 @@
 //! Policy to enforcement: what walls a process runs behind, one layer per file. The only crate with
 //! unsafe code, all of it in [`sys`].
 
+pub mod bounded;
 pub mod cgroup;
 pub mod confine;
 pub mod enforcement;

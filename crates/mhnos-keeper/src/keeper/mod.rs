@@ -29,6 +29,7 @@ use crate::{
     sandboxes::Sandbox,
     service_manager::ServiceManager,
     settings::Settings,
+    spares::Spares,
 };
 
 mod processes;
@@ -72,6 +73,7 @@ pub(crate) struct Keeper {
     started_ms: u64,
     note: Vec<u8>,
     groups: Option<SpareGroups>,
+    spares: Spares,
     sandboxes: BTreeMap<u32, Sandbox>,
     next_sandbox: u32,
     held: BTreeMap<Pid, Held>,
@@ -119,7 +121,7 @@ pub fn run(settings: Settings) -> Result<(), KeeperError> {
     while !keeper.finished {
         keeper.wait(&mut events)?;
         if events.is_empty() {
-            keeper.prepare_groups();
+            keeper.prepare_ahead();
         }
         for event in events.drain(..) {
             keeper.handle(Token::decode(event.data.u64()));
@@ -158,6 +160,7 @@ impl Keeper {
             started_ms: now_ms(),
             note: Vec::new(),
             groups: None,
+            spares: Spares::default(),
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
             held: BTreeMap::new(),
@@ -185,10 +188,12 @@ impl Keeper {
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
         // Spare groups are made when nothing else waits.
         let idle = self.groups.as_ref().is_some_and(SpareGroups::is_short).then_some(Duration::ZERO);
+        let now = Instant::now();
         let timeout = due
-            .map(|due| due.saturating_duration_since(Instant::now()))
+            .map(|due| due.saturating_duration_since(now))
             .into_iter()
             .chain(flush)
+            .chain(self.spares.left(now))
             .chain(idle)
             .min()
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
@@ -289,6 +294,7 @@ impl Keeper {
     /// Ends everything that is left, and waits until it is gone.
     fn finish(&mut self) {
         self.held.clear();
+        self.spares.clear();
         self.sandboxes.clear();
         if let Some(bridge) = self.bridge.take() {
             let _ = sys::kill(bridge.pid, libc::SIGKILL);

@@ -1,16 +1,21 @@
 //! Orders become processes, and reports of supervisors become what the bridge is told.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
-use mhnos_sandbox::cgroup::Group;
+use mhnos_sandbox::{Limits, cgroup::Group};
 
-use super::{Keeper, Token, failure, now_ms};
+use super::{Keeper, SHARED, Token, failure, now_ms};
 use crate::{
     channel::{Exit, ExitStatus, FIRST_PID, Failure, FromKeeper, Isolation, Order, Pid, Stage, Usage},
     held::{Held, Phase, check},
-    inner::{Execute, FromSupervisor, Payload},
+    inner::{Execute, FromSupervisor, Payload, ToSupervisor},
     limits::{BATCH, MAX_HELD, SHARED_PIDS_FACTOR},
     socket::RecvError,
+    spares::Supervisor,
 };
 
 impl Keeper {
@@ -29,19 +34,16 @@ impl Keeper {
     pub(super) fn try_spawn(&mut self, order: &mut Order) -> Result<(), Failure> {
         let id = self.sandbox_for(order.isolation)?;
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
-        let group = self.group_for(order)?;
+        let supervisor = self.supervisor_for(id, order)?;
         let (mut held, inside) = Held::prepare(
             order,
             id,
             self.generation,
             self.enforcement.clone(),
             self.settings.log_bytes,
-            group,
+            supervisor,
         )
         .map_err(io_failed)?;
-        if let Some(control) = held.control() {
-            self.watch(&*control, Token::Process(order.pid)).map_err(io_failed)?;
-        }
         let factor = if order.isolation == Isolation::Shared { SHARED_PIDS_FACTOR } else { 1 };
         let execute = Execute {
             payload: Payload::Program(inside.launch),
@@ -50,28 +52,69 @@ impl Keeper {
             nproc: u64::from(order.limits.pids) * factor,
             slots: inside.slots,
         };
+        if let Some(control) = held.control() {
+            self.watch(&*control, Token::Process(order.pid)).map_err(io_failed)?;
+            let sent = control.send(ToSupervisor::Execute(Box::new(execute)), inside.fds);
+            sent.map_err(|error| failure(Stage::Fork, &error))?;
+        }
         self.held.insert(order.pid, held);
-        let Some(sandbox) = self.sandboxes.get_mut(&id) else {
-            return Err(failure(Stage::Sandbox, &io::ErrorKind::NotFound.into()));
-        };
-        sandbox.execute(execute, inside.fds).map_err(|error| failure(Stage::Fork, &error))
+        Ok(())
     }
 
-    fn group_for(&mut self, order: &Order) -> Result<Option<Group>, Failure> {
+    /// One that waits already, or a new one.
+    fn supervisor_for(&mut self, sandbox: u32, order: &Order) -> Result<Supervisor, Failure> {
+        let usual = &self.settings.limits;
+        // Which hierarchies a group is in depends on its CPU limit.
+        let fits = sandbox == SHARED && order.limits.cpu_millis == usual.cpu_millis;
+        if fits && let Some(spare) = self.spares.take(Instant::now()) {
+            if let Some(group) = spare.group.as_ref().filter(|_| order.limits != *usual) {
+                group.limit(&order.limits).map_err(|error| failure(Stage::Sandbox, &error))?;
+            }
+            return Ok(spare);
+        }
+        let group = self.group_for(&order.limits)?;
+        let sandbox = self.sandboxes.get_mut(&sandbox);
+        let sandbox = sandbox.ok_or_else(|| failure(Stage::Sandbox, &io::ErrorKind::NotFound.into()))?;
+        Supervisor::start(sandbox, group).map_err(|error| failure(Stage::Fork, &error))
+    }
+
+    fn group_for(&mut self, limits: &Limits) -> Result<Option<Group>, Failure> {
         let Some(groups) = &mut self.groups else { return Ok(None) };
-        let made = groups.take(&order.limits);
+        let made = groups.take(limits);
         made.map(Some).map_err(|error| Failure {
             detail: "make a control group".to_owned(),
             ..failure(Stage::Sandbox, &error)
         })
     }
 
-    /// Makes one spare group; if that fails, none is tried until one is needed.
-    pub(super) fn prepare_groups(&mut self) {
+    /// Makes one spare group or supervisor; if that fails, none is tried until one is needed.
+    pub(super) fn prepare_ahead(&mut self) {
+        if self.spares.left(Instant::now()) == Some(Duration::ZERO) {
+            return self.prepare_supervisor();
+        }
         if let Some(groups) = self.groups.as_mut().filter(|groups| groups.is_short())
             && let Err(error) = groups.refill()
         {
             tracing::warn!(%error, "cannot make a control group");
+        }
+    }
+
+    fn prepare_supervisor(&mut self) {
+        let limits = self.settings.limits;
+        let made = match (self.stopping, self.sandboxes.contains_key(&SHARED)) {
+            (None, true) => self.group_for(&limits),
+            _ => return self.spares.clear(),
+        };
+        let made = made.and_then(|group| match self.sandboxes.get_mut(&SHARED) {
+            Some(sandbox) => Supervisor::start(sandbox, group).map_err(|error| failure(Stage::Fork, &error)),
+            None => Err(failure(Stage::Sandbox, &io::ErrorKind::NotFound.into())),
+        });
+        match made {
+            Ok(supervisor) => self.spares.add(supervisor),
+            Err(failure) => {
+                tracing::warn!(?failure, "cannot prepare a supervisor");
+                self.spares.pause();
+            }
         }
     }
 
@@ -164,6 +207,9 @@ impl Keeper {
             self.tell(FromKeeper::Exited { pid, exit }, Vec::new());
         }
         self.tell(FromKeeper::Ended { pid, usage }, Vec::new());
+        if let Some(held) = self.held.get_mut(&pid) {
+            held.drop_group();
+        }
         self.close_private(sandbox);
     }
 

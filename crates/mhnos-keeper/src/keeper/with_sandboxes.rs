@@ -1,6 +1,8 @@
 //! Sandboxes come and go: the shared one, built before anybody asks and again if it is lost, and private
 //! ones that end with their process.
 
+use std::time::Instant;
+
 use mhnos_sandbox::{SpareGroups, Tier, enforcement, stage::Account};
 
 use super::{Keeper, KeeperError, SHARED, Token, failure};
@@ -38,6 +40,7 @@ impl Keeper {
         self.watch(&chosen.sandbox.outbox, Token::Sandbox(SHARED))
             .map_err(|error| KeeperError::System("watch the sandbox", error))?;
         self.sandboxes.insert(SHARED, chosen.sandbox);
+        self.spares.begin(Instant::now());
         Ok(())
     }
 
@@ -80,6 +83,9 @@ impl Keeper {
                         tracing::warn!("the shared sandbox has ended; the next spawn builds it anew");
                     }
                     let failure = sandbox.failure.take();
+                    if id == SHARED {
+                        self.spares.clear();
+                    }
                     self.close_sandbox(id);
                     if failure.is_none() {
                         return;

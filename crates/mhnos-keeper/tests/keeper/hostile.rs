@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, os::fd::AsFd};
 
 use mhnos_keeper::{
     channel::{FromKeeper, Isolation, MAX_NOTE, Order, Pid, Scope, ToKeeper},
-    socket::{MAX_FDS, sealed_memfd},
+    socket::{MAX_FDS, MAX_MESSAGE, sealed_memfd},
 };
 use mhnos_sandbox::{ExtraFd, ExtraFdKind, Launch, Layer, Limits, Stdio, WindowSize};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -37,6 +37,9 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
         bridge.send(&ToKeeper::Forget { pid });
         alive.remove(&pid);
     }
+    if bridge.generation == 1 {
+        swollen_messages_cost_the_keeper_nothing(bridge);
+    }
     for _ in 0..ROUNDS {
         for _ in 0..MESSAGES {
             attack(bridge, &mut random);
@@ -55,6 +58,71 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
     // Whatever numbers have been burnt, the last ones have not.
     bridge.next = u32::MAX - 10;
     assert_eq!(bridge.run("echo still here").0, "still here\n");
+}
+
+/// Messages of the greatest length whose lists hold nothing but empty elements: decoded they would take dozens of times as
+/// much.
+fn swollen_messages_cost_the_keeper_nothing(bridge: &mut Bridge) {
+    let before = peak_kib();
+    for list in 0..3 {
+        let file = sealed_memfd(&swollen(bridge, list)).expect("a file in memory");
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [file.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        sendmsg(bridge.channel(), &[std::io::IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)
+            .expect("the keeper listens");
+    }
+    assert_eq!(bridge.run("echo still here").0, "still here\n");
+    let grown = peak_kib() - before;
+    // Each is read whole before it is refused.
+    assert!(grown < (MAX_MESSAGE as u64 + (16 << 20)) / 1024, "the keeper grew by {grown} KiB");
+}
+
+/// An order with very many arguments, variables or descriptors.
+fn swollen(bridge: &Bridge, list: usize) -> Vec<u8> {
+    let many = (MAX_MESSAGE - 4096) as u32;
+    let none: [u8; 0] = [];
+    // In the order of the fields: what stands before the lists, the lists, and what comes after.
+    let mut bytes = postcard::to_stdvec(&(3_u8, bridge.next, "true")).expect("plain data");
+    bytes[0] = postcard::to_stdvec(&ToKeeper::Spawn(order_of_nothing())).expect("plain data")[0];
+    for number in 0..3 {
+        if number == 2 {
+            bytes.extend(postcard::to_stdvec("/").expect("plain data"));
+        }
+        if number == list {
+            bytes.extend(postcard::to_stdvec(&many).expect("plain data"));
+            bytes.resize(bytes.len() + many as usize - 1024, 0);
+        } else {
+            bytes.extend(postcard::to_stdvec(&none[..]).expect("plain data"));
+        }
+    }
+    bytes
+}
+
+fn order_of_nothing() -> Order {
+    Order {
+        pid: 0,
+        launch: Launch {
+            program: String::new(),
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: String::new(),
+            extra_fds: Vec::new(),
+        },
+        stdio: Stdio::Pipes { stdin: false },
+        isolation: Isolation::Shared,
+        limits: Limits { memory: 0, pids: 0, cpu_millis: 0 },
+        note: Vec::new(),
+    }
+}
+
+/// The most memory the keeper has ever had.
+fn peak_kib() -> u64 {
+    let keeper = rustix::process::getppid().expect("keeper").as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{keeper}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc_pid_status(5)");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
 /// One message, of any degree of malice.
@@ -88,9 +156,16 @@ fn attack(bridge: &mut Bridge, random: &mut Random) {
         assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
     }
     // An empty datagram would be the end of the channel.
-    if !frame.is_empty() {
-        sendmsg(bridge.channel(), &[std::io::IoSlice::new(&frame)], &mut control, SendFlags::NOSIGNAL)
-            .expect("the keeper listens");
+    let parts = [std::io::IoSlice::new(&frame)];
+    while !frame.is_empty() {
+        match sendmsg(bridge.channel(), &parts, &mut control, SendFlags::NOSIGNAL) {
+            // As many descriptors are on their way as may be (unix(7)), and the keeper has not had its turn.
+            Err(rustix::io::Errno::TOOMANYREFS) => std::thread::yield_now(),
+            sent => {
+                sent.expect("the keeper listens");
+                break;
+            }
+        }
     }
 }
 

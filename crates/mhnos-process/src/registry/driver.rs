@@ -124,6 +124,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         networks: watch::Sender::default(),
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
+        order_turn: tokio::sync::Mutex::new(()),
     })
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     retire: Notify,
     /// Held from building the service's note until it is sent: an older one must not come later.
     note_turn: tokio::sync::Mutex<()>,
+    /// Held from taking a number until its order is sent: the keeper takes rising numbers only.
+    order_turn: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -151,6 +153,7 @@ impl Processes {
         let note = note.fitted().ok_or(SpawnError::TooLarge)?;
         let (reply, answer) = oneshot::channel();
         let (encoded, pending) = (note.encode(), Pending { note, info, reply });
+        let turn = inner.order_turn.lock().await;
         let admission = Admission::new(inner, pending, probe)?;
         let order = Order { pid: admission.pid, launch, stdio, isolation, limits, note: encoded };
         match inner.link.send(&ToKeeper::Spawn(order)).await {
@@ -158,6 +161,7 @@ impl Processes {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(SpawnError::TooLarge),
             Err(_) => return Err(SpawnError::KeeperGone),
         }
+        drop(turn);
         answer.await.unwrap_or(Err(SpawnError::KeeperGone))
     }
 

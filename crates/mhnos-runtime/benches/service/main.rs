@@ -11,6 +11,7 @@
 mod cost;
 mod direct;
 mod files;
+mod isolation;
 mod memory;
 mod pattern;
 mod peers;
@@ -34,6 +35,9 @@ const ALL: &[Measurement] = &[
     ("echo", |_| round_trip::echo()),
     ("flood", |_| round_trip::echo_in_flood()),
     ("spawn", |runtime| runtime.block_on(spawn::short_programs())),
+    ("isolation", |runtime| runtime.block_on(isolation::matrix())),
+    ("churn", |runtime| runtime.block_on(isolation::churn())),
+    ("kill", |runtime| runtime.block_on(isolation::kill())),
     ("throughput", |_| throughput::output()),
     ("fan-out", |_| viewers::fan_out()),
     ("stalled", |_| viewers::stalled()),

@@ -8,6 +8,7 @@ mod abuse;
 mod bad_clients;
 mod bad_input;
 mod bridge_killed;
+mod bursts;
 mod compatibility;
 mod defects;
 mod doctor;
