@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak
+.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak bad-clients
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ bench: rust tools ## measure the built service against running the programs dire
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)
 	MHNOS_MODEL_RUNS=$(or $(RUNS),100) cargo test --release --locked --package mhnos-runtime --test service -- --nocapture model
+
+bad-clients: rust tools-test ## hostile clients at full size: memory, and what others notice of them
+	MHNOS_BAD_CLIENTS=1 cargo test --release --locked --package mhnos-runtime --test service -- --nocapture --test-threads=1 bad_clients
 
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak

@@ -10,6 +10,7 @@
 
 pub mod config;
 mod connection;
+mod crowd;
 mod discovery;
 pub mod door;
 mod egress;
@@ -18,36 +19,43 @@ mod http;
 mod launcher;
 pub mod limits;
 mod listen;
+mod meter;
 mod metrics;
+mod places;
 mod secrets;
 mod service;
+mod stream;
+mod tls;
 mod translate;
 mod web_os;
 
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
 pub use secrets::Secrets;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+};
 
 use mhnos_network::Gateway;
 use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
 use mhnos_runtimes::Context;
 use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
     connection::Phase,
-    door::{Access, Door, LogPace},
+    crowd::Crowd,
+    door::{Access, Bucket, Door, LogPace},
     http::Front,
+    places::{Hall, Places},
     secrets::TokenKeeper,
     service::Service,
+    tls::TlsKeeper,
 };
 
 /// What a bridge is started with.
@@ -92,6 +100,9 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let config = &bridge.config;
     let listeners = bridge.listeners.into_iter().map(listen::adopt);
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
+    // Before the keeper is told that this bridge is there: whoever hears of it may change files.
+    let tls = TlsKeeper::new(config, &bridge.secrets);
+    let tokens = TokenKeeper::new(config, bridge.secrets);
     let connected = Processes::connect(bridge.channel, process_settings(config)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let visible = config.workspace.to_string_lossy();
@@ -106,6 +117,11 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),
+        spawns: Mutex::new(Bucket::full(
+            limits::SPAWN_BURST,
+            limits::SPAWNS_PER_SECOND,
+            tokio::time::Instant::now(),
+        )),
         metrics: metrics::Metrics::default(),
         config: bridge.config,
     });
@@ -113,21 +129,19 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let tokens = TokenKeeper::new(&service.config, bridge.secrets);
-    let front = Arc::new(front(&service, &tokens));
-    let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+    let front = Arc::new(front(&service, &tokens, tls.as_ref()));
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let (front, service, places) = (Arc::clone(&front), Arc::clone(&service), Arc::clone(&places));
+        let (front, service) = (Arc::clone(&front), Arc::clone(&service));
         let (processes, phases) = (processes.clone(), phases.clone());
         accepting.spawn(async move {
             processes.settled().await;
-            listen::accept(listener, front, service, places, phases).await;
+            listen::accept(listener, front, service, phases).await;
         });
     }
     let serving = async {
         let discovery = async {
-            tokio::join!(discovery::discover(&service, &found), tokens.keep());
+            tokio::join!(discovery::discover(&service, &found), tokens.keep(), keep_tls(tls));
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -192,7 +206,13 @@ fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     Gateway::new(config.egress.clone(), ports)
 }
 
-fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
+async fn keep_tls(tls: Option<TlsKeeper>) {
+    if let Some(tls) = tls {
+        tls.keep().await;
+    }
+}
+
+fn front(service: &Arc<Service>, tokens: &TokenKeeper, tls: Option<&TlsKeeper>) -> Front {
     let config = &service.config;
     let access = Access::new(tokens.tokens(), config.asks_for_a_token());
     let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
@@ -201,6 +221,10 @@ fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
         door,
         access,
         pace: LogPace::default(),
+        hall: Hall::default(),
+        places: Places::new(config.max_connections, config.max_connections_per_address),
+        crowd: Crowd::new(limits::MESSAGE_BUDGET),
+        tls: tls.map(TlsKeeper::config),
         health: Box::new(move || health.health()),
         scrape: Box::new(move || metrics::scrape(&scrape)),
         refused: Box::new(move |refusal| refused.turned_away(&refusal)),

@@ -1,7 +1,7 @@
 //! What all connections share.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::{
     config::Config,
+    door::Bucket,
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
@@ -36,6 +37,8 @@ pub(crate) struct Service {
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
     pub(crate) frames: FrameShelf,
+    /// The pace of spawns.
+    pub(crate) spawns: Mutex<Bucket>,
     /// What this bridge has counted.
     pub(crate) metrics: Metrics,
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests start programs, and read how long they shall be")]
 
 mod abuse;
+mod bad_clients;
 mod bad_input;
 mod bridge_killed;
 mod bursts;
@@ -26,6 +27,7 @@ mod service_manager;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tls;
 mod tokens;
 mod upgrade;
 

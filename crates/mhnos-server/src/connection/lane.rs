@@ -17,7 +17,7 @@ use mhnos_network::{Refusals, Refused};
 use mhnos_process::{Pid, Process};
 use mhnos_protocol::{ErrorCode, ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Bytes, Message},
@@ -29,9 +29,11 @@ use super::{
     outbox::{Item, Outbox},
 };
 use crate::{
+    crowd::Share,
     door::{self, Admission},
     limits,
     service::Service,
+    stream::Stream,
     web_os,
 };
 
@@ -76,6 +78,8 @@ pub(super) struct Lane<'c> {
     pub(super) dialect: Dialect,
     /// Who this is, and what that allows.
     pub(super) admission: &'c Admission,
+    /// What its messages hold.
+    share: &'c Share,
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
@@ -96,12 +100,14 @@ impl<'c> Lane<'c> {
         outbox: &'c Outbox,
         dialect: Dialect,
         admission: &'c Admission,
+        share: &'c Share,
     ) -> Self {
         Self {
             service,
             outbox,
             dialect,
             admission,
+            share,
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
@@ -116,7 +122,7 @@ impl<'c> Lane<'c> {
     /// unanswered is answered, then the connection is closed.
     pub(super) async fn run(
         mut self,
-        stream: &mut SplitStream<WebSocketStream<TcpStream>>,
+        stream: &mut SplitStream<WebSocketStream<Stream>>,
         pulse: &Pulse,
         mut phase: watch::Receiver<Phase>,
     ) -> End {
@@ -139,12 +145,17 @@ impl<'c> Lane<'c> {
             };
             pulse.heard();
             self.service.metrics.received_bytes.add(message.len() as u64);
+            self.share.begin();
             let parsed = match message {
                 Message::Text(text) => self.parse(text.into(), true).await,
                 Message::Binary(bytes) => self.parse(bytes, false).await,
-                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                    self.share.end();
+                    continue;
+                }
             };
             self.handle(parsed).await;
+            self.share.end();
         }
     }
 

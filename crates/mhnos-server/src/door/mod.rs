@@ -16,7 +16,7 @@ mod token;
 use std::net::IpAddr;
 
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
-pub(crate) use attempts::LogPace;
+pub(crate) use attempts::{Bucket, LogPace, one_client};
 pub use origin::{Origin, OriginPattern};
 pub(crate) use token::covers;
 pub use token::{Principal, TokenMistake, Tokens};

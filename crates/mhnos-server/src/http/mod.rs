@@ -2,6 +2,7 @@
 //! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
+mod cors;
 mod handshake;
 
 use std::{
@@ -21,8 +22,9 @@ use hyper::{
     upgrade::{OnUpgrade, Parts},
 };
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::protocol::{Role, WebSocketConfig},
@@ -30,9 +32,12 @@ use tokio_tungstenite::{
 use tracing::{debug, warn};
 
 use crate::{
+    crowd::{Crowd, Share},
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
+    places::{self, Hall, Place, Places},
+    stream::Stream,
 };
 pub(crate) use handshake::Subprotocol;
 
@@ -42,6 +47,13 @@ pub(crate) struct Front {
     pub(crate) access: Access,
     /// Of log lines about refusals.
     pub(crate) pace: LogPace,
+    /// Who is not through the handshake.
+    pub(crate) hall: Hall,
+    pub(crate) places: Arc<Places>,
+    /// What messages may hold, all together.
+    pub(crate) crowd: Arc<Crowd>,
+    /// How https and wss are spoken, if they are.
+    pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
     /// Computes the answer to `/metrics`.
@@ -92,7 +104,10 @@ pub(crate) struct HealthSandbox {
 
 /// A client whose WebSocket is open.
 pub(crate) struct Guest {
-    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) socket: WebSocketStream<Stream>,
+    /// Its part of what messages may hold.
+    pub(crate) share: Arc<Share>,
+    pub(crate) place: Place,
     pub(crate) visitor: Visitor,
     /// `None` if a token is asked for and has not been shown yet.
     pub(crate) admission: Option<Admission>,
@@ -102,6 +117,7 @@ pub(crate) struct Guest {
 /// An upgrade that has been promised to the client.
 struct Promised {
     upgrade: OnUpgrade,
+    place: Place,
     visitor: Visitor,
     admission: Option<Admission>,
     subprotocol: Subprotocol,
@@ -115,8 +131,8 @@ impl Front {
     }
 }
 
-/// Serves the one request of a connection. Gives the WebSocket if that is what it became.
-pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
+/// Serves the one request of a connection. Gives the WebSocket if that is what it became. Has no deadline of its own.
+pub(crate) async fn receive(stream: Stream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
     let exchange = {
         let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
@@ -130,26 +146,22 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     };
-    match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, exchange).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            debug!(%peer, %error, "HTTP exchange failed");
-            if error.is_parse() {
-                front.turn_away(peer, Refused::Http, &error.to_string());
-            }
-        }
-        Err(_) => {
-            debug!(%peer, "HTTP exchange took too long and was cut");
-            front.turn_away(peer, Refused::Slow, "The request did not come in time.");
+    if let Err(error) = exchange.await {
+        debug!(%peer, %error, "HTTP exchange failed");
+        if error.is_parse() {
+            front.turn_away(peer, Refused::Http, &error.to_string());
         }
     }
     let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     match promised.upgrade.await {
         Ok(upgraded) => {
-            let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
-            let socket = web_socket(parts).await;
-            let Promised { visitor, admission, subprotocol, .. } = promised;
-            Some(Guest { socket, visitor, admission, subprotocol })
+            let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
+            let Promised { place, visitor, admission, subprotocol, .. } = promised;
+            let share = front.crowd.share();
+            let stream = parts.io.into_inner();
+            let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
+            let socket = web_socket(stream).await;
+            Some(Guest { socket, share, place, visitor, admission, subprotocol })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -158,28 +170,47 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     }
 }
 
-async fn web_socket(parts: Parts<TokioIo<TcpStream>>) -> WebSocketStream<TcpStream> {
+async fn web_socket(stream: Stream) -> WebSocketStream<Stream> {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::READ_BUFFER)
         .write_buffer_size(limits::WRITE_BUFFER)
         .max_message_size(Some(limits::MAX_MESSAGE))
         .max_frame_size(Some(limits::MAX_MESSAGE));
-    let early = parts.read_buf.to_vec();
-    WebSocketStream::from_partially_read(parts.io.into_inner(), early, Role::Server, Some(config)).await
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
 fn answer(
     front: &Front,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: SocketAddr,
     promised: &Mutex<Option<Promised>>,
 ) -> Answer {
     let headers = request.headers();
-    let judged = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
-    let visitor = match judged {
+    let judgement = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
+    let visitor = match judgement {
         Ok(visitor) => visitor,
         Err(refusal) => return refused(front, peer, &refusal),
     };
+    if request.method() == Method::OPTIONS {
+        return cors::preflight(&visitor, headers);
+    }
+    let page = cors::readable_for(&visitor);
+    let mut answer = judged(front, request, peer, visitor, promised);
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().extend(page);
+    }
+    answer
+}
+
+/// The answer to a visitor whose Host and Origin are fine.
+fn judged(
+    front: &Front,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    visitor: Visitor,
+    promised: &Mutex<Option<Promised>>,
+) -> Answer {
+    let headers = request.headers();
     let offered = handshake::items(headers, &header::SEC_WEBSOCKET_PROTOCOL);
     let shown = Shown::of(&all(headers, &header::AUTHORIZATION), offered);
     let upgrades = headers.contains_key(header::UPGRADE);
@@ -198,8 +229,12 @@ fn answer(
             mistake.answer()
         }
         Ok((answer, subprotocol)) => {
+            let place = match front.places.take(peer.ip()) {
+                Ok(place) => place,
+                Err(full) => return no_place(front, peer, full),
+            };
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, visitor, admission, subprotocol };
+            let promise = Promised { upgrade, place, visitor, admission, subprotocol };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
@@ -226,6 +261,20 @@ fn refused(front: &Front, peer: SocketAddr, refusal: &Refusal) -> Answer {
     }
     front.turn_away(peer, Refused::by(refusal), &refusal.to_string());
     text(StatusCode::FORBIDDEN, &format!("{refusal}\n{}\n", refusal.advice()))
+}
+
+fn no_place(front: &Front, peer: SocketAddr, full: places::Full) -> Answer {
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = %full, left_out, "refused a connection");
+    }
+    front.turn_away(peer, Refused::Full, &full.to_string());
+    let status = match full {
+        places::Full::All => StatusCode::SERVICE_UNAVAILABLE,
+        places::Full::Address => StatusCode::TOO_MANY_REQUESTS,
+    };
+    let mut answer = text(status, &format!("{full}\n"));
+    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+    answer
 }
 
 fn not_let_in(front: &Front, peer: SocketAddr, unauthorized: Unauthorized) -> Answer {
