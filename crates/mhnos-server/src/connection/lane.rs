@@ -29,6 +29,7 @@ use super::{
     outbox::{Item, Outbox},
 };
 use crate::{
+    audit::{Event, Who},
     crowd::Share,
     door::{self, Admission},
     limits,
@@ -80,6 +81,9 @@ pub(super) struct Lane<'c> {
     pub(super) admission: &'c Admission,
     /// What its messages hold.
     share: &'c Share,
+    who: &'c Who,
+    /// Processes this client has written to, as far as that was written down.
+    pub(super) written: HashSet<Pid>,
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
@@ -101,6 +105,7 @@ impl<'c> Lane<'c> {
         dialect: Dialect,
         admission: &'c Admission,
         share: &'c Share,
+        who: &'c Who,
     ) -> Self {
         Self {
             service,
@@ -108,6 +113,8 @@ impl<'c> Lane<'c> {
             dialect,
             admission,
             share,
+            who,
+            written: HashSet::new(),
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
@@ -204,6 +211,7 @@ impl<'c> Lane<'c> {
                 self.fail(&id, malformed.into());
             }
             Ok(request) if !door::covers(self.admission.scope(), &request) => {
+                self.audit(&Event::Denied { request: request.type_name() });
                 let text = format!("A token of scope view does not cover {}", request.type_name());
                 self.fail(&id, ErrorReply::new(ErrorCode::NotAllowed, text));
             }
@@ -220,6 +228,11 @@ impl<'c> Lane<'c> {
         for message in messages(self.dialect, id, reply) {
             self.outbox.push(Item::text(message));
         }
+    }
+
+    /// Writes down what this client did.
+    pub(super) fn audit(&self, event: &Event<'_>) {
+        self.service.audit.tell(Some(self.who), event);
     }
 
     /// Answers a request that only wants to be told if it asked for it with an id.
