@@ -89,7 +89,8 @@ async fn attend(
         debug!(%peer, %error, "TCP_NODELAY");
     }
     if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
-        connection::serve(guest, peer, front, service, phase).await;
+        // On the heap, at its own size: a task is as large as the largest of its states.
+        Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }
 
