@@ -45,7 +45,8 @@ const checks = {
     const bomb = await bash(runtime, 'f() { f | f & }; f; wait; echo over');
     const after = await bash(runtime, 'echo still here');
     expect(await runtime.firstLine(after), 'still here', 'another program says');
-    await runtime.request('kill', { pid: bomb, signal: 'SIGKILL' });
+    // On a busy machine the answer may be that it takes longer; the end comes all the same.
+    await runtime.request('kill', { pid: bomb, signal: 'SIGKILL' }).catch((error) => console.log(error.message));
     await exitOf(runtime, bomb);
     return 'another program ran meanwhile';
   },

@@ -23,6 +23,7 @@ mod listen;
 mod meter;
 mod metrics;
 mod places;
+mod preview;
 mod secrets;
 mod service;
 mod stream;
@@ -54,7 +55,8 @@ use crate::{
     crowd::Crowd,
     door::{Access, Bucket, Door, LogPace},
     http::Front,
-    places::{Hall, Places},
+    places::Places,
+    preview::Previews,
     secrets::TokenKeeper,
     service::Service,
     tls::TlsKeeper,
@@ -118,7 +120,10 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
+    let keys = config.asks_for_a_token().then(|| tokens.tokens());
+    let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
     let service = Arc::new(Service {
+        previews: Arc::new(previews),
         context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
         gateway: Arc::clone(&gateway),
@@ -227,6 +232,10 @@ fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) ->
     }
 }
 
+fn door(config: &Config) -> Door {
+    Door::new(config.hosts.clone(), config.allowed_origins.clone())
+}
+
 /// The way out for programs with a network of their own.
 fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
@@ -242,13 +251,13 @@ async fn keep_tls(tls: Option<TlsKeeper>) {
 fn front(service: &Arc<Service>, tokens: &TokenKeeper, tls: Option<&TlsKeeper>) -> Front {
     let config = &service.config;
     let access = Access::new(tokens.tokens(), config.asks_for_a_token());
-    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
-        door,
+        door: door(&service.config),
+        previews: Some(Arc::clone(&service.previews)),
         access,
         pace: LogPace::default(),
-        hall: Hall::default(),
+        hall: Arc::default(),
         places: Places::new(config.max_connections, config.max_connections_per_address),
         crowd: Crowd::new(limits::MESSAGE_BUDGET),
         tls: tls.map(TlsKeeper::config),

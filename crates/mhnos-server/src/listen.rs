@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, sockopt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     connection::{self, Phase},
-    http::{self, Front, Guest},
+    http::{self, Arrival, Front, Guest},
     limits,
     metrics::Refused,
     service::Service,
@@ -88,13 +88,24 @@ async fn attend(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY");
     }
+    if let Err(error) = watch_over(&stream) {
+        debug!(%peer, %error, "SO_KEEPALIVE");
+    }
     if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
         // On the heap, at its own size: a task is as large as the largest of its states.
         Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }
 
-/// The way from a connection to a WebSocket, if it leads there, within its deadline.
+/// Has the kernel find out that the other end is gone.
+fn watch_over(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE)?)
+}
+
+/// The way from a connection to a WebSocket, if it leads there, within its deadline. A client of previews is served on
+/// the way.
 async fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
@@ -103,16 +114,23 @@ async fn welcome(
 ) -> Option<Guest> {
     // To tell a slow client, whoever owns the socket then.
     let told = stream.as_fd().try_clone_to_owned().ok();
-    let visit = front.hall.enter();
-    let arrival = async {
+    let arrival = Arc::new(Arrival::new(front, peer));
+    let way = async {
         let stream = open(stream, peer, front).await?;
-        http::receive(stream, peer, front).await
+        http::receive(stream, front, &arrival).await
     };
     tokio::select! {
-        guest = arrival => return guest,
+        came = arrival.exchanges.beside(way) => {
+            if let Some(guest) = came {
+                return guest;
+            }
+        }
         () = Phase::closing(phase) => return None,
-        () = tokio::time::sleep(limits::HANDSHAKE_DEADLINE) => {}
-        () = visit.cut() => {}
+        () = arrival.visit.cut() => {}
+    }
+    if arrival.exchanges.served() {
+        debug!(%peer, "closed a preview's connection that was not used");
+        return None;
     }
     debug!(%peer, "a first request took too long, or others needed the room");
     front.turn_away(peer, Refused::Slow, "The request did not come in time.");

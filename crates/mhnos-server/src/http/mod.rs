@@ -2,6 +2,7 @@
 //! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
+mod arrival;
 mod cors;
 mod handshake;
 
@@ -37,18 +38,22 @@ use crate::{
     limits,
     metrics::{self, Refused},
     places::{self, Hall, Place, Places},
+    preview::{Base, Body, Client, Name, Previews},
     stream::Stream,
 };
+pub(crate) use arrival::Arrival;
 pub(crate) use handshake::Subprotocol;
 
 /// What the HTTP side needs to know.
 pub(crate) struct Front {
     pub(crate) door: Door,
+    /// `None` in tests of the door alone.
+    pub(crate) previews: Option<Arc<Previews>>,
     pub(crate) access: Access,
     /// Of log lines about refusals.
     pub(crate) pace: LogPace,
     /// Who is not through the handshake.
-    pub(crate) hall: Hall,
+    pub(crate) hall: Arc<Hall>,
     pub(crate) places: Arc<Places>,
     /// What messages may hold, all together.
     pub(crate) crowd: Arc<Crowd>,
@@ -112,6 +117,8 @@ pub(crate) struct Guest {
     /// `None` if a token is asked for and has not been shown yet.
     pub(crate) admission: Option<Admission>,
     pub(crate) subprotocol: Subprotocol,
+    /// How it reaches previews.
+    pub(crate) base: Base,
 }
 
 /// An upgrade that has been promised to the client.
@@ -121,6 +128,7 @@ struct Promised {
     visitor: Visitor,
     admission: Option<Admission>,
     subprotocol: Subprotocol,
+    base: Base,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -131,14 +139,26 @@ impl Front {
     }
 }
 
-/// Serves the one request of a connection. Gives the WebSocket if that is what it became. Has no deadline of its own.
-pub(crate) async fn receive(stream: Stream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
+/// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
+/// that is what it became. Has no deadline of its own.
+pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Arrival>) -> Option<Guest> {
+    let peer = arrival.peer;
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
     let exchange = {
-        let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
+        let (front, promised, arrival) = (Arc::clone(front), Arc::clone(&promised), Arc::clone(arrival));
+        let client = Client { peer, secure: front.tls.is_some() };
         let service = service_fn(move |request| {
-            let answer = answer(&front, request, peer, &promised);
-            std::future::ready(Ok::<_, Infallible>(answer))
+            let (front, promised, arrival) =
+                (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&arrival));
+            async move {
+                let Some((previews, name)) = preview(&front, &request) else {
+                    return Ok::<_, Infallible>(answer(&front, request, peer, &promised).map(Body::from));
+                };
+                Ok(match arrival.stay(&front) {
+                    Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
+                    Err(full) => no_place(&front, peer, full).map(Body::from),
+                })
+            }
         });
         http1::Builder::new()
             .max_buf_size(limits::MAX_REQUEST_HEAD)
@@ -156,12 +176,12 @@ pub(crate) async fn receive(stream: Stream, peer: SocketAddr, front: &Arc<Front>
     match promised.upgrade.await {
         Ok(upgraded) => {
             let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
-            let Promised { place, visitor, admission, subprotocol, .. } = promised;
+            let Promised { place, visitor, admission, subprotocol, base, .. } = promised;
             let share = front.crowd.share();
             let stream = parts.io.into_inner();
             let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
             let socket = web_socket(stream).await;
-            Some(Guest { socket, share, place, visitor, admission, subprotocol })
+            Some(Guest { socket, share, place, visitor, admission, subprotocol, base })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -234,11 +254,18 @@ fn judged(
                 Err(full) => return no_place(front, peer, full),
             };
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, place, visitor, admission, subprotocol };
+            let base = Base::of(request.headers(), front.tls.is_some());
+            let promise = Promised { upgrade, place, visitor, admission, subprotocol, base };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
     }
+}
+
+/// The preview a request is for.
+fn preview(front: &Front, request: &Request<Incoming>) -> Option<(Arc<Previews>, Name)> {
+    let previews = front.previews.as_ref()?;
+    Some((Arc::clone(previews), previews.addressed(request)?))
 }
 
 /// Whether something is answered without a token: a probe, and a scraper on this machine. What a proxy passes on
