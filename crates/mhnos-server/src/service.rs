@@ -24,6 +24,7 @@ use crate::{
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
     metrics::{Label, Metrics, Way},
+    preview::Previews,
     translate,
 };
 
@@ -45,6 +46,7 @@ pub(crate) struct Service {
     pub(crate) audit: Arc<Audit>,
     /// What this bridge has counted.
     pub(crate) metrics: Metrics,
+    pub(crate) previews: Arc<Previews>,
 }
 
 impl Service {

@@ -61,8 +61,6 @@ impl Late {
 pub(super) enum Watched {
     /// Its exit record is set, or the bridge is ending.
     Exit(Arc<Process>),
-    /// It has reported more about itself; the whole report so far, `None` at its end.
-    Report(Arc<Process>, Option<Vec<u8>>),
 }
 
 /// The `id` of a request.
@@ -80,12 +78,10 @@ pub(super) struct Lane<'c> {
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
-    /// Processes watched on this client's behalf; at most two watches for each.
+    /// Processes watched on this client's behalf, each once at most.
     pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
     /// Whose exit is being watched.
     pub(super) exits: HashSet<Pid>,
-    /// Whose report is being watched, and how much of it has been told.
-    pub(super) reports: std::collections::HashMap<Pid, usize>,
 }
 
 impl<'c> Lane<'c> {
@@ -107,7 +103,6 @@ impl<'c> Lane<'c> {
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
             exits: HashSet::new(),
-            reports: std::collections::HashMap::new(),
         }
     }
 
