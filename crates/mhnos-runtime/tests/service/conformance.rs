@@ -47,13 +47,13 @@ fn head(fin_and_reserved: u8, opcode: u8, length: usize, masked: bool) -> Vec<u8
     let mask = if masked { 0x80 } else { 0 };
     let mut bytes = vec![fin_and_reserved | opcode];
     match length {
-        0..126 => bytes.push(mask | length as u8),
+        0..126 => bytes.push(mask + length as u8),
         126..65_536 => {
-            bytes.push(mask | 126);
+            bytes.push(mask + 126);
             bytes.extend((length as u16).to_be_bytes());
         }
         _ => {
-            bytes.push(mask | 127);
+            bytes.push(mask + 127);
             bytes.extend((length as u64).to_be_bytes());
         }
     }
