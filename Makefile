@@ -15,8 +15,8 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-install test-system test-dist test-model bench bad-clients fuzz soak dist lint \
-  tools tools-test rust rust-lints clean
+.PHONY: help run dev demo test test-here test-docker test-install test-system test-dist test-model bench bad-clients conformance fuzz soak \
+  dist lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ bad-clients: rust tools-test ## hostile clients at full size: memory, and what o
 
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak
+
+conformance: rust tools-test ## RFC 6455 case by case, after the Autobahn test suite
+	cargo test --release --locked --package mhnos-runtime --test service -- --nocapture conformance
 
 fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
 	fuzz/run $(or $(SECONDS),60) $(TARGETS)
