@@ -169,7 +169,9 @@ pub(crate) async fn requests() {
     for way in &ways {
         let begun = Instant::now();
         let mut many: Vec<_> = (0..CONNECTIONS).map(|_| way.connect("/")).collect();
-        many.iter_mut().for_each(|connection| _ = connection.ask());
+        for connection in &mut many {
+            connection.ask();
+        }
         let opened = begun.elapsed();
         let mut times: Vec<_> =
             (0..5).flat_map(|_| many.iter_mut().map(Connection::ask).collect::<Vec<_>>()).collect();
