@@ -8,6 +8,8 @@
 mod bridge;
 pub mod channel;
 pub mod choose;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod held;
 mod init;
 mod inner;

@@ -35,6 +35,6 @@ pub use mhnos_keeper::channel::{
 pub use network::{Network, Networks};
 pub use process::{Gone, Process, SignalOutcome, WriteError};
 pub use registry::{Census, ConnectError, Driver, DriverEnd, Processes, Stats, Tally};
-pub use request::{Encoding, Info, Settings, SpawnError, SpawnRequest};
+pub use request::{Encoding, End, Info, OnEnd, Settings, SpawnError, SpawnRequest};
 pub use signal::{NoSignal, Signal};
 pub use viewer::{Next, Piece, Replay, Viewer};

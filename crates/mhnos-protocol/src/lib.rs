@@ -16,6 +16,8 @@ mod event;
 mod fields;
 mod files;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod numbers;
 pub mod output;

@@ -5,6 +5,11 @@
 //! lead to any of some three hundred calls. The compiler is small enough to be checked whole: a test runs
 //! the program it makes, call by call, against the rules it was made from.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+#[cfg(any(test, fuzzing))]
+mod reference;
+
 use crate::sys::Instruction;
 
 /// What happens to a system call.
@@ -189,55 +194,14 @@ fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instru
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        reference::{meaning, run},
+        *,
+    };
     use crate::{
         Mode,
         syscalls::{self, Profile},
     };
-
-    /// Runs a filter as the kernel does.
-    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
-        let mut accumulator = 0;
-        let mut at = 0;
-        loop {
-            let Instruction { code, jump_true, jump_false, operand } = program[at];
-            at += 1;
-            let jump = |taken: bool| usize::from(if taken { jump_true } else { jump_false });
-            match code {
-                LOAD => {
-                    accumulator = match operand {
-                        NUMBER => number,
-                        ARCHITECTURE => architecture,
-                        _ => arguments[((operand - ARGUMENTS) / 8) as usize],
-                    }
-                }
-                AND => accumulator &= operand,
-                JUMP => at += operand as usize,
-                JUMP_EQUAL => at += jump(accumulator == operand),
-                JUMP_GREATER_EQUAL => at += jump(accumulator >= operand),
-                RETURN => return operand,
-                other => panic!("unknown opcode {other:#x}"),
-            }
-        }
-    }
-
-    fn meaning(rule: &Rule, arguments: [u32; 6]) -> u32 {
-        match rule {
-            Rule::Allow => RETURN_ALLOW,
-            Rule::Errno(errno) => RETURN_ERRNO | *errno as u32,
-            Rule::When { alternatives, then, otherwise } => {
-                let holds = |test: &Test| {
-                    let value = arguments[test.argument as usize] & test.mask;
-                    match test.comparison {
-                        Comparison::Equal(expected) => value == expected,
-                        Comparison::AnyBit => value != 0,
-                    }
-                };
-                let any = alternatives.iter().any(|tests| tests.iter().all(holds));
-                meaning(if any { then } else { otherwise }, arguments)
-            }
-        }
-    }
 
     /// Every profile there is.
     fn profiles() -> Vec<Profile> {

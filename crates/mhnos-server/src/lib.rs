@@ -8,6 +8,7 @@
 //! effect with the help of `launcher`, `mhnos-process` and `mhnos-workspace`; `translate` turns what those
 //! say into the wire's words. Facts that hold only for the unmodified Web OS page are in `web_os`.
 
+pub mod audit;
 pub mod config;
 mod connection;
 mod discovery;
@@ -27,10 +28,14 @@ mod web_os;
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
 pub use secrets::Secrets;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use mhnos_network::Gateway;
-use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
+use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::Context;
 use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
@@ -42,6 +47,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    audit::Audit,
     config::Config,
     connection::Phase,
     door::{Access, Door, LogPace},
@@ -59,6 +65,8 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
+    /// Where audit lines go, if anywhere.
+    pub audit: Option<audit::Destination>,
     /// Tokens and keys as they were at the start.
     pub secrets: Secrets,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
@@ -74,6 +82,9 @@ pub enum RunError {
     /// The workspace cannot be used.
     #[error("the workspace cannot be used")]
     Workspace(#[source] OpenError),
+    /// The audit log cannot be written.
+    #[error("the audit log cannot be begun")]
+    Audit(#[source] io::Error),
     /// A listening socket cannot be used.
     #[error("a listening socket cannot be used")]
     Listener(#[source] io::Error),
@@ -92,7 +103,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let config = &bridge.config;
     let listeners = bridge.listeners.into_iter().map(listen::adopt);
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
-    let connected = Processes::connect(bridge.channel, process_settings(config)).await;
+    let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
+    let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let visible = config.workspace.to_string_lossy();
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
@@ -107,10 +119,13 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         toolbox,
         frames: frames::FrameShelf::default(),
         metrics: metrics::Metrics::default(),
+        connections: AtomicU64::new(0),
+        audit,
         config: bridge.config,
     });
     let welcome = processes.welcome();
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
+    service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
     let tokens = TokenKeeper::new(&service.config, bridge.secrets);
@@ -136,30 +151,45 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             () = processes.leave_requested() => true,
         };
         if replaced {
-            info!("leaving: another bridge takes over");
-            phase.send_replace(Phase::Leaving);
-            while accepting.join_next().await.is_some() {}
-            let unread = processes.input_handed_over().await;
-            if unread > 0 {
-                warn!(processes = unread, "input that was taken and is not read ends with this bridge");
-            }
-            return;
+            leave(&service, &phase, &mut accepting).await;
+        } else {
+            drain(&service, &phase, &mut accepting).await;
         }
-        info!("draining");
-        processes.drain().await;
-        phase.send_replace(Phase::Closing);
-        while accepting.join_next().await.is_some() {}
-        info!("drained");
-        processes.drained().await;
     };
     tokio::select! {
         () = serving => Ok(()),
         end = driver.run() => Err(RunError::Keeper(end)),
         () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
+        () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
 }
 
-fn process_settings(config: &Config) -> Settings {
+/// Finishes what has begun: another bridge takes over.
+async fn leave(service: &Service, phase: &watch::Sender<Phase>, accepting: &mut JoinSet<()>) {
+    info!("leaving: another bridge takes over");
+    phase.send_replace(Phase::Leaving);
+    while accepting.join_next().await.is_some() {}
+    let unread = service.processes.input_handed_over().await;
+    service.audit_stop(true).await;
+    if unread > 0 {
+        warn!(processes = unread, "input that was taken and is not read ends with this bridge");
+    }
+}
+
+/// Ends all processes, tells all clients.
+async fn drain(service: &Service, phase: &watch::Sender<Phase>, accepting: &mut JoinSet<()>) {
+    info!("draining");
+    service.processes.drain().await;
+    phase.send_replace(Phase::Closing);
+    while accepting.join_next().await.is_some() {}
+    service.audit_stop(false).await;
+    info!("drained");
+    service.processes.drained().await;
+}
+
+fn process_settings(config: &Config, audit: &Arc<Audit>) -> Settings {
+    let of_ends = Arc::clone(audit);
+    let on_end = move |end: &End<'_>| of_ends.tell(None, &translate::ended(end));
     Settings {
         max_processes: config.max_processes,
         kill_grace: config.kill_grace,
@@ -171,6 +201,7 @@ fn process_settings(config: &Config) -> Settings {
             cpu_millis: config.max_cpu_millis,
         },
         stall_deadline: limits::STALL_DEADLINE,
+        on_end: audit.is_on().then(|| OnEnd(Arc::new(on_end))),
     }
 }
 

@@ -148,3 +148,13 @@ pub const RETAINED_FOR: Duration = Duration::from_mins(10);
 
 /// How long a viewer may take nothing before it stops holding its process back.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Lines that wait to be written to the audit log; some hundred bytes each, 2 KiB at most. A burst of spawns and
+/// connections is far below; only a pipe that nobody reads fills it.
+pub const AUDIT_QUEUE: usize = 4096;
+
+/// How long the audit log's reader may take nothing before a line counts as lost.
+pub const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a bridge that ends waits for its last audit lines to be written.
+pub const AUDIT_CLOSE: Duration = Duration::from_secs(1);

@@ -89,6 +89,11 @@ impl Inner {
         }
     }
 
+    /// Whether a process had ended, with its tree, before it was adopted; until that is shown.
+    pub(crate) fn had_ended(&self, pid: Pid) -> bool {
+        self.lock().is_unsettled(pid)
+    }
+
     /// A process has got its record, and nothing of its tree is left: its place is free.
     pub(crate) fn over(&self, pid: Pid) {
         self.lock().over(pid);

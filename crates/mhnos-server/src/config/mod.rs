@@ -57,6 +57,8 @@ pub struct Config {
     pub kill_grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where who did what is written down.
+    pub audit_log: AuditLog,
     /// What programs with a network of their own may reach.
     pub egress: Egress,
     /// The weakest isolation tier to start with.
@@ -114,6 +116,17 @@ impl LogFormat {
             Self::Json => "json",
         }
     }
+}
+
+/// Where who did what is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditLog {
+    /// Nowhere.
+    Off,
+    /// On standard output.
+    Stdout,
+    /// In a file.
+    File(PathBuf),
 }
 
 /// A value that stops the start.
@@ -257,6 +270,7 @@ impl Default for Config {
             output_log: 4 << 20,
             kill_grace: Duration::from_secs(5),
             log_format: LogFormat::ByTerminal,
+            audit_log: AuditLog::Off,
             egress: Egress::default(),
             sandbox_min_tier: Tier::None,
             pull_skip: mhnos_workspace::PullSettings::default().skip,

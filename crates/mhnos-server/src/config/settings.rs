@@ -202,6 +202,14 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.log_format.as_str().to_owned(),
     },
     Setting {
+        variable: "MHNOS_AUDIT_LOG",
+        default: "none",
+        accepts: "the absolute path of a file outside the workspace, `stdout`, or `none`",
+        about: "Where who connected, started, ended and changed what is written down, a JSON object a line.",
+        apply: reads!(audit_log, values::audit_log),
+        show: |config| values::show_audit_log(&config.audit_log),
+    },
+    Setting {
         variable: "MHNOS_SANDBOX_MIN_TIER",
         default: "none",
         accepts: "T1, T2, T3+, T3 or none",

@@ -11,7 +11,7 @@ use std::{
 
 use mhnos_sandbox::{Mode, Tier};
 
-use super::{GivenToken, LogFormat, LogLevel, SecretText, secret::SEALED};
+use super::{AuditLog, GivenToken, LogFormat, LogLevel, SecretText, secret::SEALED};
 use crate::door::OriginPattern;
 
 /// What `MHNOS_HOST=localhost` stands for.
@@ -36,6 +36,25 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+/// `none`, `stdout`, or an absolute path with a file name.
+pub(super) fn audit_log(text: &str) -> Option<AuditLog> {
+    match text {
+        "none" => Some(AuditLog::Off),
+        "stdout" => Some(AuditLog::Stdout),
+        _ => path(text)
+            .filter(|path| path.is_absolute() && path.file_name().is_some() && !text.ends_with('/'))
+            .map(AuditLog::File),
+    }
+}
+
+pub(super) fn show_audit_log(audit_log: &AuditLog) -> String {
+    match audit_log {
+        AuditLog::Off => "none".to_owned(),
+        AuditLog::Stdout => "stdout".to_owned(),
+        AuditLog::File(path) => path.to_string_lossy().into_owned(),
+    }
 }
 
 /// A path, or none.

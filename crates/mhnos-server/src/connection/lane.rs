@@ -29,6 +29,7 @@ use super::{
     outbox::{Item, Outbox},
 };
 use crate::{
+    audit::{Event, Who},
     door::{self, Admission},
     limits,
     service::Service,
@@ -76,6 +77,9 @@ pub(super) struct Lane<'c> {
     pub(super) dialect: Dialect,
     /// Who this is, and what that allows.
     pub(super) admission: &'c Admission,
+    who: &'c Who,
+    /// Processes this client has written to, as far as that was written down.
+    pub(super) written: HashSet<Pid>,
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
@@ -96,12 +100,15 @@ impl<'c> Lane<'c> {
         outbox: &'c Outbox,
         dialect: Dialect,
         admission: &'c Admission,
+        who: &'c Who,
     ) -> Self {
         Self {
             service,
             outbox,
             dialect,
             admission,
+            who,
+            written: HashSet::new(),
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
@@ -193,6 +200,7 @@ impl<'c> Lane<'c> {
                 self.fail(&id, malformed.into());
             }
             Ok(request) if !door::covers(self.admission.scope(), &request) => {
+                self.audit(&Event::Denied { request: request.type_name() });
                 let text = format!("A token of scope view does not cover {}", request.type_name());
                 self.fail(&id, ErrorReply::new(ErrorCode::NotAllowed, text));
             }
@@ -209,6 +217,11 @@ impl<'c> Lane<'c> {
         for message in messages(self.dialect, id, reply) {
             self.outbox.push(Item::text(message));
         }
+    }
+
+    /// Writes down what this client did.
+    pub(super) fn audit(&self, event: &Event<'_>) {
+        self.service.audit.tell(Some(self.who), event);
     }
 
     /// Answers a request that only wants to be told if it asked for it with an id.

@@ -21,6 +21,7 @@ use super::{
     view::{Manner, View},
 };
 use crate::{
+    audit::Event as Audited,
     launcher, service, translate,
     web_os::{self, Input},
 };
@@ -63,6 +64,7 @@ impl Lane<'_> {
             Ok(process) => process,
             Err(error) => {
                 service.metrics.not_spawned(error.code);
+                self.audit(&translate::spawn_failed(spawn, error.code));
                 return self.fail(&id, error);
             }
         };
@@ -75,6 +77,7 @@ impl Lane<'_> {
         self.reply(&id, &Reply::Spawned(spawned));
         service.metrics.spawned(spawn.process_type, asked.elapsed());
         self.watch_egress(process.pid(), refusals);
+        self.audit(&translate::spawned(spawn, &process));
         self.watch_report(&process);
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
@@ -87,6 +90,7 @@ impl Lane<'_> {
         let Some(process) = self.process(&id, attach.pid) else { return };
         let refusals = attach.events.egress.then(|| self.service.gateway.refusals());
         self.watch_egress(attach.pid, refusals);
+        self.audit(&Audited::Attach { pid: attach.pid });
         self.watch_report(&process);
         let replay = attach.after.map_or(Replay::Retained, Replay::After);
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
@@ -118,6 +122,7 @@ impl Lane<'_> {
     async fn write(&mut self, id: Id, write: Write) {
         let Some(process) = self.process(&id, write.pid) else { return };
         let (pid, mut data) = (write.pid, write.data);
+        self.audit_write(pid);
         if self.dialect.web_os {
             match web_os::translate_input(&mut data, process.stdio()) {
                 Input::Text => {}
@@ -137,6 +142,18 @@ impl Lane<'_> {
             Late::answer(dialect, &id, reply.as_ref(), bytes)
         };
         self.begin(bytes, done).await;
+    }
+
+    /// The first write to a process says who has it in hand; one line for each key press would say no more.
+    fn audit_write(&mut self, pid: Pid) {
+        if !self.service.audit.is_on() || self.written.contains(&pid) {
+            return;
+        }
+        // Those that are forgotten are never written to again.
+        let processes = &self.service.processes;
+        self.written.retain(|pid| processes.get(*pid).is_some());
+        self.written.insert(pid);
+        self.audit(&Audited::Write { pid });
     }
 
     async fn interrupt(&mut self, id: Id, process: Arc<Process>) {
@@ -179,6 +196,7 @@ impl Lane<'_> {
             return self.fail(&id, ErrorReply::new(ErrorCode::UnknownSignal, text));
         };
         let (dialect, pid) = (self.dialect, kill.pid);
+        self.audit(&translate::kill(kill));
         let scope = translate::scope(kill.scope);
         let done = async move {
             let sent = process.signal(signal, scope);
@@ -219,6 +237,8 @@ impl Lane<'_> {
                 metrics.pushed_files.add(results.synced);
                 metrics.push_failures.add(results.failed);
                 metrics.pushed_bytes.add(bytes);
+                let (files, failed) = (results.synced, results.failed);
+                self.audit(&Audited::Push { files, failed, bytes });
                 self.reply(id, &Reply::Pushed(results));
             }
             Err(error) => {
@@ -229,6 +249,7 @@ impl Lane<'_> {
     }
 
     async fn pull(&mut self, id: Id) {
+        self.audit(&Audited::Pull);
         let workspace = self.service.workspace.clone();
         match self
             .beside(pull::begin(workspace, self.service.pull_settings(), id.clone(), self.dialect))

@@ -10,6 +10,8 @@
 
 mod access;
 mod attempts;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod origin;
 mod token;
 

@@ -1,5 +1,6 @@
 //! The values that labels may have: closed sets, each an enum.
 
+use mhnos_network::Via;
 use mhnos_protocol::{ErrorCode, Request};
 
 use crate::door::Refusal;
@@ -124,6 +125,25 @@ impl Asked {
             Request::Auth(_) => Self::Auth,
             Request::Push { .. } => Self::Push,
             Request::Pull => Self::Pull,
+        }
+    }
+}
+
+labels! {
+    /// How a program wanted to get out.
+    Way {
+        Proxy = "proxy",
+        Connection = "connection",
+        Name = "name",
+    }
+}
+
+impl Way {
+    pub(crate) fn of(via: Via) -> Self {
+        match via {
+            Via::Proxy => Self::Proxy,
+            Via::Connection => Self::Connection,
+            Via::Name => Self::Name,
         }
     }
 }

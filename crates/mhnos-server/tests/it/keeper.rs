@@ -71,8 +71,8 @@ impl Service {
         let address = listener.local_addr().expect("address");
         let dir = std::fs::File::open(workspace.path()).expect("workspace");
         let secrets = Secrets::gather(&config).expect("good secrets");
-        let listeners = vec![listener.into()];
-        let bridge = Bridge { channel, listeners, workspace: dir.into(), secrets, config };
+        let (listeners, workspace_dir) = (vec![listener.into()], dir.into());
+        let bridge = Bridge { channel, listeners, workspace: workspace_dir, audit: None, secrets, config };
         let bridge = tokio::spawn(mhnos_server::run(bridge));
         Self { address, workspace, keeper, bridge, thread: Some(thread), drained }
     }
