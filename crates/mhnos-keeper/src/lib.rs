@@ -17,6 +17,7 @@ mod keeper;
 pub mod limits;
 pub mod log_file;
 mod outbox;
+mod ports;
 mod recruit;
 mod sandboxes;
 mod service_manager;

@@ -116,6 +116,10 @@ impl Task {
         if mail.drain {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
+        if mail.new_key {
+            self.note.key = self.process.key();
+            self.send_note().await;
+        }
         if self.process.input.to_be_closed() {
             self.tell(&ToKeeper::CloseStdin { pid: self.process.pid }).await;
             self.process.input.closed_told();

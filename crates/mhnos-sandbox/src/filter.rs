@@ -92,6 +92,7 @@ const RETURN: u16 = 0x06;
 const RETURN_ALLOW: u32 = 0x7FFF_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
 const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
+const RETURN_USER_NOTIF: u32 = 0x7FC0_0000;
 
 /// Compiles rules by number; other numbers fail with ENOSYS. Of two rules for a number the last holds.
 pub(crate) fn compile(rules: &[(u32, Rule)]) -> Vec<Instruction> {
@@ -104,6 +105,19 @@ pub(crate) fn compile(rules: &[(u32, Rule)]) -> Vec<Instruction> {
     ];
     program.extend(tree(&ranges(rules)));
     program
+}
+
+/// A filter that has one call wait until it was seen, and allows all else. What another architecture calls so is
+/// not seen: it is for information only.
+pub(crate) fn noticing(number: u32) -> Vec<Instruction> {
+    vec![
+        instruction(LOAD, 0, 0, ARCHITECTURE),
+        instruction(JUMP_EQUAL, 0, 3, THIS_ARCHITECTURE),
+        instruction(LOAD, 0, 0, NUMBER),
+        instruction(JUMP_EQUAL, 0, 1, number),
+        instruction(RETURN, 0, 0, RETURN_USER_NOTIF),
+        instruction(RETURN, 0, 0, RETURN_ALLOW),
+    ]
 }
 
 /// Numbers from `first` up to the next range's, under one rule.
@@ -242,6 +256,20 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn one_call_is_noticed_and_all_else_allowed() {
+        let program = noticing(50);
+        for (architecture, number, expected) in [
+            (THIS_ARCHITECTURE, 50, RETURN_USER_NOTIF),
+            (THIS_ARCHITECTURE, 49, RETURN_ALLOW),
+            (THIS_ARCHITECTURE, 51, RETURN_ALLOW),
+            (THIS_ARCHITECTURE, X32 + 50, RETURN_ALLOW),
+            (0x4000_0003, 50, RETURN_ALLOW),
+        ] {
+            assert_eq!(run(&program, architecture, number, [0; 6]), expected, "{architecture:#x} {number}");
         }
     }
 

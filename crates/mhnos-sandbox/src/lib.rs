@@ -11,6 +11,7 @@ mod etc;
 mod filter;
 pub mod landlock;
 pub mod launch;
+pub mod listening;
 pub mod network;
 pub mod policy;
 pub mod remedy;

@@ -20,6 +20,7 @@ mod launcher;
 pub mod limits;
 mod listen;
 mod metrics;
+mod preview;
 mod secrets;
 mod service;
 mod translate;
@@ -52,6 +53,7 @@ use crate::{
     connection::Phase,
     door::{Access, Door, LogPace},
     http::Front,
+    preview::Previews,
     secrets::TokenKeeper,
     service::Service,
 };
@@ -111,7 +113,11 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
+    let tokens = TokenKeeper::new(config, bridge.secrets);
+    let keys = config.asks_for_a_token().then(|| tokens.tokens());
+    let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
     let service = Arc::new(Service {
+        previews: Arc::new(previews),
         context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
         gateway: Arc::clone(&gateway),
@@ -128,7 +134,6 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let tokens = TokenKeeper::new(&service.config, bridge.secrets);
     let front = Arc::new(front(&service, &tokens));
     let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
     let mut accepting = JoinSet::new();
@@ -217,6 +222,10 @@ fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) ->
     }
 }
 
+fn door(config: &Config) -> Door {
+    Door::new(config.hosts.clone(), config.allowed_origins.clone())
+}
+
 /// The way out for programs with a network of their own.
 fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
@@ -224,12 +233,11 @@ fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
 }
 
 fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
-    let config = &service.config;
-    let access = Access::new(tokens.tokens(), config.asks_for_a_token());
-    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
+    let access = Access::new(tokens.tokens(), service.config.asks_for_a_token());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
-        door,
+        door: door(&service.config),
+        previews: Some(Arc::clone(&service.previews)),
         access,
         pace: LogPace::default(),
         health: Box::new(move || health.health()),

@@ -14,7 +14,7 @@ use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
-use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
+use tokio::sync::watch;
 use tracing::debug;
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
     metrics::{Label, Metrics, Way},
+    preview::Previews,
     translate,
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Service {
     pub(crate) audit: Arc<Audit>,
     /// What this bridge has counted.
     pub(crate) metrics: Metrics,
+    pub(crate) previews: Arc<Previews>,
 }
 
 impl Service {
@@ -123,14 +125,9 @@ impl Service {
     }
 
     /// Counts and writes down what programs may not reach, for as long as it is polled.
-    pub(crate) async fn watch_egress(&self, mut refusals: broadcast::Receiver<mhnos_network::Refused>) {
+    pub(crate) async fn watch_egress(&self, mut refusals: mhnos_network::Refusals) {
         loop {
-            let refused = match refusals.recv().await {
-                Ok(refused) => refused,
-                // They are told slower than this can read; if not, some are not counted.
-                Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => return,
-            };
+            let refused = refusals.next().await;
             self.metrics.egress_refusals.add(Way::of(refused.via), refused.count);
             if self.audit.is_on() {
                 let target =

@@ -185,7 +185,11 @@ pub(crate) fn isolation_mode(mode: Option<wire::IsolationMode>) -> Isolation {
 }
 
 /// `lingering`: who lives on, if the process has ended and somebody does.
-pub(crate) fn process(process: &Process, lingering: Option<Vec<Member>>) -> wire::ProcessInfo {
+pub(crate) fn process(
+    process: &Process,
+    lingering: Option<Vec<Member>>,
+    ports: Vec<wire::OpenPort>,
+) -> wire::ProcessInfo {
     let info = process.info();
     let state = process.state();
     wire::ProcessInfo {
@@ -204,6 +208,7 @@ pub(crate) fn process(process: &Process, lingering: Option<Vec<Member>>) -> wire
         lingering: lingering.map(|members| {
             members.into_iter().map(|Member { os_pid, name }| wire::Lingerer { os_pid, name }).collect()
         }),
+        ports,
     }
 }
 

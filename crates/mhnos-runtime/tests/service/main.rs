@@ -20,6 +20,7 @@ mod hostile;
 mod life;
 mod metrics;
 mod model;
+mod previews;
 mod programs;
 mod requests;
 mod sandbox;

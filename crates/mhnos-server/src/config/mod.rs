@@ -43,6 +43,8 @@ pub struct Config {
     pub trust_network: bool,
     /// Web origins let in beside the loopback ones.
     pub allowed_origins: Vec<OriginPattern>,
+    /// The names of previews end with this.
+    pub preview_domain: String,
     /// The token that clients must show, if it was given in the environment.
     pub auth_token: GivenToken,
     /// A file with tokens.
@@ -263,6 +265,7 @@ impl Default for Config {
             hosts: values::LOOPBACK.to_vec(),
             trust_network: false,
             allowed_origins: Vec::new(),
+            preview_domain: "localhost".to_owned(),
             auth_token: GivenToken::None,
             auth_token_file: None,
             max_pids: 512,

@@ -129,6 +129,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| values::joined(&config.allowed_origins),
     },
     Setting {
+        variable: "MHNOS_PREVIEW_DOMAIN",
+        default: "localhost",
+        accepts: "a host name of which this service serves all subdomains",
+        about: "Previews are served at `http://p<pid>-<port>.<domain>:<port of the service>/`. Browsers know that \
+                every name below `localhost` is this machine; another domain needs a wildcard record in DNS.",
+        apply: reads!(preview_domain, values::domain),
+        show: |config| config.preview_domain.clone(),
+    },
+    Setting {
         variable: "MHNOS_AUTH_TOKEN",
         default: "",
         accepts: "16 to 512 of the characters A-Z a-z 0-9 - . _ ~ + / =, such as `openssl rand -hex 32` prints",

@@ -12,7 +12,7 @@ use std::{
 use mhnos_sandbox::{Mode, Tier};
 
 use super::{AuditLog, GivenToken, LogFormat, LogLevel, SecretText, secret::SEALED};
-use crate::door::OriginPattern;
+use crate::door::{OriginPattern, split_authority};
 
 /// What `MHNOS_HOST=localhost` stands for.
 pub(super) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -32,6 +32,12 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
         "false" | "0" | "no" | "off" => Some(false),
         _ => None,
     }
+}
+
+/// A host name without a port, in lower case.
+pub(super) fn domain(text: &str) -> Option<String> {
+    let (host, port) = split_authority(text)?;
+    (port.is_none() && host.parse::<IpAddr>().is_err() && !host.ends_with('.')).then_some(host)
 }
 
 pub(super) fn path(text: &str) -> Option<PathBuf> {

@@ -64,8 +64,6 @@ pub(super) enum Watched {
     Exit(Arc<Process>),
     /// Something was refused outside; and who tells of the next.
     Refused(Refused, Refusals),
-    /// It has reported more about itself; the whole report so far, `None` at its end.
-    Report(Arc<Process>, Option<Vec<u8>>),
 }
 
 /// The `id` of a request.
@@ -83,15 +81,13 @@ pub(super) struct Lane<'c> {
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
-    /// Processes watched on this client's behalf; at most two watches for each.
+    /// Processes watched on this client's behalf, each once at most.
     pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
     /// Processes whose refusals outside are to be told; they are being watched while there are any.
     pub(super) egress: HashSet<Pid>,
     pub(super) watches_egress: bool,
     /// Whose exit is being watched.
     pub(super) exits: HashSet<Pid>,
-    /// Whose report is being watched, and how much of it has been told.
-    pub(super) reports: std::collections::HashMap<Pid, usize>,
 }
 
 impl<'c> Lane<'c> {
@@ -115,7 +111,6 @@ impl<'c> Lane<'c> {
             egress: HashSet::new(),
             watches_egress: false,
             exits: HashSet::new(),
-            reports: std::collections::HashMap::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! order. So a slow socket stalls its own viewers and nobody else's, and nothing is ever written under a
 //! lock. Processes outlive all this: when the task ends, its viewers are gone and that is all.
 
+mod egress;
 mod introduction;
 mod lane;
 mod outbox;
@@ -46,6 +47,7 @@ use crate::{
     frames::Format,
     http::{Front, Guest, Subprotocol},
     limits,
+    preview::Base,
     service::Service,
 };
 
@@ -56,12 +58,15 @@ pub(crate) struct Dialect {
     pub(crate) binary: bool,
     /// The unmodified Web OS page, served through [`crate::web_os`].
     pub(crate) web_os: bool,
+    /// How it reaches previews.
+    pub(crate) base: Base,
 }
 
 impl Dialect {
     fn of(guest: &Guest) -> Self {
         Self {
             binary: guest.subprotocol == Subprotocol::V1Binary,
+            base: guest.base,
             web_os: guest.subprotocol == Subprotocol::None && matches!(guest.visitor, Visitor::Page(_)),
         }
     }

@@ -3,13 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
-use mhnos_network::{Refusals, Refused};
-use mhnos_process::{Gone, Isolation, Process, Replay, Signal, SignalOutcome, WriteError};
+use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome, WriteError};
 use mhnos_protocol::{
-    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
-    Port, PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
+    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, FileEntry, Kill, Killed, OfPid, Pid,
+    PortList, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
 };
-use mhnos_runtimes::parse_report;
 use mhnos_sandbox::WindowSize;
 use mhnos_workspace::{self as workspace, Workspace};
 
@@ -22,7 +20,9 @@ use super::{
 };
 use crate::{
     audit::Event as Audited,
-    launcher, service, translate,
+    launcher,
+    preview::PortEvents,
+    service, translate,
     web_os::{self, Input},
 };
 
@@ -38,6 +38,8 @@ impl Lane<'_> {
             Request::Resize(resize) => self.resize(&id, resize),
             Request::Kill(kill) => self.kill(id, kill).await,
             Request::List { all } => self.list(&id, all).await,
+            Request::Ports { pid } => self.ports(&id, pid),
+            Request::RevokePreview { pid } => self.revoke_preview(&id, pid),
             Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
             Request::Ping => self.reply(&id, &Reply::Pong { time: service::now_ms() }),
             // Who is here has been let in already, by a token or without one being asked for.
@@ -78,7 +80,6 @@ impl Lane<'_> {
         service.metrics.spawned(spawn.process_type, asked.elapsed());
         self.watch_egress(process.pid(), refusals);
         self.audit(&translate::spawned(spawn, &process));
-        self.watch_report(&process);
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
         let manner = self.manner(translate::encoding(process.info().encoding));
@@ -91,7 +92,6 @@ impl Lane<'_> {
         let refusals = attach.events.egress.then(|| self.service.gateway.refusals());
         self.watch_egress(attach.pid, refusals);
         self.audit(&Audited::Attach { pid: attach.pid });
-        self.watch_report(&process);
         let replay = attach.after.map_or(Replay::Retained, Replay::After);
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
@@ -105,6 +105,7 @@ impl Lane<'_> {
             format: self.dialect.format(encoding),
             gathers: self.dialect.web_os,
             sizes: !self.dialect.web_os,
+            ports: PortEvents::new(Arc::clone(&self.service.previews), self.dialect.base),
         }
     }
 
@@ -222,10 +223,39 @@ impl Lane<'_> {
         let lingering = self.beside(join_all(lingering)).await;
         let each = listed.iter().zip(lingering);
         let list = ProcessList {
-            processes: each.map(|(process, lingering)| translate::process(process, lingering)).collect(),
+            processes: each
+                .map(|(process, lingering)| {
+                    let ports = self.service.previews.ports(self.dialect.base, process);
+                    translate::process(process, lingering, ports)
+                })
+                .collect(),
             stats: translate::stats(&processes.stats()),
         };
         self.reply(id, &Reply::ProcessList(list));
+    }
+
+    fn ports(&mut self, id: &Id, pid: Option<Pid>) {
+        let listed = match pid {
+            None => self.service.processes.list(true),
+            Some(pid) => match self.process(id, pid) {
+                None => return,
+                Some(process) => vec![process],
+            },
+        };
+        let (previews, base) = (&self.service.previews, self.dialect.base);
+        let ports = listed.iter().flat_map(|process| previews.ports(base, process)).collect();
+        self.reply(id, &Reply::Ports(PortList { ports }));
+    }
+
+    fn revoke_preview(&mut self, id: &Id, pid: Pid) {
+        let Some(process) = self.process(id, pid) else { return };
+        if !self.service.previews.is_keyed() {
+            let text =
+                "Previews have names that can be guessed, and nothing to revoke, unless a token is set";
+            return self.fail(id, ErrorReply::new(ErrorCode::NotAllowed, text).about(pid));
+        }
+        process.change_key();
+        self.reply(id, &Reply::PreviewRevoked(OfPid { pid }));
     }
 
     async fn push(&mut self, id: &Id, files: Vec<Result<FileEntry, BadEntry>>) {
@@ -272,41 +302,6 @@ impl Lane<'_> {
         }
     }
 
-    /// Sees to it that a client learns where a worker listens.
-    fn watch_report(&mut self, process: &Arc<Process>) {
-        let reports = process.info().process_type == mhnos_protocol::ProcessType::Workerd.as_str();
-        if reports && process.exit().is_none() && self.reports.insert(process.pid(), 0).is_none() {
-            self.watches.push(Box::pin(report(Arc::clone(process), 0)));
-        }
-    }
-
-    /// Tells of what this process is refused outside from now on, if that is wanted, else no longer.
-    fn watch_egress(&mut self, pid: Pid, refusals: Option<Refusals>) {
-        let Some(refusals) = refusals else {
-            self.egress.remove(&pid);
-            return;
-        };
-        self.egress.insert(pid);
-        if !std::mem::replace(&mut self.watches_egress, true) {
-            self.watches.push(Box::pin(refused(refusals)));
-        }
-    }
-
-    /// Tells of a refusal if one of those asked about may have been meant. Those that are over are asked about no more.
-    fn tell_egress(&mut self, refused: &Refused) {
-        let processes = &self.service.processes;
-        let alive =
-            |pid: &Pid| processes.get(*pid).filter(|process| process.exit().is_none() || process.lingers());
-        self.egress.retain(|pid| alive(pid).is_some());
-        let meant = self.egress.iter().any(|pid| match refused.owner.0 {
-            Some(owner) => owner == *pid,
-            None => alive(pid).is_some_and(|process| process.isolation() == Isolation::Shared),
-        });
-        if meant {
-            self.outbox.push(Item::text(Event::Egress(translate::egress(refused)).to_json()));
-        }
-    }
-
     /// Acts on what watching has shown.
     pub(super) fn seen(&mut self, watched: Watched) {
         match watched {
@@ -314,45 +309,9 @@ impl Lane<'_> {
                 self.exits.remove(&process.pid());
                 self.outbox.push(Item::Exited(process));
             }
-            Watched::Refused(told, refusals) => {
-                self.tell_egress(&told);
-                self.watches_egress = !self.egress.is_empty();
-                if self.watches_egress {
-                    self.watches.push(Box::pin(refused(refusals)));
-                }
-            }
-            Watched::Report(process, None) => {
-                self.reports.remove(&process.pid());
-            }
-            Watched::Report(process, Some(report)) => self.tell_ports(process, &report),
+            Watched::Refused(refused, refusals) => self.refused_outside(&refused, refusals),
         }
     }
-
-    fn tell_ports(&mut self, process: Arc<Process>, whole: &[u8]) {
-        let pid = process.pid();
-        let told = self.reports.get(&pid).copied().unwrap_or(0).min(whole.len());
-        // Only whole lines; the rest of one comes with the next report.
-        let end = whole.iter().rposition(|byte| *byte == b'\n').map_or(told, |at| at + 1).max(told);
-        for line in String::from_utf8_lossy(&whole[told..end]).lines() {
-            if let Some(listening) = parse_report(line).filter(|listening| listening.port != 0) {
-                let url = format!("http://127.0.0.1:{}/", listening.port);
-                let port = Port { pid, port: listening.port, url, state: PortState::Open };
-                self.outbox.push(Item::text(Event::Port(port).to_json()));
-            }
-        }
-        self.reports.insert(pid, end);
-        self.watches.push(Box::pin(report(process, whole.len())));
-    }
-}
-
-async fn refused(mut refusals: Refusals) -> Watched {
-    let refused = refusals.next().await;
-    Watched::Refused(refused, refusals)
-}
-
-async fn report(process: Arc<Process>, after: usize) -> Watched {
-    let report = process.report(after).await;
-    Watched::Report(process, report)
 }
 
 /// The answer to a `kill`.

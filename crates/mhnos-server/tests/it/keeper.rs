@@ -16,7 +16,8 @@ use std::{
 
 use mhnos_keeper::{
     channel::{
-        Descriptor, Exit, ExitStatus, Failure, FromKeeper, Order, Pid, Scope, Stage, ToKeeper, Usage, Welcome,
+        Descriptor, DialFailure, Exit, ExitStatus, Failure, FromKeeper, Order, Pid, Scope, Stage, ToKeeper,
+        Usage, Welcome,
     },
     log_file,
     socket::{Blocking, RecvError, Socket},
@@ -137,6 +138,10 @@ impl Keeper {
                 }
                 ToKeeper::Members { pid } => {
                     self.tell(&FromKeeper::Members { pid, members: Vec::new() }, &[]);
+                }
+                ToKeeper::Dial { token, .. } => {
+                    let outcome = Err(DialFailure::Refused);
+                    self.tell(&FromKeeper::Dialed { token, outcome }, &[]);
                 }
                 ToKeeper::Drained => self.drained.send(()).expect("the test waits"),
                 // Nothing is held twice here, and nothing survives the bridge.
