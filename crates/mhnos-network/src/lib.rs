@@ -13,6 +13,8 @@ mod address;
 mod captured;
 mod dial;
 mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 pub mod limits;
 mod names;

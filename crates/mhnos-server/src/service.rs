@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::{
     audit::{Audit, Event, Who},
     config::Config,
-    door::Visitor,
+    door::{Bucket, Visitor},
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
@@ -43,6 +43,8 @@ pub(crate) struct Service {
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
     pub(crate) frames: FrameShelf,
+    /// The pace of spawns.
+    pub(crate) spawns: Mutex<Bucket>,
     /// Connections this bridge has numbered.
     pub(crate) connections: AtomicU64,
     pub(crate) audit: Arc<Audit>,

@@ -17,7 +17,7 @@ use mhnos_network::{Refusals, Refused};
 use mhnos_process::{Pid, Process};
 use mhnos_protocol::{ErrorCode, ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Bytes, Message},
@@ -30,9 +30,11 @@ use super::{
 };
 use crate::{
     audit::{Event, Who},
+    crowd::Share,
     door::{self, Admission},
     limits,
     service::Service,
+    stream::Stream,
     web_os,
 };
 
@@ -75,6 +77,8 @@ pub(super) struct Lane<'c> {
     pub(super) dialect: Dialect,
     /// Who this is, and what that allows.
     pub(super) admission: &'c Admission,
+    /// What its messages hold.
+    share: &'c Share,
     who: &'c Who,
     /// Processes this client has written to, as far as that was written down.
     pub(super) written: HashSet<Pid>,
@@ -96,6 +100,7 @@ impl<'c> Lane<'c> {
         outbox: &'c Outbox,
         dialect: Dialect,
         admission: &'c Admission,
+        share: &'c Share,
         who: &'c Who,
     ) -> Self {
         Self {
@@ -103,6 +108,7 @@ impl<'c> Lane<'c> {
             outbox,
             dialect,
             admission,
+            share,
             who,
             written: HashSet::new(),
             pending: FuturesUnordered::new(),
@@ -118,7 +124,7 @@ impl<'c> Lane<'c> {
     /// unanswered is answered, then the connection is closed.
     pub(super) async fn run(
         mut self,
-        stream: &mut SplitStream<WebSocketStream<TcpStream>>,
+        stream: &mut SplitStream<WebSocketStream<Stream>>,
         pulse: &Pulse,
         mut phase: watch::Receiver<Phase>,
     ) -> End {
@@ -141,12 +147,17 @@ impl<'c> Lane<'c> {
             };
             pulse.heard();
             self.service.metrics.received_bytes.add(message.len() as u64);
+            self.share.begin();
             let parsed = match message {
                 Message::Text(text) => self.parse(text.into(), true).await,
                 Message::Binary(bytes) => self.parse(bytes, false).await,
-                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                    self.share.end();
+                    continue;
+                }
             };
             self.handle(parsed).await;
+            self.share.end();
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     audit::Event as Audited,
-    launcher,
+    launcher, limits,
     preview::PortEvents,
     service, translate,
     web_os::{self, Input},
@@ -89,12 +89,18 @@ impl Lane<'_> {
 
     fn attach(&mut self, id: Id, attach: Attach) {
         let Some(process) = self.process(&id, attach.pid) else { return };
+        let frames = self.service.frames.of(process.pid());
+        // One is in the hands of each viewer, and this one.
+        if Arc::strong_count(&frames) > limits::MAX_VIEWERS {
+            let text =
+                format!("Process {} has {} viewers, and no more may be", attach.pid, limits::MAX_VIEWERS);
+            return self.fail(&id, ErrorReply::new(ErrorCode::TooManyRequests, text).about(attach.pid));
+        }
         let refusals = attach.events.egress.then(|| self.service.gateway.refusals());
         self.watch_egress(attach.pid, refusals);
         self.audit(&Audited::Attach { pid: attach.pid });
         let replay = attach.after.map_or(Replay::Retained, Replay::After);
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
-        let frames = self.service.frames.of(process.pid());
         let encoding = attach.encoding.unwrap_or_else(|| translate::encoding(process.info().encoding));
         let view = View::attached(process, viewer, frames, self.manner(encoding), id);
         self.outbox.push(Item::View(Box::new(view)));
