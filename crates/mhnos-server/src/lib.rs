@@ -118,7 +118,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let visible = config.workspace.to_string_lossy();
     let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
 
-    let gateway = Arc::new(gateway(&bridge.config, &listeners));
+    let gateway = Arc::new(gateway(&bridge.config, &listeners, &processes.welcome().enforcement));
     let (found, toolbox) = watch::channel(None);
     let keys = config.asks_for_a_token().then(|| tokens.tokens());
     let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
@@ -142,7 +142,6 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     });
     let welcome = processes.welcome();
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
-    warn_of_open_network(&service.config, &welcome.enforcement);
     service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
@@ -247,7 +246,8 @@ fn warn_of_open_network(config: &Config, enforcement: &Enforcement) {
 }
 
 /// The way out for programs with a network of their own.
-fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
+fn gateway(config: &Config, listeners: &[TcpListener], enforcement: &Enforcement) -> Gateway {
+    warn_of_open_network(config, enforcement);
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
     Gateway::new(config.egress.clone(), ports)
 }
