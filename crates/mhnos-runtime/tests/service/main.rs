@@ -6,6 +6,7 @@
 
 mod abuse;
 mod audit;
+mod bad_clients;
 mod bad_input;
 mod bridge_killed;
 mod bursts;
@@ -29,6 +30,7 @@ mod service_manager;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tls;
 mod tokens;
 mod upgrade;
 
