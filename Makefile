@@ -16,7 +16,7 @@ ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
 .PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz
-.PHONY: test-docker test-install test-system test-dist dist
+.PHONY: test-tiers test-docker test-install test-system test-dist dist
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, des
 
 test-docker: tools ## image, Compose files and tiers against a real Docker engine (ports 18790 and 18791)
 	deploy/test/docker.sh
+
+test-tiers: rust ## the tests of tiers T3+ and T3 in a container, under Docker's own profiles
+	deploy/test/tiers.sh
 
 test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="deploy/test/over-ssh root@HOST"
 	deploy/test/machine.sh install
