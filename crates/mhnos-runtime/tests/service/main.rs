@@ -6,10 +6,12 @@
 
 mod abuse;
 mod audit;
+mod bad_clients;
 mod bad_input;
 mod bridge_killed;
 mod bursts;
 mod compatibility;
+mod conformance;
 mod defects;
 mod doctor;
 mod documentation;
@@ -28,6 +30,7 @@ mod service_manager;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tls;
 mod tokens;
 mod upgrade;
 
