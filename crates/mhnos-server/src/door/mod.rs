@@ -10,6 +10,7 @@
 
 mod access;
 mod attempts;
+mod explain;
 mod origin;
 mod token;
 
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
 pub(crate) use attempts::{Bucket, LogPace, one_client};
+pub use explain::{Remark, explain};
 pub use origin::{Origin, OriginPattern};
 pub(crate) use token::covers;
 pub use token::{Principal, TokenMistake, Tokens};

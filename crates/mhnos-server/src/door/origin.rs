@@ -54,6 +54,11 @@ impl Origin {
         Some(Self { scheme, host, port: port.unwrap_or(scheme.default_port()) })
     }
 
+    /// Whether it is an https page.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
+
     /// Whether this page was served by this machine itself.
     pub fn is_loopback(&self) -> bool {
         literal(&self.host).map_or_else(|| is_localhost(&self.host), |address| address.is_loopback())
