@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, sockopt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     connection::{self, Phase},
-    http::{self, Front, Guest},
+    http::{self, Front, Guest, Slow},
     limits,
     metrics::Refused,
     service::Service,
@@ -88,34 +88,44 @@ async fn attend(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY");
     }
+    if let Err(error) = watch_over(&stream) {
+        debug!(%peer, %error, "SO_KEEPALIVE");
+    }
     if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
         connection::serve(guest, peer, front, service, phase).await;
     }
 }
 
-/// The way from a connection to a WebSocket, if it leads there, within its deadline.
+/// The way from a connection to a WebSocket, if it leads there. Until there is a request it has a deadline, and may be
+/// cut for others; who is cut is told.
 async fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
     front: &Arc<Front>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Guest> {
-    // To tell a slow client, whoever owns the socket then.
-    let told = stream.as_fd().try_clone_to_owned().ok();
+    // Whoever owns the socket then.
+    let told = stream.as_fd().try_clone_to_owned().ok().filter(|_| front.tls.is_none());
     let visit = front.hall.enter();
     let arrival = async {
-        let stream = open(stream, peer, front).await?;
-        http::receive(stream, peer, front).await
+        match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, open(stream, peer, front)).await {
+            Ok(Some(stream)) => http::receive(stream, peer, front, &visit).await,
+            Ok(None) => Ok(None),
+            Err(_) => Err(Slow),
+        }
     };
     tokio::select! {
-        guest = arrival => return guest,
+        arrived = arrival => {
+            if let Ok(guest) = arrived {
+                return guest;
+            }
+        }
         () = Phase::closing(phase) => return None,
-        () = tokio::time::sleep(limits::HANDSHAKE_DEADLINE) => {}
         () = visit.cut() => {}
     }
     debug!(%peer, "a first request took too long, or others needed the room");
     front.turn_away(peer, Refused::Slow, "The request did not come in time.");
-    if let Some(socket) = told.filter(|_| front.tls.is_none()) {
+    if let Some(socket) = told {
         // Its buffer takes this at once, or the client gets nothing.
         let _ = rustix::net::send(&socket, SLOW, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
@@ -162,6 +172,13 @@ async fn say(mut stream: TcpStream, words: &[u8]) {
             .await
     };
     let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, said).await;
+}
+
+/// Has the kernel find out that the other end is gone.
+fn watch_over(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE)?)
 }
 
 /// Errors of accept(2) that concern the one connection and not the listening socket.

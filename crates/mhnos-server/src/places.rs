@@ -95,15 +95,15 @@ struct Waiting {
 
 /// Being in the hall.
 #[derive(Debug)]
-pub(crate) struct Visit<'h> {
-    hall: &'h Hall,
+pub(crate) struct Visit {
+    hall: Arc<Hall>,
     number: u64,
     cut: Arc<Notify>,
 }
 
 impl Hall {
     /// Comes in; the oldest goes if there are too many.
-    pub(crate) fn enter(&self) -> Visit<'_> {
+    pub(crate) fn enter(self: &Arc<Self>) -> Visit {
         let cut = Arc::new(Notify::new());
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.by_age.len() >= limits::MAX_HANDSHAKES
@@ -114,21 +114,26 @@ impl Hall {
         waiting.next += 1;
         let number = waiting.next;
         waiting.by_age.insert(number, Arc::clone(&cut));
-        Visit { hall: self, number, cut }
+        Visit { hall: Arc::clone(self), number, cut }
     }
 }
 
-impl Visit<'_> {
+impl Visit {
+    /// The first request is there.
+    pub(crate) fn leave(&self) {
+        let mut waiting = self.hall.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.by_age.remove(&self.number);
+    }
+
     /// Returns when somebody else needs the room.
     pub(crate) async fn cut(&self) {
         self.cut.notified().await;
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
-        let mut waiting = self.hall.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.by_age.remove(&self.number);
+        self.leave();
     }
 }
 
@@ -157,8 +162,8 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_when_the_hall_is_full() {
-        let hall = Hall::default();
-        let mut visits: Vec<Visit<'_>> = (0..limits::MAX_HANDSHAKES).map(|_| hall.enter()).collect();
+        let hall = Arc::new(Hall::default());
+        let mut visits: Vec<Visit> = (0..limits::MAX_HANDSHAKES).map(|_| hall.enter()).collect();
         assert!(visits[0].cut().now_or_never().is_none());
         visits.push(hall.enter());
         assert!(visits[0].cut().now_or_never().is_some() && visits[1].cut().now_or_never().is_none());

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests start programs, and read how long they shall be")]
 
 mod abuse;
+mod audit;
 mod bad_clients;
 mod bad_input;
 mod bridge_killed;
@@ -20,6 +21,7 @@ mod hostile;
 mod life;
 mod metrics;
 mod model;
+mod previews;
 mod programs;
 mod requests;
 mod sandbox;

@@ -36,7 +36,8 @@ use crate::{
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
-    places::{self, Hall, Place, Places},
+    places::{self, Hall, Place, Places, Visit},
+    preview::{Base, Body, Client, Exchanges, Name, Previews},
     stream::Stream,
 };
 pub(crate) use handshake::Subprotocol;
@@ -44,11 +45,13 @@ pub(crate) use handshake::Subprotocol;
 /// What the HTTP side needs to know.
 pub(crate) struct Front {
     pub(crate) door: Door,
+    /// `None` in tests of the door alone.
+    pub(crate) previews: Option<Arc<Previews>>,
     pub(crate) access: Access,
     /// Of log lines about refusals.
     pub(crate) pace: LogPace,
     /// Who is not through the handshake.
-    pub(crate) hall: Hall,
+    pub(crate) hall: Arc<Hall>,
     pub(crate) places: Arc<Places>,
     /// What messages may hold, all together.
     pub(crate) crowd: Arc<Crowd>,
@@ -112,6 +115,8 @@ pub(crate) struct Guest {
     /// `None` if a token is asked for and has not been shown yet.
     pub(crate) admission: Option<Admission>,
     pub(crate) subprotocol: Subprotocol,
+    /// How it reaches previews.
+    pub(crate) base: Base,
 }
 
 /// An upgrade that has been promised to the client.
@@ -121,6 +126,7 @@ struct Promised {
     visitor: Visitor,
     admission: Option<Admission>,
     subprotocol: Subprotocol,
+    base: Base,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -131,43 +137,83 @@ impl Front {
     }
 }
 
-/// Serves the one request of a connection. Gives the WebSocket if that is what it became. Has no deadline of its own.
-pub(crate) async fn receive(stream: Stream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
-    let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
-    let exchange = {
-        let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
-        let service = service_fn(move |request| {
-            let answer = answer(&front, request, peer, &promised);
-            std::future::ready(Ok::<_, Infallible>(answer))
-        });
-        http1::Builder::new()
-            .max_buf_size(limits::MAX_REQUEST_HEAD)
-            .max_headers(limits::MAX_REQUEST_HEADERS)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades()
-    };
-    if let Err(error) = exchange.await {
-        debug!(%peer, %error, "HTTP exchange failed");
-        if error.is_parse() {
-            front.turn_away(peer, Refused::Http, &error.to_string());
+/// The first request took too long.
+pub(crate) struct Slow;
+
+/// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
+/// that is what it became. The visit to the hall ends with the first request.
+pub(crate) async fn receive(
+    stream: Stream,
+    peer: SocketAddr,
+    front: &Arc<Front>,
+    visit: &Visit,
+) -> Result<Option<Guest>, Slow> {
+    let promised: Mutex<Option<Promised>> = Mutex::default();
+    // A preview's connection takes a place with its first request.
+    let seat: Mutex<Option<Place>> = Mutex::default();
+    let exchanges = Exchanges::new();
+    let client = Client { peer, secure: front.tls.is_some() };
+    let service = service_fn(|request| {
+        visit.leave();
+        let (promised, exchanges) = (&promised, &exchanges);
+        let preview = preview(front, &request);
+        let seated = if preview.is_some() { sit(front, peer, &seat) } else { Ok(()) };
+        async move {
+            Ok::<_, Infallible>(match (preview, seated) {
+                (_, Err(full)) => no_place(front, peer, full).map(Body::from),
+                (Some((previews, name)), _) => previews.answer(&name, request, client, exchanges).await,
+                (None, _) => answer(front, request, peer, promised).map(Body::from),
+            })
         }
+    });
+    let exchange = http1::Builder::new()
+        .max_buf_size(limits::MAX_REQUEST_HEAD)
+        .max_headers(limits::MAX_REQUEST_HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    match exchanges.beside(exchange).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            debug!(%peer, %error, "HTTP exchange failed");
+            if error.is_parse() {
+                front.turn_away(peer, Refused::Http, &error.to_string());
+            }
+        }
+        None if exchanges.served() => debug!(%peer, "closed a preview's connection that was not used"),
+        None => return Err(Slow),
     }
-    let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-    match promised.upgrade.await {
-        Ok(upgraded) => {
-            let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
-            let Promised { place, visitor, admission, subprotocol, .. } = promised;
-            let share = front.crowd.share();
-            let stream = parts.io.into_inner();
-            let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
-            let socket = web_socket(stream).await;
-            Some(Guest { socket, share, place, visitor, admission, subprotocol })
-        }
+    let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(match promised {
+        Some(promised) => guest(front, peer, promised).await,
+        None => None,
+    })
+}
+
+/// What an upgrade that was promised has become.
+async fn guest(front: &Front, peer: SocketAddr, promised: Promised) -> Option<Guest> {
+    let upgraded = match promised.upgrade.await {
+        Ok(upgraded) => upgraded,
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
-            None
+            return None;
         }
+    };
+    let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
+    let Promised { place, visitor, admission, subprotocol, base, .. } = promised;
+    let share = front.crowd.share();
+    let stream = parts.io.into_inner();
+    let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
+    let socket = web_socket(stream).await;
+    Some(Guest { socket, share, place, visitor, admission, subprotocol, base })
+}
+
+/// Takes a place, if this connection has none yet.
+fn sit(front: &Front, peer: SocketAddr, seat: &Mutex<Option<Place>>) -> Result<(), places::Full> {
+    let mut seat = seat.lock().unwrap_or_else(PoisonError::into_inner);
+    if seat.is_none() {
+        *seat = Some(front.places.take(peer.ip())?);
     }
+    Ok(())
 }
 
 async fn web_socket(stream: Stream) -> WebSocketStream<Stream> {
@@ -234,11 +280,18 @@ fn judged(
                 Err(full) => return no_place(front, peer, full),
             };
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, place, visitor, admission, subprotocol };
+            let base = Base::of(request.headers(), front.tls.is_some());
+            let promise = Promised { upgrade, place, visitor, admission, subprotocol, base };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
     }
+}
+
+/// The preview a request is for.
+fn preview(front: &Front, request: &Request<Incoming>) -> Option<(Arc<Previews>, Name)> {
+    let previews = front.previews.as_ref()?;
+    Some((Arc::clone(previews), previews.addressed(request)?))
 }
 
 /// Whether something is answered without a token: a probe, and a scraper on this machine. What a proxy passes on

@@ -12,7 +12,7 @@ use crate::{
     crowd::Crowd,
     door::{Access, Door, LogPace, Visitor},
     limits,
-    places::{Hall, Places},
+    places::Places,
     stream::Stream,
 };
 
@@ -27,9 +27,10 @@ fn front() -> Arc<Front> {
     let loopback = vec!["127.0.0.1".parse().expect("address")];
     Arc::new(Front {
         door: Door::new(loopback, Vec::new()),
+        previews: None,
         access: Access::new(tokio::sync::watch::channel(Arc::default()).1, false),
         pace: LogPace::default(),
-        hall: Hall::default(),
+        hall: Arc::default(),
         places: Places::new(10, 10),
         crowd: Crowd::new(limits::MESSAGE_BUDGET),
         tls: None,
@@ -58,8 +59,9 @@ async fn exchange(request: &[u8]) -> (String, Option<Guest>) {
         }
         String::from_utf8(answer).expect("text")
     };
-    let (answer, guest) = tokio::join!(talk, receive(Stream::plain(stream), peer, &front));
-    (answer, guest)
+    let visit = front.hall.enter();
+    let (answer, guest) = tokio::join!(talk, receive(Stream::plain(stream), peer, &front, &visit));
+    (answer, guest.unwrap_or_else(|_| panic!("it took too long")))
 }
 
 async fn check(request: &str, status: &str, body: &str) {
