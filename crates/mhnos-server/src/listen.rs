@@ -92,7 +92,7 @@ async fn attend(
         debug!(%peer, %error, "SO_KEEPALIVE");
     }
     if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
-        connection::serve(guest, peer, front, service, phase).await;
+        Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }
 
@@ -109,7 +109,8 @@ async fn welcome(
     let visit = front.hall.enter();
     let arrival = async {
         match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, open(stream, peer, front)).await {
-            Ok(Some(stream)) => http::receive(stream, peer, front, &visit).await,
+            // Large, and over when the WebSocket is open: its memory goes with it.
+            Ok(Some(stream)) => Box::pin(http::receive(stream, peer, front, &visit)).await,
             Ok(None) => Ok(None),
             Err(_) => Err(Slow),
         }

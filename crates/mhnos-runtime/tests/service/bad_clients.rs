@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// No answer takes this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// At full size, for figures.
 fn full() -> bool {

@@ -74,15 +74,19 @@ fn browsers(page: &Origin, config: &Config, remarks: &mut Vec<Remark>) {
     };
     let trusted = "a certificate that the browser trusts (MHNOS_TLS_CERT, MHNOS_TLS_KEY), and wss://";
     match (page.is_loopback(), page.is_secure()) {
-        (true, false) => say("browsers", true, format!("nothing stands between this page and {local}"), None),
+        (true, false) => {
+            say("browsers", true, format!("nothing stands between this page and {local}"), None);
+        }
         (_, true) if tls => {
-            say("browsers", true, format!("{local} is reached if its certificate is trusted"), None)
+            say("browsers", true, format!("{local} is reached if its certificate is trusted"), None);
         }
         (true, true) => {
             say("Chrome, Firefox", true, format!("an https page of loopback may use {local}"), None);
             say("Safari", false, format!("{local} is blocked as mixed content"), Some(trusted));
         }
-        (false, true) => say("Safari", false, format!("{local} is blocked as mixed content"), Some(trusted)),
+        (false, true) => {
+            say("Safari", false, format!("{local} is blocked as mixed content"), Some(trusted));
+        }
         (false, false) => {}
     }
     if !page.is_loopback() {
