@@ -15,8 +15,8 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz bad-clients
-.PHONY: test-docker test-install test-system test-dist dist
+.PHONY: help run dev demo test test-here test-docker test-install test-system test-dist test-model bench bad-clients conformance fuzz soak \
+  dist lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,12 @@ bad-clients: rust tools-test ## hostile clients at full size: memory, and what o
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak
 
+conformance: rust tools-test ## RFC 6455 case by case, after the Autobahn test suite
+	cargo test --release --locked --package mhnos-runtime --test service -- --nocapture conformance
+
+fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
+	fuzz/run $(or $(SECONDS),60) $(TARGETS)
+
 test-docker: tools ## image, Compose files and tiers against a real Docker engine (ports 18790 and 18791)
 	deploy/test/docker.sh
 
@@ -71,9 +77,6 @@ test-dist: rust ## build the release twice, at two places, and compare the bytes
 
 dist: rust ## the release: tarball, Debian package, checksums, into target/release-files
 	$(XTASK) dist
-
-fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
-	fuzz/run $(or $(SECONDS),60) $(TARGETS)
 
 clean: ## remove what was built and installed; the workspace stays
 	rm -rf target fuzz/target .tools

@@ -109,10 +109,10 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let config = &bridge.config;
     let listeners = bridge.listeners.into_iter().map(listen::adopt);
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
-    let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
     // Before the keeper is told that this bridge is there: whoever hears of it may change files.
     let tls = TlsKeeper::new(config, &bridge.secrets);
     let tokens = TokenKeeper::new(config, bridge.secrets);
+    let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
     let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let visible = config.workspace.to_string_lossy();
@@ -126,6 +126,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         previews: Arc::new(previews),
         context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
+        gateway: Arc::clone(&gateway),
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// WebSockets open at once, unless set otherwise. One costs about 16 KiB; a thousand is the largest load
+/// WebSockets and clients of previews at once, unless set otherwise. One costs about 16 KiB; a thousand is the largest load
 /// the service is measured with. More are answered 503.
 pub const MAX_CONNECTIONS: usize = 4096;
 
@@ -28,7 +28,7 @@ pub const MAX_REQUEST_HEADERS: usize = 100;
 /// WebSocket; a load test a thousand.
 pub const MAX_PREVIEW_CONNECTIONS: usize = 1024;
 
-/// The same for all previews together: the rest of [`MAX_CONNECTIONS`] stays for those who want to reach the service.
+/// The same for all previews together: less than [`MAX_CONNECTIONS`], of which their clients are a part.
 pub const MAX_PREVIEWS_CONNECTIONS: usize = MAX_CONNECTIONS - 1024;
 
 /// How long a client's connection to a preview may stay without a request. Browsers keep theirs for about as long.

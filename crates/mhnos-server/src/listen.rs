@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     connection::{self, Phase},
-    http::{self, Front, Guest, Slow},
+    http::{self, Arrival, Front, Guest},
     limits,
     metrics::Refused,
     service::Service,
@@ -92,41 +92,49 @@ async fn attend(
         debug!(%peer, %error, "SO_KEEPALIVE");
     }
     if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
+        // On the heap, at its own size: a task is as large as the largest of its states.
         Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }
 
-/// The way from a connection to a WebSocket, if it leads there. Until there is a request it has a deadline, and may be
-/// cut for others; who is cut is told.
+/// Has the kernel find out that the other end is gone.
+fn watch_over(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE)?)
+}
+
+/// The way from a connection to a WebSocket, if it leads there, within its deadline. A client of previews is served on
+/// the way.
 async fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
     front: &Arc<Front>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Guest> {
-    // Whoever owns the socket then.
-    let told = stream.as_fd().try_clone_to_owned().ok().filter(|_| front.tls.is_none());
-    let visit = front.hall.enter();
-    let arrival = async {
-        match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, open(stream, peer, front)).await {
-            // Large, and over when the WebSocket is open: its memory goes with it.
-            Ok(Some(stream)) => Box::pin(http::receive(stream, peer, front, &visit)).await,
-            Ok(None) => Ok(None),
-            Err(_) => Err(Slow),
-        }
+    // To tell a slow client, whoever owns the socket then.
+    let told = stream.as_fd().try_clone_to_owned().ok();
+    let arrival = Arc::new(Arrival::new(front, peer));
+    let way = async {
+        let stream = open(stream, peer, front).await?;
+        http::receive(stream, front, &arrival).await
     };
     tokio::select! {
-        arrived = arrival => {
-            if let Ok(guest) = arrived {
+        came = arrival.exchanges.beside(way) => {
+            if let Some(guest) = came {
                 return guest;
             }
         }
         () = Phase::closing(phase) => return None,
-        () = visit.cut() => {}
+        () = arrival.visit.cut() => {}
+    }
+    if arrival.exchanges.served() {
+        debug!(%peer, "closed a preview's connection that was not used");
+        return None;
     }
     debug!(%peer, "a first request took too long, or others needed the room");
     front.turn_away(peer, Refused::Slow, "The request did not come in time.");
-    if let Some(socket) = told {
+    if let Some(socket) = told.filter(|_| front.tls.is_none()) {
         // Its buffer takes this at once, or the client gets nothing.
         let _ = rustix::net::send(&socket, SLOW, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
@@ -173,13 +181,6 @@ async fn say(mut stream: TcpStream, words: &[u8]) {
             .await
     };
     let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, said).await;
-}
-
-/// Has the kernel find out that the other end is gone.
-fn watch_over(stream: &TcpStream) -> io::Result<()> {
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE)?;
-    Ok(sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE)?)
 }
 
 /// Errors of accept(2) that concern the one connection and not the listening socket.

@@ -108,11 +108,11 @@ mod tests {
         match payload {
             0..126 => bytes.push(0x80 | payload as u8),
             126..65536 => {
-                bytes.push(0x80 | 0x7e);
+                bytes.push(0xfe);
                 bytes.extend((payload as u16).to_be_bytes());
             }
             _ => {
-                bytes.push(0x80 | 0x7f);
+                bytes.push(0xff);
                 bytes.extend((payload as u64).to_be_bytes());
             }
         }

@@ -1,4 +1,4 @@
-//! How many may be here: WebSockets in all and of one address, and connections whose first request is not done yet.
+//! How many may be here: WebSockets and clients of previews, in all and of one address, and connections whose first request is not done yet.
 //!
 //! The latter are not counted among the former, and when there are too many of them the oldest is cut: a real client
 //! is through in milliseconds, so whoever opens thousands and says nothing is in the way of its own kind only.
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{door::one_client, limits};
 
-/// The places for WebSockets.
+/// The places for WebSockets and clients of previews.
 #[derive(Debug)]
 pub(crate) struct Places {
     taken: Mutex<Taken>,
@@ -119,15 +119,15 @@ impl Hall {
 }
 
 impl Visit {
-    /// The first request is there.
-    pub(crate) fn leave(&self) {
-        let mut waiting = self.hall.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.by_age.remove(&self.number);
-    }
-
     /// Returns when somebody else needs the room.
     pub(crate) async fn cut(&self) {
         self.cut.notified().await;
+    }
+
+    /// Is in nobody's way any more.
+    pub(crate) fn leave(&self) {
+        let mut waiting = self.hall.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.by_age.remove(&self.number);
     }
 }
 

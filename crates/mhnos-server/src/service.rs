@@ -9,11 +9,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use mhnos_network::Gateway;
 use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
-use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
+use tokio::sync::watch;
 use tracing::debug;
 
 use crate::{
@@ -35,6 +36,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Service {
     pub(crate) config: Config,
     pub(crate) processes: Processes,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) workspace: Workspace,
     /// What recipes need to know.
     pub(crate) context: Context,
@@ -145,14 +147,9 @@ impl Service {
     }
 
     /// Counts and writes down what programs may not reach, for as long as it is polled.
-    pub(crate) async fn watch_egress(&self, mut refusals: broadcast::Receiver<mhnos_network::Refused>) {
+    pub(crate) async fn watch_egress(&self, mut refusals: mhnos_network::Refusals) {
         loop {
-            let refused = match refusals.recv().await {
-                Ok(refused) => refused,
-                // They are told slower than this can read; if not, some are not counted.
-                Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => return,
-            };
+            let refused = refusals.next().await;
             self.metrics.egress_refusals.add(Way::of(refused.via), refused.count);
             if self.audit.is_on() {
                 let target =

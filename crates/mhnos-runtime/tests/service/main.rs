@@ -11,6 +11,7 @@ mod bad_input;
 mod bridge_killed;
 mod bursts;
 mod compatibility;
+mod conformance;
 mod defects;
 mod doctor;
 mod documentation;

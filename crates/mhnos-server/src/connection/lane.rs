@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
+use mhnos_network::{Refusals, Refused};
 use mhnos_process::{Pid, Process};
 use mhnos_protocol::{ErrorCode, ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
@@ -63,6 +64,8 @@ impl Late {
 pub(super) enum Watched {
     /// Its exit record is set, or the bridge is ending.
     Exit(Arc<Process>),
+    /// Something was refused outside; and who tells of the next.
+    Refused(Refused, Refusals),
 }
 
 /// The `id` of a request.
@@ -84,6 +87,9 @@ pub(super) struct Lane<'c> {
     pending_bytes: usize,
     /// Processes watched on this client's behalf, each once at most.
     pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
+    /// Processes whose refusals outside are to be told; they are being watched while there are any.
+    pub(super) egress: HashSet<Pid>,
+    pub(super) watches_egress: bool,
     /// Whose exit is being watched.
     pub(super) exits: HashSet<Pid>,
 }
@@ -108,6 +114,8 @@ impl<'c> Lane<'c> {
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
+            egress: HashSet::new(),
+            watches_egress: false,
             exits: HashSet::new(),
         }
     }

@@ -2,6 +2,7 @@
 //! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
+mod arrival;
 mod cors;
 mod handshake;
 
@@ -36,10 +37,11 @@ use crate::{
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
-    places::{self, Hall, Place, Places, Visit},
-    preview::{Base, Body, Client, Exchanges, Name, Previews},
+    places::{self, Hall, Place, Places},
+    preview::{Base, Body, Client, Name, Previews},
     stream::Stream,
 };
+pub(crate) use arrival::Arrival;
 pub(crate) use handshake::Subprotocol;
 
 /// What the HTTP side needs to know.
@@ -137,83 +139,55 @@ impl Front {
     }
 }
 
-/// The first request took too long.
-pub(crate) struct Slow;
-
 /// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
-/// that is what it became. The visit to the hall ends with the first request.
-pub(crate) async fn receive(
-    stream: Stream,
-    peer: SocketAddr,
-    front: &Arc<Front>,
-    visit: &Visit,
-) -> Result<Option<Guest>, Slow> {
-    let promised: Mutex<Option<Promised>> = Mutex::default();
-    // A preview's connection takes a place with its first request.
-    let seat: Mutex<Option<Place>> = Mutex::default();
-    let exchanges = Exchanges::new();
-    let client = Client { peer, secure: front.tls.is_some() };
-    let service = service_fn(|request| {
-        visit.leave();
-        let (promised, exchanges) = (&promised, &exchanges);
-        let preview = preview(front, &request);
-        let seated = if preview.is_some() { sit(front, peer, &seat) } else { Ok(()) };
-        async move {
-            Ok::<_, Infallible>(match (preview, seated) {
-                (_, Err(full)) => no_place(front, peer, full).map(Body::from),
-                (Some((previews, name)), _) => previews.answer(&name, request, client, exchanges).await,
-                (None, _) => answer(front, request, peer, promised).map(Body::from),
-            })
-        }
-    });
-    let exchange = http1::Builder::new()
-        .max_buf_size(limits::MAX_REQUEST_HEAD)
-        .max_headers(limits::MAX_REQUEST_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    match exchanges.beside(exchange).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            debug!(%peer, %error, "HTTP exchange failed");
-            if error.is_parse() {
-                front.turn_away(peer, Refused::Http, &error.to_string());
+/// that is what it became. Has no deadline of its own.
+pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Arrival>) -> Option<Guest> {
+    let peer = arrival.peer;
+    let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
+    let exchange = {
+        let (front, promised, arrival) = (Arc::clone(front), Arc::clone(&promised), Arc::clone(arrival));
+        let client = Client { peer, secure: front.tls.is_some() };
+        let service = service_fn(move |request| {
+            let (front, promised, arrival) =
+                (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&arrival));
+            async move {
+                let Some((previews, name)) = preview(&front, &request) else {
+                    return Ok::<_, Infallible>(answer(&front, request, peer, &promised).map(Body::from));
+                };
+                Ok(match arrival.stay(&front) {
+                    Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
+                    Err(full) => no_place(&front, peer, full).map(Body::from),
+                })
             }
+        });
+        http1::Builder::new()
+            .max_buf_size(limits::MAX_REQUEST_HEAD)
+            .max_headers(limits::MAX_REQUEST_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    };
+    if let Err(error) = exchange.await {
+        debug!(%peer, %error, "HTTP exchange failed");
+        if error.is_parse() {
+            front.turn_away(peer, Refused::Http, &error.to_string());
         }
-        None if exchanges.served() => debug!(%peer, "closed a preview's connection that was not used"),
-        None => return Err(Slow),
     }
-    let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(match promised {
-        Some(promised) => guest(front, peer, promised).await,
-        None => None,
-    })
-}
-
-/// What an upgrade that was promised has become.
-async fn guest(front: &Front, peer: SocketAddr, promised: Promised) -> Option<Guest> {
-    let upgraded = match promised.upgrade.await {
-        Ok(upgraded) => upgraded,
+    let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    match promised.upgrade.await {
+        Ok(upgraded) => {
+            let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
+            let Promised { place, visitor, admission, subprotocol, base, .. } = promised;
+            let share = front.crowd.share();
+            let stream = parts.io.into_inner();
+            let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
+            let socket = web_socket(stream).await;
+            Some(Guest { socket, share, place, visitor, admission, subprotocol, base })
+        }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
-            return None;
+            None
         }
-    };
-    let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
-    let Promised { place, visitor, admission, subprotocol, base, .. } = promised;
-    let share = front.crowd.share();
-    let stream = parts.io.into_inner();
-    let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
-    let socket = web_socket(stream).await;
-    Some(Guest { socket, share, place, visitor, admission, subprotocol, base })
-}
-
-/// Takes a place, if this connection has none yet.
-fn sit(front: &Front, peer: SocketAddr, seat: &Mutex<Option<Place>>) -> Result<(), places::Full> {
-    let mut seat = seat.lock().unwrap_or_else(PoisonError::into_inner);
-    if seat.is_none() {
-        *seat = Some(front.places.take(peer.ip())?);
     }
-    Ok(())
 }
 
 async fn web_socket(stream: Stream) -> WebSocketStream<Stream> {
