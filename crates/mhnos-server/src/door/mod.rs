@@ -10,6 +10,7 @@
 
 mod access;
 mod attempts;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod origin;
@@ -19,6 +20,7 @@ use std::net::IpAddr;
 
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
 pub(crate) use attempts::{Bucket, LogPace, one_client};
+pub use explain::{Remark, explain};
 pub(crate) use origin::split_authority;
 pub use origin::{Origin, OriginPattern};
 pub(crate) use token::covers;
