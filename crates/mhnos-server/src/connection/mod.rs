@@ -6,6 +6,7 @@
 //! order. So a slow socket stalls its own viewers and nobody else's, and nothing is ever written under a
 //! lock. Processes outlive all this: when the task ends, its viewers are gone and that is all.
 
+mod egress;
 mod introduction;
 mod lane;
 mod outbox;

@@ -95,6 +95,8 @@ impl Refusal {
 impl Door {
     /// The policy for a service that listens on `listen` and lets `allowed` in beside loopback origins.
     pub fn new(listen: Vec<IpAddr>, allowed: Vec<OriginPattern>) -> Self {
+        // Compared with hosts in this form: `::ffff:192.0.2.7` is 192.0.2.7.
+        let listen = listen.into_iter().map(|address| address.to_canonical()).collect();
         Self { listen, allowed }
     }
 
