@@ -33,6 +33,7 @@ mod tiers;
 mod tls;
 mod tokens;
 mod upgrade;
+mod viewers;
 
 use mhnos_testing::{Options, Server};
 
