@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak
+.PHONY: test-kills help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ bench: rust tools ## measure the built service against running the programs dire
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)
 	MHNOS_MODEL_RUNS=$(or $(RUNS),100) cargo test --release --locked --package mhnos-runtime --test service -- --nocapture model
+
+test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random moments, KILLS rounds in every tier (default 50)
+	MHNOS_TEST_KILLS=$(or $(KILLS),50) MHNOS_TEST_SEED=$(or $(SEED),1) \
+	  cargo test --release --locked --package mhnos-runtime --test service -- --nocapture random_kills
 
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak

@@ -115,6 +115,9 @@ impl Task {
         if mail.drain {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
+        if mail.over_quota {
+            self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Quota }).await;
+        }
         if self.process.input.to_be_closed() {
             self.tell(&ToKeeper::CloseStdin { pid: self.process.pid }).await;
             self.process.input.closed_told();

@@ -19,6 +19,7 @@ mod launcher;
 pub mod limits;
 mod listen;
 mod metrics;
+mod quota;
 mod secrets;
 mod service;
 mod translate;
@@ -42,7 +43,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    config::Config,
+    config::{Config, NO_QUOTA},
     connection::Phase,
     door::{Access, Door, LogPace},
     http::Front,
@@ -94,8 +95,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
     let connected = Processes::connect(bridge.channel, process_settings(config)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
-    let visible = config.workspace.to_string_lossy();
-    let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
+    let workspace = open_workspace(bridge.workspace, config).map_err(RunError::Workspace)?;
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
@@ -126,7 +126,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            tokio::join!(discovery::discover(&service, &found), tokens.keep());
+            let counting = quota::watch(&service.workspace, &processes);
+            tokio::join!(discovery::discover(&service, &found), tokens.keep(), counting);
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -156,6 +157,14 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         end = driver.run() => Err(RunError::Keeper(end)),
         () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
     }
+}
+
+fn open_workspace(root: OwnedFd, config: &Config) -> Result<Workspace, OpenError> {
+    let workspace = Workspace::open(root, &config.workspace.to_string_lossy())?;
+    Ok(match config.workspace_quota {
+        NO_QUOTA => workspace,
+        quota => workspace.with_quota(quota),
+    })
 }
 
 fn process_settings(config: &Config) -> Settings {

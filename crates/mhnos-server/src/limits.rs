@@ -148,3 +148,12 @@ pub const RETAINED_FOR: Duration = Duration::from_mins(10);
 
 /// How long a viewer may take nothing before it stops holding its process back.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two counts of a workspace that has a quota, at least.
+pub const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same, in times of what a count takes: a large workspace costs a twentieth of one core.
+pub const QUOTA_PAUSE_FACTOR: u32 = 20;
+
+/// What a workspace beyond its quota may grow before programs are stopped: a shell that cleans up writes its history.
+pub const QUOTA_GROWTH: u64 = 1 << 20;

@@ -1,6 +1,6 @@
 //! What programs do for a living goes on behind the walls of every tier.
 
-use mhnos_testing::{Server, Wire};
+use mhnos_testing::{Server, Wire, WireOptions};
 use serde_json::json;
 
 use crate::{abuse::STRICT_HOSTS, options};
@@ -22,6 +22,21 @@ async fn ordinary_work_is_done_in_every_tier() {
             .await;
         let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
         assert!(stdout.ends_with("all done\n"), "{host}: {exit}\n{stdout}\n{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn workerd_listens_in_every_tier() {
+    for host in STRICT_HOSTS {
+        let server = Server::start(options().on(host));
+        server.write("worker.js", "export default { fetch() { return new Response('y') } }\n");
+        let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+        let pid = wire.spawn(json!({"processType": "workerd", "command": "worker.js"})).await;
+        let told = wire
+            .next_where(|message| ["port", "exit"].contains(&message["type"].as_str().unwrap_or("")))
+            .await;
+        assert_eq!((&told["type"], &told["state"]), (&json!("port"), &json!("open")), "{host}: {told}");
+        wire.request(json!({"type": "kill", "id": 1, "pid": pid})).await;
     }
 }
 
