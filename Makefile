@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: test-kills help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak
+.PHONY: test-kills help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -56,8 +56,11 @@ test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random mom
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak
 
+fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
+	fuzz/run $(or $(SECONDS),60) $(TARGETS)
+
 clean: ## remove what was built and installed; the workspace stays
-	rm -rf target .tools
+	rm -rf target fuzz/target .tools
 
 tools:
 	@deploy/tools/install run

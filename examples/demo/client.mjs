@@ -1,6 +1,6 @@
 // A whole client of the protocol, without a dependency: requests answered by id, output and exits by process.
 
-const DEADLINE = 120_000; // ms; nothing here takes that long
+export const DEADLINE = 120_000; // ms; nothing here takes that long
 
 /** One connection. Requests are answered by id; output and exits are kept for each process until somebody asks. */
 export class Runtime {
@@ -101,6 +101,14 @@ export class Runtime {
     return text(events);
   }
 
+  /** The preview of the first port a process listens on, as soon as it does. */
+  preview(pid) {
+    return this.when(pid, 'port', (events) => {
+      if (events.some((event) => event.type === 'exit')) throw new Error(`it ended: ${text(events, 'stderr')}`);
+      return events.find((event) => event.type === 'port')?.url;
+    });
+  }
+
   write(pid, data) {
     return this.request('write', { pid, data });
   }
@@ -119,7 +127,8 @@ export function text(events, stream = 'stdout') {
   return events.filter((event) => event.type === stream).map((event) => event.data).join('');
 }
 
-function within(milliseconds, what, promise) {
+/** The promise's outcome, or an error when it takes longer. */
+export function within(milliseconds, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no ${what} within ${milliseconds / 1000} s`)), milliseconds);

@@ -1,8 +1,23 @@
 // Shows every process type against a running service: node demo.mjs [ws://localhost:18790]
 
 import { readdir, readFile } from 'node:fs/promises';
+import { get } from 'node:http';
 
-import { Runtime, text } from './client.mjs';
+import { DEADLINE, Runtime, text, within } from './client.mjs';
+
+/** What a browser would see at a preview. Not every resolver knows the names below localhost, as browsers do. */
+function open(preview, path = '/') {
+  const { hostname, port, host } = new URL(preview);
+  const connect = hostname.endsWith('.localhost') ? 'localhost' : hostname;
+  const seen = new Promise((resolve, reject) => {
+    const asked = get({ host: connect, port, path, headers: { host } }, async (response) => {
+      const chunks = await response.toArray().catch(reject);
+      resolve(`${response.statusCode}: ${Buffer.concat(chunks ?? [])}`);
+    });
+    asked.on('error', reject);
+  });
+  return within(DEADLINE, `an answer of ${preview}`, seen);
+}
 
 const say = (title, detail) => console.log(`${title.padEnd(10)} ${detail.trimEnd().replaceAll('\n', '\n           ')}`);
 
@@ -28,18 +43,18 @@ async function node(runtime) {
   say('node', `serves ${url} inside the sandbox`);
   const ask = await runtime.spawn('python', '/demo/ask.py', [url]);
   say('python', await runtime.outputOf(ask));
+  const preview = await runtime.preview(server);
+  say('preview', `${preview} shows ${await open(preview)}`);
   await runtime.kill(server);
 }
 
 async function workerd(runtime) {
   const worker = await runtime.spawn('workerd', '/demo/worker.js', ['--port', '8787']);
-  const port = await runtime.when(worker, 'port', (events) => {
-    const exit = events.find((event) => event.type === 'exit');
-    if (exit) throw new Error(`workerd ended: ${text(events, 'stderr')}`);
-    return events.find((event) => event.type === 'port')?.port;
-  });
-  const ask = await runtime.spawn('python', '/demo/ask.py', [`http://127.0.0.1:${port}/demo`]);
+  const preview = await runtime.preview(worker);
+  const { ports } = await runtime.request('ports', { pid: worker });
+  const ask = await runtime.spawn('python', '/demo/ask.py', [`http://127.0.0.1:${ports[0].port}/demo`]);
   say('workerd', await runtime.outputOf(ask));
+  say('preview', `${preview} shows ${await open(preview, '/demo')}`);
   await runtime.kill(worker);
 }
 

@@ -5,6 +5,8 @@
 //! `mhnos_keeper::socket`). The keeper treats everything it receives here as hostile: bounded before it is
 //! decoded, validated before it is acted on. No message lets the bridge choose a sandbox policy.
 
+use std::net::IpAddr;
+
 use mhnos_sandbox::{Enforcement, Launch, Limits, Outlet, Stdio};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub type Pid = u32;
 
 /// Which channel this is. A bridge of another version ends at once, so that an upgrade is taken back.
-pub const CHANNEL_VERSION: u32 = 2;
+pub const CHANNEL_VERSION: u32 = 3;
 
 /// The first pid clients see. Lower numbers are the service's own probes.
 pub const FIRST_PID: Pid = 1000;
@@ -22,6 +24,9 @@ pub const MAX_NOTE: usize = 64 * 1024;
 
 /// The most members of a tree that are named.
 pub const MAX_MEMBERS: usize = 16;
+
+/// The most ports of one process that are told.
+pub const MAX_PORTS: usize = 64;
 
 /// What the bridge may ask.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +68,15 @@ pub enum ToKeeper {
     Members {
         /// Whose.
         pid: Pid,
+    },
+    /// Connect to what a process listens on. Answered by [`FromKeeper::Dialed`].
+    Dial {
+        /// Whose.
+        pid: Pid,
+        /// Told back.
+        token: u32,
+        /// Which TCP port.
+        port: u16,
     },
 }
 
@@ -175,6 +189,43 @@ pub enum FromKeeper {
         /// Who.
         members: Vec<Member>,
     },
+    /// The TCP ports a process tree listens on from now on: at most [`MAX_PORTS`]. None when it has ended, without a
+    /// word.
+    Ports {
+        /// Whose.
+        pid: Pid,
+        /// All of them, sorted.
+        ports: Vec<Port>,
+    },
+    /// Answer to `Dial`. Attached is a socket, non-blocking: connected, or about to be.
+    Dialed {
+        /// As asked.
+        token: u32,
+        /// Or why there is none.
+        outcome: Result<(), DialFailure>,
+    },
+}
+
+/// A TCP port that a process tree listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    /// Which.
+    pub port: u16,
+    /// The address it is bound to.
+    pub address: IpAddr,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DialFailure {
+    /// No such process, or nothing of it is left.
+    Gone,
+    /// It does not listen there.
+    Refused,
+    /// Too many connections are on their way.
+    Busy,
+    /// The kernel's error number.
+    Failed(i32),
 }
 
 /// A living process of a tree.
@@ -216,6 +267,8 @@ pub struct Adoption {
     pub usage: Option<Usage>,
     /// What each attached descriptor is.
     pub fds: Vec<Descriptor>,
+    /// The ports its tree listens on.
+    pub ports: Vec<Port>,
 }
 
 /// What an attached descriptor is.

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use crate::{
-    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Usage},
+    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Port, Usage},
     inner::ToSupervisor,
     log_file,
     outbox::Outbox,
@@ -32,6 +32,10 @@ pub(crate) struct Held {
     pub(crate) generation: u32,
     pub(crate) phase: Phase,
     pub(crate) enforcement: Enforcement,
+    /// What its tree listens on.
+    pub(crate) ports: Vec<Port>,
+    /// Connections that its supervisor has not answered.
+    pub(crate) dials: usize,
     fds: Vec<(Descriptor, OwnedFd)>,
     group: Option<Group>,
     killed: bool,
@@ -98,6 +102,8 @@ impl Held {
             generation,
             phase: Phase::Starting(supervisor.control),
             enforcement,
+            ports: Vec::new(),
+            dials: 0,
             fds,
             group: supervisor.group,
             killed: false,
@@ -154,6 +160,7 @@ impl Held {
             Phase::Starting(_) => (0, lost),
         };
         self.phase = Phase::Ended { os_pid, exit, usage };
+        self.ports.clear();
         exit
     }
 
@@ -191,6 +198,7 @@ impl Held {
             exit,
             usage,
             fds,
+            ports: self.ports.clone(),
         };
         Ok((FromKeeper::Adopt(adoption), duplicates))
     }

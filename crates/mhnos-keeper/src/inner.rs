@@ -4,7 +4,7 @@
 use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio, bounded::at_most};
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{Exit, Failure, MAX_MEMBERS, Member, Scope, Stage, Usage};
+use crate::channel::{Exit, Failure, MAX_MEMBERS, MAX_PORTS, Member, Port, Scope, Stage, Usage};
 
 /// Keeper to init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,6 +61,13 @@ pub(crate) enum ToSupervisor {
     },
     /// Tell who lives.
     Members,
+    /// Connect to what the tree listens on.
+    Dial {
+        /// Told back.
+        token: u32,
+        /// Where.
+        port: u16,
+    },
 }
 
 /// Supervisor to keeper.
@@ -79,6 +86,24 @@ pub(crate) enum FromSupervisor {
     Ended(Usage),
     /// Who lives, some of them if they are many.
     Members(#[serde(deserialize_with = "at_most::<_, _, MAX_MEMBERS>")] Vec<Member>),
+    /// The ports the tree listens on from now on.
+    Ports(#[serde(deserialize_with = "at_most::<_, _, MAX_PORTS>")] Vec<Port>),
+    /// Answer to a `Dial`: a connection is attached, or there is this error number.
+    Dialed {
+        /// As asked.
+        token: u32,
+        /// 0 if a connection is attached.
+        errno: i32,
+    },
+}
+
+/// A program's process, before it is a program, to its supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromProgram {
+    /// Where its calls of listen(2) are seen is attached.
+    Noticing,
+    /// It could not be started.
+    Failed(Failure),
 }
 
 /// A failure of our own code's step, for people.

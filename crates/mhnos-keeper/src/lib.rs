@@ -8,6 +8,8 @@
 mod bridge;
 pub mod channel;
 pub mod choose;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod held;
 mod init;
 mod inner;
@@ -15,6 +17,7 @@ mod keeper;
 pub mod limits;
 pub mod log_file;
 mod outbox;
+mod ports;
 mod recruit;
 mod sandboxes;
 mod service_manager;

@@ -21,6 +21,30 @@ pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
 /// Where "near" begins.
 pub const WATCH_CLOSELY_ABOVE_PERCENT: u64 = 60;
 
+/// Between two looks for a socket that is about to listen: a call takes microseconds once it goes on. Doubled each
+/// time, up to the slowest.
+pub const LISTEN_RETRY: Duration = Duration::from_micros(200);
+
+/// See [`LISTEN_RETRY`].
+pub const LISTEN_RETRY_SLOWEST: Duration = Duration::from_millis(10);
+
+/// How long such a socket is looked for; after that its call has failed.
+pub const LISTEN_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Between two looks whether the ports of a tree are still open, just after a change. Doubled each time, up to the
+/// slowest.
+pub const PORTS_LOOK: Duration = Duration::from_millis(250);
+
+/// See [`PORTS_LOOK`]. A look costs some 40 µs: fifty idle servers together cost a thousandth of a core.
+pub const PORTS_LOOK_SLOWEST: Duration = Duration::from_secs(2);
+
+/// Connections into one process's network that its supervisor has not answered yet. More than a browser opens at
+/// once; each is answered in microseconds.
+pub const MAX_DIALS: usize = 64;
+
+/// Connected sockets that wait for a bridge that does not read. Each is a descriptor of the keeper's.
+pub const MAX_WAITING_DIALS: usize = 64;
+
 /// For the first sandbox to stand, at start. Measured at 3 ms; a loaded machine gets a thousand times that.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 

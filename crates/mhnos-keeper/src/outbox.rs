@@ -53,6 +53,11 @@ impl<T: Serialize> Outbox<T> {
         !self.queue.is_empty()
     }
 
+    /// How many messages do.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(crate) fn recv<R: DeserializeOwned>(&self) -> Result<Received<R>, RecvError> {
         self.socket.recv()
     }

@@ -24,7 +24,7 @@ use rustix::{
 
 use crate::{
     channel::{Failure, Stage},
-    inner::{Execute, Payload, failure},
+    inner::{Execute, FromProgram, Payload, failure},
     socket::{Blocking, RecvError, Socket},
 };
 
@@ -50,7 +50,7 @@ impl Recruit {
                 let kept: Vec<_> = own.chain(walls.descriptors()).collect();
                 if sys::close_all_but(&kept).is_ok() {
                     let failure = serve(&theirs, doors, walls);
-                    let _ = theirs.send(&failure, &[]);
+                    let _ = theirs.send(&FromProgram::Failed(failure), &[]);
                 }
                 sys::exit_now(127)
             }
@@ -60,11 +60,7 @@ impl Recruit {
 
     /// Makes it the program, and waits until it is. With a terminal, its master is returned too: it is one of
     /// the sandbox's own devpts, so that `tty` names a device that exists.
-    pub(crate) fn start(
-        self,
-        mut order: Execute,
-        mut fds: Vec<OwnedFd>,
-    ) -> Result<(Pid, Option<OwnedFd>), Failure> {
+    pub(crate) fn start(self, mut order: Execute, mut fds: Vec<OwnedFd>) -> Result<Started, Failure> {
         let mut master = None;
         if let Stdio::Pty(size) = order.stdio {
             let (own, terminal) =
@@ -77,25 +73,41 @@ impl Recruit {
         let sent = self.channel.send(&order, &attached);
         // The program's ends must be its own alone, or nobody would see it close them.
         drop(fds);
-        match (self.failure(), sent) {
-            (Some(failure), _) => Err(failure),
-            (None, Ok(())) => Ok((self.pid, master)),
-            (None, Err(error)) => Err(os(Stage::Fork, "tell the process what to become", &error)),
+        let notices = self.outcome()?;
+        match sent {
+            Ok(()) => Ok(Started { leader: self.pid, master, notices }),
+            Err(error) => Err(os(Stage::Fork, "tell the process what to become", &error)),
         }
     }
 
-    /// Waits for its end or its exec, and tells what it said of why it failed.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        // An order that it has not read makes the first answer an error, before what it has written.
-        let said = self.channel.recv::<Failure>().or_else(|_| self.channel.recv());
-        match said {
-            Ok(received) => Some(received.message),
-            Err(RecvError::Malformed(what)) => {
-                Some(os(Stage::Confine, what, &io::ErrorKind::InvalidData.into()))
+    /// Waits for its end or its exec, and tells what it said of why it failed, or where its calls of listen(2) are
+    /// seen.
+    pub(crate) fn outcome(&self) -> Result<Option<OwnedFd>, Failure> {
+        let mut notices = None;
+        let mut again = false;
+        loop {
+            match self.channel.recv::<FromProgram>() {
+                Ok(received) => match received.message {
+                    FromProgram::Noticing => notices = received.fds.into_iter().next(),
+                    FromProgram::Failed(failure) => return Err(failure),
+                },
+                Err(RecvError::Malformed(what)) => {
+                    return Err(os(Stage::Confine, what, &io::ErrorKind::InvalidData.into()));
+                }
+                Err(_) if again => return Ok(notices),
+                // An order that it has not read makes the first answer an error, before what it has written.
+                Err(_) => again = true,
             }
-            Err(_) => None,
         }
     }
+}
+
+/// A program that runs.
+pub(crate) struct Started {
+    pub(crate) leader: Pid,
+    pub(crate) master: Option<OwnedFd>,
+    /// Where its calls of listen(2) are seen.
+    pub(crate) notices: Option<OwnedFd>,
 }
 
 fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
@@ -104,8 +116,10 @@ fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
 
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
 fn serve(channel: &Socket, doors: Vec<OwnedFd>, walls: &Walls) -> Failure {
-    if let Err(error) = confine::get_ready(&doors) {
-        return failure(Stage::Confine, &error);
+    match confine::get_ready(&doors) {
+        Err(error) => return failure(Stage::Confine, &error),
+        Ok(Some(notices)) => _ = channel.send(&FromProgram::Noticing, &[notices.as_fd()]),
+        Ok(None) => {}
     }
     drop(doors);
     // Without a supervisor there is nobody to tell.

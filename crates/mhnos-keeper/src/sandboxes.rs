@@ -114,7 +114,9 @@ impl Sandbox {
                     }
                     FromSupervisor::Started { .. }
                     | FromSupervisor::Exited(_)
-                    | FromSupervisor::Members(_) => {}
+                    | FromSupervisor::Members(_)
+                    | FromSupervisor::Ports(_)
+                    | FromSupervisor::Dialed { .. } => {}
                     FromSupervisor::Ended(_) => return Ok(()),
                 },
                 Err(RecvError::WouldBlock) => {

@@ -29,7 +29,8 @@ use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
     inner::{Execute, FromSupervisor, ToSupervisor, failure},
     limits::TREE_KILL_INTERVAL,
-    recruit::Recruit,
+    ports::Ports,
+    recruit::{Recruit, Started},
     socket::{RecvError, Socket},
     tree::{descendants, named},
     watchdog::Watchdog,
@@ -46,7 +47,7 @@ pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     });
     match outcome {
         Err(failure) => {
-            report(&control, &FromSupervisor::Failed(failure));
+            report(&control, &FromSupervisor::Failed(failure), None);
         }
         Ok(mut supervisor) => {
             let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
@@ -92,7 +93,7 @@ impl Ready {
             match control.recv::<ToSupervisor>() {
                 Ok(received) => match received.message {
                     ToSupervisor::Execute(order) => return Ok((*order, received.fds)),
-                    ToSupervisor::Signal { .. } | ToSupervisor::Members => {}
+                    ToSupervisor::Signal { .. } | ToSupervisor::Members | ToSupervisor::Dial { .. } => {}
                 },
                 Err(RecvError::WouldBlock) => {}
                 Err(error @ (RecvError::Malformed(_) | RecvError::Closed | RecvError::Io(_))) => {
@@ -102,8 +103,8 @@ impl Ready {
             let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
             let _ = poll(&mut fds, None);
             if fds[0].revents().contains(PollFlags::IN) {
-                let failure = self.recruit.failure();
-                return Err(failure.unwrap_or_else(|| lost("the process ended before it had an order")));
+                let ended = lost("the process ended before it had an order");
+                return Err(self.recruit.outcome().err().unwrap_or(ended));
             }
         }
     }
@@ -111,7 +112,7 @@ impl Ready {
     fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor, Failure> {
         let limits = order.limits;
         let terminal = matches!(order.stdio, Stdio::Pty(_));
-        let (leader, master) = self.recruit.start(order, fds)?;
+        let Started { leader, master, notices } = self.recruit.start(order, fds)?;
         Ok(Supervisor {
             leader: Some(leader),
             master,
@@ -119,6 +120,7 @@ impl Ready {
             children: self.children,
             enclosed: self.enclosed,
             watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
+            ports: Ports::new(notices),
             ending: Ending::Not,
         })
     }
@@ -133,6 +135,7 @@ struct Supervisor {
     enclosed: Option<Enclosed>,
     /// Where no control group limits the tree.
     watchdog: Option<Watchdog>,
+    ports: Ports,
     ending: Ending,
 }
 
@@ -153,7 +156,7 @@ impl Supervisor {
         loop {
             if self.reap(control) {
                 let (cpu_us, max_rss) = sys::children_usage();
-                report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }));
+                report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }), None);
                 return;
             }
             if self.ending == Ending::Not
@@ -164,6 +167,9 @@ impl Supervisor {
             if self.ending != Ending::Not {
                 self.signal_all(libc::SIGKILL);
             }
+            if let Some(ports) = self.ports.look() {
+                report(control, &FromSupervisor::Ports(ports), None);
+            }
             self.wait(control);
             while sys::next_signal(&self.children).is_some() {}
             self.obey(control);
@@ -172,18 +178,21 @@ impl Supervisor {
 
     /// Sleeps until a child has ended or the keeper speaks; during a kill not for long, since what forked
     /// while it was looked for must be found too.
-    fn wait(&self, control: &Socket) {
-        let interval = match (self.ending, &self.watchdog) {
-            (Ending::Not, watchdog) => watchdog.as_ref().map(Watchdog::left),
-            (Ending::Told | Ending::Over(_), _) => Some(TREE_KILL_INTERVAL),
-        };
+    fn wait(&mut self, control: &Socket) {
+        let ending = (self.ending != Ending::Not).then_some(TREE_KILL_INTERVAL);
+        let watchdog = self.watchdog.as_ref().map(Watchdog::left);
+        let interval = ending.or_else(|| watchdog.into_iter().chain(self.ports.left()).min());
         // Rounded up: to wake just before the time is to wake twice.
         let timeout = interval.map(|left| Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: (left.subsec_nanos() + 1).min(999_999_999).into(),
         });
-        let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        fds.extend(self.ports.notices().map(|notices| PollFd::new(notices, PollFlags::IN)));
         let _ = poll(&mut fds, timeout.as_ref());
+        if fds.get(2).is_some_and(|notices| notices.revents().contains(PollFlags::IN)) {
+            self.ports.noticed();
+        }
     }
 
     /// Reaps what has ended; true when there are no children any more.
@@ -196,7 +205,7 @@ impl Supervisor {
                         Ending::Over(limit) => Some(limit),
                         Ending::Not | Ending::Told => None,
                     };
-                    report(control, &FromSupervisor::Exited(exit(&reaped, limit)));
+                    report(control, &FromSupervisor::Exited(exit(&reaped, limit)), None);
                 }
                 Reap::Ended(_) => {}
                 Reap::NoneYet => return false,
@@ -210,7 +219,8 @@ impl Supervisor {
             match control.recv::<ToSupervisor>() {
                 Ok(received) => match received.message {
                     ToSupervisor::Signal { signal, scope } => self.signal(signal, scope),
-                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named())),
+                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named()), None),
+                    ToSupervisor::Dial { token, port } => self.dial(control, token, port),
                     // It has one.
                     ToSupervisor::Execute(_) => {}
                 },
@@ -220,6 +230,14 @@ impl Supervisor {
                 Err(RecvError::Closed | RecvError::Io(_)) => return self.kill_tree(),
             }
         }
+    }
+
+    fn dial(&mut self, control: &Socket, token: u32, port: u16) {
+        let (socket, errno) = match self.ports.dial(port) {
+            Ok(socket) => (Some(socket), 0),
+            Err(error) => (None, error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+        report(control, &FromSupervisor::Dialed { token, errno }, socket.as_ref());
     }
 
     fn signal(&mut self, signal: i32, scope: Scope) {
@@ -290,8 +308,9 @@ fn exit(reaped: &Reaped, limit: Option<LimitHit>) -> Exit {
 }
 
 /// Tells the keeper, waiting if it is busy. A keeper that is gone is seen by the next `recv`.
-fn report(control: &Socket, message: &FromSupervisor) {
-    while let Err(error) = control.send(message, &[]) {
+fn report(control: &Socket, message: &FromSupervisor, attached: Option<&OwnedFd>) {
+    let attached: Vec<_> = attached.into_iter().map(AsFd::as_fd).collect();
+    while let Err(error) = control.send(message, &attached) {
         if error.kind() != io::ErrorKind::WouldBlock {
             return;
         }

@@ -77,7 +77,7 @@ fn member(shown: &str, foreign: bool) -> Option<Member> {
     Some(Member { pid: Pid::from_raw(number)?, dir, threads: 0 })
 }
 
-fn proc_is_foreign() -> bool {
+pub(crate) fn proc_is_foreign() -> bool {
     fs::read_link("/proc/self").is_ok_and(|own| own.to_string_lossy() != getpid().to_string())
 }
 

@@ -10,6 +10,7 @@
 //! `Notify` it gave.
 
 mod clock;
+mod dial;
 mod exit;
 mod input;
 mod keeper_link;
@@ -27,14 +28,15 @@ mod task;
 mod viewer;
 mod watched;
 
+pub use dial::DialError;
 pub use exit::{ExitRecord, Reason, State, Usage};
 pub use log::Stream;
 pub use mhnos_keeper::channel::{
-    ExitStatus, FIRST_PID, Failure, Isolation, Member, Pid, Scope, Stage, Welcome,
+    ExitStatus, FIRST_PID, Failure, Isolation, Member, Pid, Port, Scope, Stage, Welcome,
 };
 pub use network::{Network, Networks};
 pub use process::{Gone, Process, SignalOutcome, WriteError};
 pub use registry::{Census, ConnectError, Driver, DriverEnd, Processes, Stats, Tally};
-pub use request::{Encoding, Info, Settings, SpawnError, SpawnRequest};
+pub use request::{Encoding, End, Info, OnEnd, Settings, SpawnError, SpawnRequest};
 pub use signal::{NoSignal, Signal};
 pub use viewer::{Next, Piece, Replay, Viewer};

@@ -30,6 +30,13 @@ pub const LEAVE_INPUT_INTERVAL: Duration = Duration::from_millis(2);
 /// For the names of those that live of a tree. They are read from `/proc` in the sandbox.
 pub const MEMBERS_DEADLINE: Duration = Duration::from_millis(500);
 
+/// For a connection to what a process listens on to stand. On loopback that takes microseconds, unless the program
+/// is too busy to accept.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Letters of a process's [key](crate::Process::key): 80 bits.
+pub const KEY_LETTERS: usize = 16;
+
 /// Bytes of a report pipe that are kept. What workerd reports is a line for each socket.
 pub const REPORT_BYTES: usize = 16 * 1024;
 

@@ -4,12 +4,14 @@
 //! a stop, a new terminal size, a report. Everything else a new bridge finds in the log, in the descriptors
 //! or in the keeper's own words.
 
+use std::io;
+
 use mhnos_keeper::channel::{Isolation, MAX_NOTE, Pid};
 use mhnos_sandbox::{Limits, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    limits::REPORT_BYTES,
+    limits::{KEY_LETTERS, REPORT_BYTES},
     registry::Tally,
     request::{Encoding, Info},
     state::Memory,
@@ -31,6 +33,8 @@ pub(crate) struct Note {
     pub(crate) started_ms: u64,
     pub(crate) memory: Memory,
     pub(crate) report: Vec<u8>,
+    /// See [`crate::Process::key`].
+    pub(crate) key: String,
     /// The exit record's end position, if it was made while output was still held open.
     pub(crate) recorded_at: Option<u64>,
 }
@@ -76,6 +80,7 @@ impl Note {
             started_ms,
             memory,
             report: Vec::new(),
+            key: new_key(),
             recorded_at: None,
         }
     }
@@ -137,6 +142,18 @@ impl ServiceNote {
         });
         &mut self.tallies[index].1
     }
+}
+
+/// Letters and digits that nobody can guess.
+pub(crate) fn new_key() -> String {
+    let mut bytes = [0; KEY_LETTERS];
+    fill_with_randomness(&mut bytes).expect("the kernel always has randomness for 256 bytes and fewer");
+    bytes.iter().map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)])).collect()
+}
+
+fn fill_with_randomness(bytes: &mut [u8]) -> io::Result<()> {
+    let got = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got == bytes.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

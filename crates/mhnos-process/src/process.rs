@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mhnos_keeper::channel::{Exit, Isolation, Member, Pid, Scope, Usage};
+use mhnos_keeper::channel::{Exit, Isolation, Member, Pid, Port, Scope, Usage};
 use mhnos_sandbox::{Enforcement, Limits, Stdio, WindowSize};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -16,6 +16,7 @@ use crate::{
     input::Input,
     limits::KILL_PATIENCE,
     log::OutputLog,
+    note::new_key,
     request::Info,
     signal::Signal,
     viewer::{Replay, Viewer},
@@ -45,6 +46,9 @@ pub struct Process {
     pub(crate) asking: Mutex<Vec<oneshot::Sender<Vec<Member>>>>,
     /// Told when there is mail, or input to move on.
     pub(crate) poke: Arc<Notify>,
+    /// What its tree listens on.
+    pub(crate) ports: Mutex<Arc<[Port]>>,
+    pub(crate) key: Mutex<String>,
 }
 
 /// What is shown of a process.
@@ -88,6 +92,8 @@ pub(crate) struct Mail {
     pub(crate) over_quota: bool,
     /// The process is no longer retained: its task is to end.
     pub(crate) forget: bool,
+    /// Its key has been changed.
+    pub(crate) new_key: bool,
 }
 
 /// A client's signal, on its way to the process's task.
@@ -194,6 +200,27 @@ impl Process {
     /// Its terminal's size now, if it has one.
     pub fn window_size(&self) -> Option<WindowSize> {
         self.lock_terminal().size
+    }
+
+    /// The TCP ports that its tree listens on, sorted. Viewers are woken when they change.
+    pub fn ports(&self) -> Arc<[Port]> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A word of [`KEY_LETTERS`](crate::limits::KEY_LETTERS) lower-case letters and digits that nobody can guess,
+    /// the process's own. Survives the bridge.
+    pub fn key(&self) -> String {
+        self.lock_key().clone()
+    }
+
+    /// Gives it another key.
+    pub fn change_key(&self) {
+        *self.lock_key() = new_key();
+        // The same ports, but at other addresses: viewers are to look again.
+        let ports = self.ports().to_vec();
+        *self.ports.lock().unwrap_or_else(PoisonError::into_inner) = ports.into();
+        self.log.wake_viewers();
+        self.post(|mail| mail.new_key = true);
     }
 
     /// Where it is in its life.
@@ -331,6 +358,15 @@ impl Process {
         }
         // The task shows the end before it ends.
         if done(&self.view.borrow()) { Ok(()) } else { Err(Gone) }
+    }
+
+    pub(crate) fn listens_on(&self, ports: Vec<Port>) {
+        *self.ports.lock().unwrap_or_else(PoisonError::into_inner) = ports.into();
+        self.log.wake_viewers();
+    }
+
+    fn lock_key(&self) -> MutexGuard<'_, String> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn lock_terminal(&self) -> MutexGuard<'_, Terminal> {

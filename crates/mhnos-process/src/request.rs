@@ -1,9 +1,11 @@
 //! What the server asks for when it starts a program, and what is remembered of it.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use mhnos_keeper::channel::{Failure, Isolation};
 use mhnos_sandbox::{Launch, Limits, Stdio};
+
+use crate::{exit::ExitRecord, process::Process};
 
 /// Settings that hold for all processes.
 #[derive(Clone, Debug)]
@@ -21,6 +23,29 @@ pub struct Settings {
     pub limits: Limits,
     /// How long a viewer may take nothing before it stops holding its process back.
     pub stall_deadline: Duration,
+    /// Told of each end.
+    pub on_end: Option<OnEnd>,
+}
+
+/// Who is told when a process has got its exit record; probes are not told of. It must be quick.
+#[derive(Clone)]
+pub struct OnEnd(pub Arc<dyn Fn(&End<'_>) + Send + Sync>);
+
+impl fmt::Debug for OnEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEnd")
+    }
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Which.
+    pub process: &'a Process,
+    /// How.
+    pub record: &'a ExitRecord,
+    /// It had ended before this bridge began; an earlier one may have told of it.
+    pub earlier: bool,
 }
 
 /// A program to start.

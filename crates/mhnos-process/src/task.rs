@@ -14,6 +14,7 @@ use crate::{
     process::{Command, Gone, Mail, Process, View},
     reader::{Reader, Turn},
     registry::Inner,
+    request::{End, OnEnd},
     signal::Signal,
     state::{Cause, Event, Machine, Verdict},
     watched::watch,
@@ -117,6 +118,10 @@ impl Task {
         }
         if mail.over_quota {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Quota }).await;
+        }
+        if mail.new_key {
+            self.note.key = self.process.key();
+            self.send_note().await;
         }
         if self.process.input.to_be_closed() {
             self.tell(&ToKeeper::CloseStdin { pid: self.process.pid }).await;
@@ -270,6 +275,10 @@ impl Task {
                     runtime_ms,
                     "ended"
                 );
+                if let Some(OnEnd(tell)) = &self.inner.settings.on_end {
+                    let earlier = self.note.recorded_at.is_some() || self.inner.had_ended(self.process.pid);
+                    tell(&End { process: &self.process, record: &record, earlier });
+                }
             }
         }
         self.process.view.send_replace(view);

@@ -121,7 +121,7 @@ pub struct Port {
     pub pid: Pid,
     /// The TCP port inside the sandbox.
     pub port: u16,
-    /// Where it can be reached.
+    /// Its preview: where a browser reaches it.
     pub url: String,
     /// Since or no longer.
     pub state: PortState,

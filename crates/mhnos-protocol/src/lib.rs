@@ -16,6 +16,8 @@ mod event;
 mod fields;
 mod files;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod numbers;
 pub mod output;
@@ -37,8 +39,9 @@ pub use files::{BadEntry, Content, FileEntry};
 pub use parse::{Parsed, parse_request, parse_request_bytes};
 pub use pull::{PULL_BYTES_PER_BYTE, PullWriter};
 pub use reply::{
-    Attached, Authenticated, ErrorReply, ExitInfo, Killed, Lingerer, OfPid, ProcessInfo, ProcessList,
-    ProcessStatus, PushError, PushResults, Reply, Spawned, Stats, Success, TokenScope, WindowSize,
+    Attached, Authenticated, ErrorReply, ExitInfo, Killed, Lingerer, OfPid, OpenPort, PortList, ProcessInfo,
+    ProcessList, ProcessStatus, PushError, PushResults, Reply, Spawned, Stats, Success, TokenScope,
+    WindowSize,
 };
 pub use request::{Attach, Encoding, Kill, PresentedToken, Request, Resize, Scope, Write};
 pub use server_message::{NotAServerMessage, Output, ServerMessage, parse_server_message};

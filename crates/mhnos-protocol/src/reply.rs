@@ -27,6 +27,10 @@ pub enum Reply {
     Killed(Killed),
     /// To `list`.
     ProcessList(ProcessList),
+    /// To `ports`.
+    Ports(PortList),
+    /// To `revokePreview`.
+    PreviewRevoked(OfPid),
     /// To `status`.
     Status(Box<Status>),
     /// To `ping`.
@@ -189,6 +193,9 @@ pub struct ProcessInfo {
     /// descendants of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lingering: Option<Vec<Lingerer>>,
+    /// The ports it listens on; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<OpenPort>,
 }
 
 /// A descendant that has outlived its process.
@@ -214,6 +221,24 @@ pub struct ExitInfo {
     pub reason: Reason,
     /// What it used.
     pub usage: Usage,
+}
+
+/// `ports`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortList {
+    /// By pid and port.
+    pub ports: Vec<OpenPort>,
+}
+
+/// A port that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPort {
+    /// By whom.
+    pub pid: Pid,
+    /// The TCP port inside the sandbox.
+    pub port: u16,
+    /// Its preview.
+    pub url: String,
 }
 
 /// Counts since the service started.
@@ -297,6 +322,8 @@ impl Reply {
             Self::Resized(_) => "resized",
             Self::Killed(_) => "killed",
             Self::ProcessList(_) => "processList",
+            Self::Ports(_) => "ports",
+            Self::PreviewRevoked(_) => "previewRevoked",
             Self::Status(_) => "status",
             Self::Pong { .. } => "pong",
             Self::Authenticated(_) => "authenticated",
@@ -325,11 +352,14 @@ impl Reply {
         match self {
             Self::Spawned(body) => framed(kind, id, body),
             Self::Attached(body) => framed(kind, id, body),
-            Self::Detached(body) | Self::Written(body) | Self::StdinClosed(body) | Self::Resized(body) => {
-                framed(kind, id, body)
-            }
+            Self::Detached(body)
+            | Self::Written(body)
+            | Self::StdinClosed(body)
+            | Self::Resized(body)
+            | Self::PreviewRevoked(body) => framed(kind, id, body),
             Self::Killed(body) => framed(kind, id, body),
             Self::ProcessList(body) => framed(kind, id, body),
+            Self::Ports(body) => framed(kind, id, body),
             Self::Status(body) => framed(kind, id, &**body),
             Self::Pong { time } => framed(kind, id, &Pong { time: *time }),
             Self::Authenticated(body) => framed(kind, id, body),

@@ -37,6 +37,16 @@ pub enum Request {
         /// Exited ones that are still retained, too.
         all: bool,
     },
+    /// Name the ports that are listened on. Answered by `ports`.
+    Ports {
+        /// Of this process only.
+        pid: Option<Pid>,
+    },
+    /// Give a process's previews other names, if names are what protects them. Answered by `previewRevoked`.
+    RevokePreview {
+        /// Whose.
+        pid: Pid,
+    },
     /// Describe the service. Answered by `status`.
     Status,
     /// Answered by `pong`.
@@ -139,6 +149,8 @@ impl Request {
             Self::Resize(_) => "resize",
             Self::Kill(_) => "kill",
             Self::List { .. } => "list",
+            Self::Ports { .. } => "ports",
+            Self::RevokePreview { .. } => "revokePreview",
             Self::Status => "status",
             Self::Ping => "ping",
             Self::Auth(_) => "auth",
@@ -162,6 +174,11 @@ impl Request {
             all: bool,
         }
         #[derive(Serialize)]
+        struct Ports {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pid: Option<Pid>,
+        }
+        #[derive(Serialize)]
         struct Fsync<'a> {
             operation: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +195,10 @@ impl Request {
         match self {
             Self::Spawn(spawn) => framed(kind, id, spawn),
             Self::Attach(attach) => framed(kind, id, attach),
-            Self::Detach { pid } | Self::CloseStdin { pid } => framed(kind, id, &OfPid { pid: *pid }),
+            Self::Detach { pid } | Self::CloseStdin { pid } | Self::RevokePreview { pid } => {
+                framed(kind, id, &OfPid { pid: *pid })
+            }
+            Self::Ports { pid } => framed(kind, id, &Ports { pid: *pid }),
             Self::Write(write) => framed(kind, id, write),
             Self::Resize(resize) => framed(kind, id, resize),
             Self::Kill(kill) => framed(kind, id, kill),

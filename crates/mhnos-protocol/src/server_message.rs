@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::scan::{Raw, Scanner};
 use crate::{
     Attached, Authenticated, Connected, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid, Port,
-    ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
+    PortList, ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
 };
 
 /// One message from the service.
@@ -149,6 +149,8 @@ fn typed(kind: &str, id: Option<Box<RawValue>>, text: &str) -> Result<ServerMess
         "resized" => Reply::Resized(body::<OfPid>(text)?),
         "killed" => Reply::Killed(body::<Killed>(text)?),
         "processList" => Reply::ProcessList(body::<ProcessList>(text)?),
+        "ports" => Reply::Ports(body::<PortList>(text)?),
+        "previewRevoked" => Reply::PreviewRevoked(body::<OfPid>(text)?),
         "status" => Reply::Status(Box::new(body::<Status>(text)?)),
         "pong" => Reply::Pong { time: body::<Pong>(text)?.time },
         "authenticated" => Reply::Authenticated(body::<Authenticated>(text)?),

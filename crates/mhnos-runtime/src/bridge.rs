@@ -9,7 +9,11 @@ use mhnos_sandbox::{
     stage::{self, Account},
     sys,
 };
-use mhnos_server::{Secrets, config::Config};
+use mhnos_server::{
+    Secrets,
+    audit::{AuditFile, Destination},
+    config::{AuditLog, Config},
+};
 
 use crate::{cli, logging, serve::keep_out_others};
 
@@ -33,7 +37,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     }
     let listeners = arguments.get_one::<i32>("listeners").copied().unwrap_or(0);
     let secrets = arguments.get_flag("secrets");
-    let after = (BRIDGE_CHANNEL_FD + 2 + i32::from(secrets)).saturating_add(listeners);
+    let audit = if matches!(config.audit_log, AuditLog::File(_)) { 2 } else { 0 };
+    let after = (BRIDGE_CHANNEL_FD + 2 + i32::from(secrets) + audit).saturating_add(listeners);
     let inherited = (BRIDGE_CHANNEL_FD..after).map(sys::take_inherited);
     let Some(mut inherited) = inherited.collect::<Option<Vec<OwnedFd>>>().filter(|fds| fds.len() > 2) else {
         eprintln!("the bridge is started by `mhnos-runtime serve`, not by hand");
@@ -44,6 +49,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
         tracing::error!("{error:#}");
         return ExitCode::FAILURE;
     }
+    let audit = audit_destination(&config, &mut inherited);
     let sealed = if secrets { inherited.pop() } else { None };
     let secrets = match sealed.map(Secrets::open).transpose() {
         Ok(secrets) => secrets.unwrap_or_default(),
@@ -63,12 +69,24 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let bridge = mhnos_server::Bridge { channel, listeners, workspace, secrets, config };
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, audit, secrets, config };
     match runtime.block_on(mhnos_server::run(bridge)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %chain(&error), "the bridge ends");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The audit log's directory and file are the last two descriptors.
+fn audit_destination(config: &Config, inherited: &mut Vec<OwnedFd>) -> Option<Destination> {
+    match &config.audit_log {
+        AuditLog::Off => None,
+        AuditLog::Stdout => Some(Destination::Stdout),
+        AuditLog::File(path) => {
+            let (file, dir) = (inherited.pop()?, inherited.pop()?);
+            AuditFile::inherited(path, dir, file).map(Destination::File)
         }
     }
 }

@@ -58,7 +58,7 @@ fn report(mut config: Config) -> anyhow::Result<Doctor> {
         config.workspace.clone_from(&scratch.0);
         Some(scratch)
     };
-    let place = place::take(&config, 0)?;
+    let place = place::take(&config, 0, None)?;
     let limits =
         Limits { memory: config.max_memory, pids: config.max_pids, cpu_millis: config.max_cpu_millis };
     let found = examine(&place.policy, place.cgroups.as_ref(), limits, place.reserve);

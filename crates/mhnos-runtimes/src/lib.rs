@@ -24,6 +24,9 @@ mod toolbox;
 mod version;
 mod workerd;
 
+#[cfg(any(test, fuzzing))]
+pub use workerd::fuzzing;
+
 pub use environment::ServiceEnvironment;
 pub use error::RecipeError;
 pub use process_type::{CommandRole, ProcessType};

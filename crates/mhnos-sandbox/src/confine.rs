@@ -24,6 +24,7 @@ use crate::{
     Launch, Limits,
     enter::Walls,
     error::{SetupError, Step},
+    filter,
     selftest::{self, Outside},
     sys::{self, CStrings},
 };
@@ -133,8 +134,9 @@ pub fn become_self_test(
     selftest::check(walls, outside)
 }
 
-/// What every program's process does first; `doors` are those of its control group.
-pub fn get_ready(doors: &[OwnedFd]) -> Result<(), SetupError> {
+/// What every program's process does first; `doors` are those of its control group. Gives where its calls of
+/// listen(2) are seen, if the kernel grants that (see [`crate::listening`]).
+pub fn get_ready(doors: &[OwnedFd]) -> Result<Option<OwnedFd>, SetupError> {
     set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
     for door in doors {
         rustix::io::write(door, b"0").step("join the control group")?;
@@ -145,7 +147,9 @@ pub fn get_ready(doors: &[OwnedFd]) -> Result<(), SetupError> {
     }
     setsid().step("open a session")?;
     drop_capabilities()?;
-    set_no_new_privs(true).step("forbid new privileges")
+    set_no_new_privs(true).step("forbid new privileges")?;
+    // A filter of its own: where the kernel refuses it, nothing else is missing.
+    Ok(sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok())
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {

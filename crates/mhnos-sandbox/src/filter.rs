@@ -5,6 +5,11 @@
 //! lead to any of some three hundred calls. The compiler is small enough to be checked whole: a test runs
 //! the program it makes, call by call, against the rules it was made from.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+#[cfg(any(test, fuzzing))]
+mod reference;
+
 use crate::sys::Instruction;
 
 /// What happens to a system call.
@@ -93,6 +98,7 @@ const RETURN: u16 = 0x06;
 const RETURN_ALLOW: u32 = 0x7FFF_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
 const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
+const RETURN_USER_NOTIF: u32 = 0x7FC0_0000;
 
 /// Compiles rules by number; other numbers fail with ENOSYS. Of two rules for a number the last holds.
 pub(crate) fn compile(rules: &[(u32, Rule)]) -> Vec<Instruction> {
@@ -109,6 +115,19 @@ fn compile_for(architecture: u32, rules: &[(u32, Rule)]) -> Vec<Instruction> {
     ];
     program.extend(tree(&ranges(rules)));
     program
+}
+
+/// A filter that has one call wait until it was seen, and allows all else. What another architecture calls so is
+/// not seen: it is for information only.
+pub(crate) fn noticing(number: u32) -> Vec<Instruction> {
+    vec![
+        instruction(LOAD, 0, 0, ARCHITECTURE),
+        instruction(JUMP_EQUAL, 0, 3, THIS_ARCHITECTURE),
+        instruction(LOAD, 0, 0, NUMBER),
+        instruction(JUMP_EQUAL, 0, 1, number),
+        instruction(RETURN, 0, 0, RETURN_USER_NOTIF),
+        instruction(RETURN, 0, 0, RETURN_ALLOW),
+    ]
 }
 
 /// Numbers from `first` up to the next range's, under one rule.
@@ -199,55 +218,14 @@ fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instru
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        reference::{meaning, run},
+        *,
+    };
     use crate::{
         Mode,
         syscalls::{self, Profile},
     };
-
-    /// Runs a filter as the kernel does.
-    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
-        let mut accumulator = 0;
-        let mut at = 0;
-        loop {
-            let Instruction { code, jump_true, jump_false, operand } = program[at];
-            at += 1;
-            let jump = |taken: bool| usize::from(if taken { jump_true } else { jump_false });
-            match code {
-                LOAD => {
-                    accumulator = match operand {
-                        NUMBER => number,
-                        ARCHITECTURE => architecture,
-                        _ => arguments[((operand - ARGUMENTS) / 8) as usize],
-                    }
-                }
-                AND => accumulator &= operand,
-                JUMP => at += operand as usize,
-                JUMP_EQUAL => at += jump(accumulator == operand),
-                JUMP_GREATER_EQUAL => at += jump(accumulator >= operand),
-                RETURN => return operand,
-                other => panic!("unknown opcode {other:#x}"),
-            }
-        }
-    }
-
-    fn meaning(rule: &Rule, arguments: [u32; 6]) -> u32 {
-        match rule {
-            Rule::Allow => RETURN_ALLOW,
-            Rule::Errno(errno) => RETURN_ERRNO | *errno as u32,
-            Rule::When { alternatives, then, otherwise } => {
-                let holds = |test: &Test| {
-                    let value = arguments[test.argument as usize] & test.mask;
-                    match test.comparison {
-                        Comparison::Equal(expected) => value == expected,
-                        Comparison::AnyBit => value != 0,
-                    }
-                };
-                let any = alternatives.iter().any(|tests| tests.iter().all(holds));
-                meaning(if any { then } else { otherwise }, arguments)
-            }
-        }
-    }
 
     /// Every profile there is.
     fn profiles() -> Vec<Profile> {
@@ -338,6 +316,20 @@ mod tests {
                     assert_eq!(got, RETURN_ERRNO | libc::EPERM as u32, "{number}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn one_call_is_noticed_and_all_else_allowed() {
+        let program = noticing(50);
+        for (architecture, number, expected) in [
+            (THIS_ARCHITECTURE, 50, RETURN_USER_NOTIF),
+            (THIS_ARCHITECTURE, 49, RETURN_ALLOW),
+            (THIS_ARCHITECTURE, 51, RETURN_ALLOW),
+            (THIS_ARCHITECTURE, X32 + 50, RETURN_ALLOW),
+            (0x4000_0003, 50, RETURN_ALLOW),
+        ] {
+            assert_eq!(run(&program, architecture, number, [0; 6]), expected, "{architecture:#x} {number}");
         }
     }
 

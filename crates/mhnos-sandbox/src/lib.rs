@@ -11,6 +11,7 @@ mod etc;
 mod filter;
 pub mod landlock;
 pub mod launch;
+pub mod listening;
 pub mod network;
 pub mod policy;
 pub mod remedy;
@@ -25,6 +26,8 @@ pub use cgroup::Cgroups;
 pub use enforcement::{Enforcement, Layer, Mode, Tier};
 pub use enter::{Enclosed, Entered, Walls, enforcement, enter, namespaces};
 pub use error::SetupError;
+#[cfg(any(test, fuzzing))]
+pub use filter::fuzzing;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
 pub use network::Outlet;
 pub use policy::Policy;

@@ -8,6 +8,7 @@
 //! effect with the help of `launcher`, `mhnos-process` and `mhnos-workspace`; `translate` turns what those
 //! say into the wire's words. Facts that hold only for the unmodified Web OS page are in `web_os`.
 
+pub mod audit;
 pub mod config;
 mod connection;
 mod discovery;
@@ -19,6 +20,7 @@ mod launcher;
 pub mod limits;
 mod listen;
 mod metrics;
+mod preview;
 mod quota;
 mod secrets;
 mod service;
@@ -28,10 +30,14 @@ mod web_os;
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
 pub use secrets::Secrets;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use mhnos_network::Gateway;
-use mhnos_process::{ConnectError, DriverEnd, Processes, Settings};
+use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::Context;
 use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
@@ -43,10 +49,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    audit::Audit,
     config::{Config, NO_QUOTA},
     connection::Phase,
     door::{Access, Door, LogPace},
     http::Front,
+    preview::Previews,
     secrets::TokenKeeper,
     service::Service,
 };
@@ -60,6 +68,8 @@ pub struct Bridge {
     pub listeners: Vec<OwnedFd>,
     /// The workspace directory.
     pub workspace: OwnedFd,
+    /// Where audit lines go, if anywhere.
+    pub audit: Option<audit::Destination>,
     /// Tokens and keys as they were at the start.
     pub secrets: Secrets,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
@@ -75,6 +85,9 @@ pub enum RunError {
     /// The workspace cannot be used.
     #[error("the workspace cannot be used")]
     Workspace(#[source] OpenError),
+    /// The audit log cannot be written.
+    #[error("the audit log cannot be begun")]
+    Audit(#[source] io::Error),
     /// A listening socket cannot be used.
     #[error("a listening socket cannot be used")]
     Listener(#[source] io::Error),
@@ -93,26 +106,33 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let config = &bridge.config;
     let listeners = bridge.listeners.into_iter().map(listen::adopt);
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
-    let connected = Processes::connect(bridge.channel, process_settings(config)).await;
+    let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
+    let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let workspace = open_workspace(bridge.workspace, config).map_err(RunError::Workspace)?;
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
+    let tokens = TokenKeeper::new(config, bridge.secrets);
+    let keys = config.asks_for_a_token().then(|| tokens.tokens());
+    let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
     let service = Arc::new(Service {
+        previews: Arc::new(previews),
         context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),
         metrics: metrics::Metrics::default(),
+        connections: AtomicU64::new(0),
+        audit,
         config: bridge.config,
     });
     let welcome = processes.welcome();
     info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
+    service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let tokens = TokenKeeper::new(&service.config, bridge.secrets);
     let front = Arc::new(front(&service, &tokens));
     let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
     let mut accepting = JoinSet::new();
@@ -136,26 +156,16 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             () = processes.leave_requested() => true,
         };
         if replaced {
-            info!("leaving: another bridge takes over");
-            phase.send_replace(Phase::Leaving);
-            while accepting.join_next().await.is_some() {}
-            let unread = processes.input_handed_over().await;
-            if unread > 0 {
-                warn!(processes = unread, "input that was taken and is not read ends with this bridge");
-            }
-            return;
+            leave(&service, &phase, &mut accepting).await;
+        } else {
+            drain(&service, &phase, &mut accepting).await;
         }
-        info!("draining");
-        processes.drain().await;
-        phase.send_replace(Phase::Closing);
-        while accepting.join_next().await.is_some() {}
-        info!("drained");
-        processes.drained().await;
     };
     tokio::select! {
         () = serving => Ok(()),
         end = driver.run() => Err(RunError::Keeper(end)),
         () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
+        () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
 }
 
@@ -167,7 +177,32 @@ fn open_workspace(root: OwnedFd, config: &Config) -> Result<Workspace, OpenError
     })
 }
 
-fn process_settings(config: &Config) -> Settings {
+/// Finishes what has begun: another bridge takes over.
+async fn leave(service: &Service, phase: &watch::Sender<Phase>, accepting: &mut JoinSet<()>) {
+    info!("leaving: another bridge takes over");
+    phase.send_replace(Phase::Leaving);
+    while accepting.join_next().await.is_some() {}
+    let unread = service.processes.input_handed_over().await;
+    service.audit_stop(true).await;
+    if unread > 0 {
+        warn!(processes = unread, "input that was taken and is not read ends with this bridge");
+    }
+}
+
+/// Ends all processes, tells all clients.
+async fn drain(service: &Service, phase: &watch::Sender<Phase>, accepting: &mut JoinSet<()>) {
+    info!("draining");
+    service.processes.drain().await;
+    phase.send_replace(Phase::Closing);
+    while accepting.join_next().await.is_some() {}
+    service.audit_stop(false).await;
+    info!("drained");
+    service.processes.drained().await;
+}
+
+fn process_settings(config: &Config, audit: &Arc<Audit>) -> Settings {
+    let of_ends = Arc::clone(audit);
+    let on_end = move |end: &End<'_>| of_ends.tell(None, &translate::ended(end));
     Settings {
         max_processes: config.max_processes,
         kill_grace: config.kill_grace,
@@ -179,6 +214,7 @@ fn process_settings(config: &Config) -> Settings {
             cpu_millis: config.max_cpu_millis,
         },
         stall_deadline: limits::STALL_DEADLINE,
+        on_end: audit.is_on().then(|| OnEnd(Arc::new(on_end))),
     }
 }
 
@@ -194,6 +230,10 @@ fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) ->
     }
 }
 
+fn door(config: &Config) -> Door {
+    Door::new(config.hosts.clone(), config.allowed_origins.clone())
+}
+
 /// The way out for programs with a network of their own.
 fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
@@ -201,12 +241,11 @@ fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
 }
 
 fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
-    let config = &service.config;
-    let access = Access::new(tokens.tokens(), config.asks_for_a_token());
-    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
+    let access = Access::new(tokens.tokens(), service.config.asks_for_a_token());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
-        door,
+        door: door(&service.config),
+        previews: Some(Arc::clone(&service.previews)),
         access,
         pace: LogPace::default(),
         health: Box::new(move || health.health()),

@@ -18,6 +18,37 @@ pub const MAX_REQUEST_HEAD: usize = 32 * 1024;
 /// Header lines of one HTTP request. More is answered 431.
 pub const MAX_REQUEST_HEADERS: usize = 100;
 
+/// Connections to the previews of one process. A browser opens six or so for each preview, and one for each
+/// WebSocket; a load test a thousand.
+pub const MAX_PREVIEW_CONNECTIONS: usize = 1024;
+
+/// The same for all previews together: the rest of [`MAX_CONNECTIONS`] stays for those who want to reach the service.
+pub const MAX_PREVIEWS_CONNECTIONS: usize = MAX_CONNECTIONS - 1024;
+
+/// How long a client's connection to a preview may stay without a request. Browsers keep theirs for about as long.
+pub const PREVIEW_IDLE: Duration = Duration::from_mins(1);
+
+/// For a process to begin its answer, from the last byte of the request that moved. Some answer a poll only when there
+/// is news.
+pub const PREVIEW_ANSWER: Duration = Duration::from_mins(10);
+
+/// For a kept connection to a process to be free for the next request. It is as soon as its last answer has come whole,
+/// which it has; one that is in any other state is given up.
+pub const PREVIEW_REUSE: Duration = Duration::from_millis(100);
+
+/// Bytes read from a process at once; and so the largest head of an answer. Each connection holds as many at most.
+pub const PREVIEW_BUFFER: usize = 256 * 1024;
+
+/// Header lines of a process's answer.
+pub const MAX_PREVIEW_HEADERS: usize = 200;
+
+/// Bytes of a tunnel that are on their way, in each direction.
+pub const PREVIEW_TUNNEL_BUFFER: usize = 64 * 1024;
+
+/// Between signs of life of a client that a kernel asks for, and how many may be missing: a tunnel or an event stream
+/// may be silent for hours, and its other end gone.
+pub const KEEPALIVE: Duration = Duration::from_mins(1);
+
 /// The shortest token: 16 random characters cannot be guessed over a network.
 pub const MIN_TOKEN: usize = 16;
 
@@ -157,3 +188,13 @@ pub const QUOTA_PAUSE_FACTOR: u32 = 20;
 
 /// What a workspace beyond its quota may grow before programs are stopped: a shell that cleans up writes its history.
 pub const QUOTA_GROWTH: u64 = 1 << 20;
+
+/// Lines that wait to be written to the audit log; some hundred bytes each, 2 KiB at most. A burst of spawns and
+/// connections is far below; only a pipe that nobody reads fills it.
+pub const AUDIT_QUEUE: usize = 4096;
+
+/// How long the audit log's reader may take nothing before a line counts as lost.
+pub const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a bridge that ends waits for its last audit lines to be written.
+pub const AUDIT_CLOSE: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
+use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -83,6 +84,9 @@ async fn attend(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY");
     }
+    if let Err(error) = watch_over(&stream) {
+        debug!(%peer, %error, "SO_KEEPALIVE");
+    }
     let guest = tokio::select! {
         guest = http::receive(stream, peer, front) => guest,
         () = Phase::closing(&mut phase) => None,
@@ -90,6 +94,13 @@ async fn attend(
     if let Some(guest) = guest {
         connection::serve(guest, peer, front, service, phase).await;
     }
+}
+
+/// Has the kernel find out that the other end is gone.
+fn watch_over(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE)?)
 }
 
 /// Errors of accept(2) that concern the one connection and not the listening socket.

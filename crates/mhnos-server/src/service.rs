@@ -1,7 +1,11 @@
 //! What all connections share.
 
 use std::{
-    sync::Arc,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -9,15 +13,18 @@ use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 use tracing::debug;
 
 use crate::{
+    audit::{Audit, Event, Who},
     config::Config,
+    door::Visitor,
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
-    metrics::Metrics,
+    metrics::{Label, Metrics, Way},
+    preview::Previews,
     translate,
 };
 
@@ -34,8 +41,12 @@ pub(crate) struct Service {
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
     pub(crate) frames: FrameShelf,
+    /// Connections this bridge has numbered.
+    pub(crate) connections: AtomicU64,
+    pub(crate) audit: Arc<Audit>,
     /// What this bridge has counted.
     pub(crate) metrics: Metrics,
+    pub(crate) previews: Arc<Previews>,
 }
 
 impl Service {
@@ -104,6 +115,60 @@ impl Service {
     pub(crate) fn turned_away(&self, refusal: &TurnedAway<'_>) {
         debug!(peer = %refusal.peer, cause = ?refusal.cause, why = refusal.why, "turned away");
         self.metrics.refused.add(refusal.cause, 1);
+        if self.audit.is_on() {
+            let cause = refusal.cause.name();
+            let event = Event::Refuse { peer: refusal.peer, cause, why: refusal.why.into() };
+            self.audit.tell(None, &event);
+        }
+    }
+
+    /// Counts and writes down what programs may not reach, for as long as it is polled.
+    pub(crate) async fn watch_egress(&self, mut refusals: broadcast::Receiver<mhnos_network::Refused>) {
+        loop {
+            let refused = match refusals.recv().await {
+                Ok(refused) => refused,
+                // They are told slower than this can read; if not, some are not counted.
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            };
+            self.metrics.egress_refusals.add(Way::of(refused.via), refused.count);
+            if self.audit.is_on() {
+                let target =
+                    refused.port.map_or(refused.host.clone(), |port| format!("{}:{port}", refused.host));
+                let (pid, cause) = (refused.owner.0, refused.rule.into());
+                let event =
+                    Event::EgressRefused { pid, target: target.as_str().into(), cause, count: refused.count };
+                self.audit.tell(None, &event);
+            }
+        }
+    }
+
+    /// Who a connection is, for the audit log.
+    pub(crate) fn who(&self, peer: SocketAddr, visitor: &Visitor, token: Option<&str>) -> Who {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let origin = match visitor {
+            Visitor::Page(origin) => Some(origin.to_string()),
+            Visitor::Program => None,
+        };
+        let connection = format!("{}.{number}", self.processes.welcome().generation);
+        Who { peer, connection, origin, principal: token.map(str::to_owned) }
+    }
+
+    pub(crate) fn audit_start(&self) {
+        let welcome = self.processes.welcome();
+        let (mode, tier) = (welcome.enforcement.mode.as_str(), welcome.enforcement.tier.as_str());
+        self.audit.tell(None, &Event::Start { version: VERSION, bridge: welcome.generation, mode, tier });
+    }
+
+    /// Writes the last line and waits for all of them, for a bounded time.
+    pub(crate) async fn audit_stop(&self, replaced: bool) {
+        if !self.audit.is_on() {
+            return;
+        }
+        self.audit.tell(None, &Event::Stop { bridge: self.processes.welcome().generation, replaced });
+        let audit = Arc::clone(&self.audit);
+        // A panic there leaves lines unwritten, and nothing can be done about them here.
+        let _ = tokio::task::spawn_blocking(move || audit.close()).await;
     }
 
     /// Seconds since the service started, over all its bridges.

@@ -4,18 +4,70 @@
 use std::borrow::Cow;
 
 use mhnos_process::{
-    ExitRecord, ExitStatus, Failure, Isolation, Member, Process, Reason, Scope, SpawnError, Stage, State,
-    Stats, WriteError,
+    End, ExitRecord, ExitStatus, Failure, Isolation, Member, Process, Reason, Scope, SpawnError, Stage,
+    State, Stats, WriteError,
 };
 use mhnos_protocol::{self as wire, ErrorCode, ErrorReply};
 use mhnos_runtimes::{Finding, ProcessType, RecipeError, Tool, Toolbox};
 use mhnos_sandbox::{Enforcement, WindowSize};
 use mhnos_workspace::PathError;
 
+use crate::{audit, metrics::Label};
+
 pub(crate) fn isolation(enforcement: &Enforcement) -> wire::Isolation {
     wire::Isolation {
         tier: enforcement.tier.as_str().to_owned(),
         layers: enforcement.layers.iter().map(|layer| layer.as_str().to_owned()).collect(),
+    }
+}
+
+/// A start, for the audit log.
+pub(crate) fn spawned<'a>(spawn: &'a wire::Spawn, process: &Process) -> audit::Event<'a> {
+    audit::Event::Spawn {
+        pid: process.pid(),
+        process_type: spawn.process_type.as_str(),
+        command: spawn.command.as_deref().map(Into::into),
+        args: spawn.args.len(),
+        name: spawn.options.name.as_deref().map(Into::into),
+        tier: process.enforcement().tier.as_str(),
+    }
+}
+
+/// A start that failed.
+pub(crate) fn spawn_failed(spawn: &wire::Spawn, code: ErrorCode) -> audit::Event<'_> {
+    audit::Event::SpawnFailed {
+        process_type: spawn.process_type.as_str(),
+        command: spawn.command.as_deref().map(Into::into),
+        args: spawn.args.len(),
+        code: code.name(),
+    }
+}
+
+/// A signal that somebody asks for.
+pub(crate) fn kill(kill: wire::Kill) -> audit::Event<'static> {
+    let scope = match kill.scope {
+        wire::Scope::Tree => "tree",
+        wire::Scope::Leader => "leader",
+    };
+    audit::Event::Kill { pid: kill.pid, signal: kill.signal.name().into(), scope }
+}
+
+/// The end of a process, for the audit log.
+pub(crate) fn ended<'a>(end: &End<'a>) -> audit::Event<'a> {
+    let record = end.record;
+    let (code, signal) = match record.status {
+        ExitStatus::Code(code) => (Some(code), None),
+        ExitStatus::Signal(number) => (None, Some(wire::Signal::name_of(number).into_owned())),
+        ExitStatus::Lost => (None, None),
+    };
+    audit::Event::Exit {
+        pid: end.process.pid(),
+        process_type: end.process.info().process_type.as_str().into(),
+        code,
+        signal,
+        reason: record.reason.as_str(),
+        runtime_ms: record.runtime_ms,
+        earlier: end.earlier,
     }
 }
 
@@ -134,7 +186,11 @@ pub(crate) fn isolation_mode(mode: Option<wire::IsolationMode>) -> Isolation {
 }
 
 /// `lingering`: who lives on, if the process has ended and somebody does.
-pub(crate) fn process(process: &Process, lingering: Option<Vec<Member>>) -> wire::ProcessInfo {
+pub(crate) fn process(
+    process: &Process,
+    lingering: Option<Vec<Member>>,
+    ports: Vec<wire::OpenPort>,
+) -> wire::ProcessInfo {
     let info = process.info();
     let state = process.state();
     wire::ProcessInfo {
@@ -153,6 +209,7 @@ pub(crate) fn process(process: &Process, lingering: Option<Vec<Member>>) -> wire
         lingering: lingering.map(|members| {
             members.into_iter().map(|Member { os_pid, name }| wire::Lingerer { os_pid, name }).collect()
         }),
+        ports,
     }
 }
 

@@ -37,7 +37,7 @@ pub fn http_get(address: SocketAddr, path: &str, headers: &[&str]) -> std::io::R
     }
     request += "\r\n";
     let answer = http_raw(address, request.as_bytes())?;
-    parse(&answer).ok_or_else(|| {
+    HttpReply::parse(&answer).ok_or_else(|| {
         let text = String::from_utf8_lossy(&answer);
         std::io::Error::new(std::io::ErrorKind::InvalidData, format!("no HTTP answer: {text:?}"))
     })
@@ -58,14 +58,17 @@ pub fn http_raw(address: SocketAddr, request: &[u8]) -> std::io::Result<Vec<u8>>
     }
 }
 
-fn parse(answer: &[u8]) -> Option<HttpReply> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
-    Some(HttpReply { status, headers, body: body.to_owned() })
+impl HttpReply {
+    /// An answer as it came over the wire.
+    pub fn parse(answer: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(answer);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+        let headers = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        Some(HttpReply { status, headers, body: body.to_owned() })
+    }
 }

@@ -207,6 +207,11 @@ impl Server {
         self.output.stderr()
     }
 
+    /// All it has written on stdout so far.
+    pub fn stdout(&self) -> String {
+        self.output.stdout()
+    }
+
     /// Waits until a line with `needle` has been logged, and returns the line.
     #[track_caller]
     pub fn logged(&self, deadline: Duration, needle: &str) -> String {

@@ -15,6 +15,8 @@
 
 mod confined;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod path;
 mod pull;

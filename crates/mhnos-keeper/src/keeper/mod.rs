@@ -32,6 +32,7 @@ use crate::{
     spares::Spares,
 };
 
+mod dialing;
 mod processes;
 mod replacing;
 mod with_bridge;

@@ -149,11 +149,11 @@ impl Keeper {
         }
     }
 
-    pub(super) fn on_report(&mut self, pid: Pid, report: FromSupervisor, master: Option<OwnedFd>) {
+    pub(super) fn on_report(&mut self, pid: Pid, report: FromSupervisor, attached: Option<OwnedFd>) {
         let Some(held) = self.held.get_mut(&pid) else { return };
         match report {
             FromSupervisor::Started { os_pid } => {
-                held.started(os_pid, master);
+                held.started(os_pid, attached);
                 if held.generation != self.generation {
                     return self.introduce(pid);
                 }
@@ -176,6 +176,11 @@ impl Keeper {
             }
             FromSupervisor::Ended(usage) => self.end(pid, usage),
             FromSupervisor::Members(members) => self.tell(FromKeeper::Members { pid, members }, Vec::new()),
+            FromSupervisor::Ports(ports) => {
+                held.ports.clone_from(&ports);
+                self.tell(FromKeeper::Ports { pid, ports }, Vec::new());
+            }
+            FromSupervisor::Dialed { token, errno } => self.dialed(pid, token, errno, attached),
         }
     }
 

@@ -149,6 +149,7 @@ impl Keeper {
                     self.tell(FromKeeper::Members { pid, members: Vec::new() }, Vec::new());
                 }
             }
+            ToKeeper::Dial { pid, token, port } => self.dial(pid, token, port),
             ToKeeper::Drained => self.finished = self.stopping.is_some(),
         }
     }

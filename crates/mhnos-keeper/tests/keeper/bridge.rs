@@ -22,6 +22,10 @@ pub(crate) struct Bridge {
     /// Those of the adopted of which nothing is left.
     pub(crate) over: Vec<Pid>,
     pub(crate) fds: BTreeMap<Pid, Vec<(Descriptor, OwnedFd)>>,
+    /// Connections, by their tokens.
+    pub(crate) dialed: BTreeMap<u32, OwnedFd>,
+    /// Ports of the adopted.
+    pub(crate) adopted_ports: Vec<(Pid, u16)>,
     backlog: Vec<FromKeeper>,
 }
 
@@ -35,6 +39,8 @@ impl Bridge {
             adopted: Vec::new(),
             over: Vec::new(),
             fds: BTreeMap::new(),
+            dialed: BTreeMap::new(),
+            adopted_ports: Vec::new(),
             backlog: Vec::new(),
         };
         bridge.send(&ToKeeper::Hello);
@@ -47,6 +53,8 @@ impl Bridge {
                 FromKeeper::Adopt(adoption) => {
                     bridge.over.extend(adoption.usage.map(|_| adoption.pid));
                     bridge.next = bridge.next.max(adoption.pid + 1);
+                    let ports = adoption.ports.iter().map(|port| (adoption.pid, port.port));
+                    bridge.adopted_ports.extend(ports);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
                 }
                 FromKeeper::Network { .. } => {}
@@ -70,6 +78,10 @@ impl Bridge {
         let (pid, names) = match &received.message {
             FromKeeper::Started { pid, fds, .. } => (*pid, fds.clone()),
             FromKeeper::Adopt(adoption) => (adoption.pid, adoption.fds.clone()),
+            FromKeeper::Dialed { token, .. } => {
+                self.dialed.extend(received.fds.into_iter().next().map(|fd| (*token, fd)));
+                return received.message;
+            }
             _ => return received.message,
         };
         assert_eq!(names.len(), received.fds.len());

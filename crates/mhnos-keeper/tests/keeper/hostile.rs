@@ -186,13 +186,16 @@ fn message(bridge: &mut Bridge, random: &mut Random) -> ToKeeper {
         _ => bridge.next.saturating_sub(random.below(20) as Pid),
     };
     let scope = if random.below(2) == 0 { Scope::Tree } else { Scope::Leader };
-    match random.below(12) {
+    match random.below(14) {
         0 => ToKeeper::Hello,
         1 if random.below(2) == 0 => ToKeeper::Members { pid },
         1 => ToKeeper::Drained,
         2 => ToKeeper::CloseStdin { pid },
         3 => ToKeeper::Forget { pid },
         4 => ToKeeper::Note { pid, note: vec![1; random.pick(&[0, 10, MAX_NOTE, MAX_NOTE + 1])] },
+        12 | 13 => {
+            ToKeeper::Dial { pid, token: random.below(3) as u32, port: random.pick(&[0, 22, 80, u16::MAX]) }
+        }
         5 | 6 => ToKeeper::Signal {
             pid,
             signal: random.pick(&[0, -1, 9, 15, 19, 64, 65, i32::MIN, i32::MAX]),
@@ -264,6 +267,7 @@ fn clean_up(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
             _ => {}
         }
         bridge.fds.clear();
+        bridge.dialed.clear();
         for pid in alive.iter() {
             bridge.kill(*pid);
         }

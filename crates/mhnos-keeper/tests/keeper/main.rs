@@ -14,6 +14,7 @@ mod bridge;
 mod faults;
 mod hostile;
 mod life;
+mod ports;
 mod spares;
 mod walls;
 
@@ -59,6 +60,10 @@ const TESTS: &[(&str, Script)] = tests! {
         memory_of_many_children_counts_together
         memory_that_belongs_to_no_process_counts_or_is_refused
         processes_beyond_the_limit_are_refused_or_ended;
+    ports:
+        a_port_is_told_dialled_and_told_to_be_closed
+        ports_are_told_of_whose_they_are_and_dialled_there_alone
+        ports_are_told_to_the_next_bridge;
     spares:
         killed_spares_are_passed_over;
     hostile:

@@ -20,7 +20,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    clock::Clock, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note,
+    clock::Clock, dial::Dials, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note,
     request::Settings, request::SpawnError, signal::Signal, task::Task,
 };
 
@@ -112,6 +112,7 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
 
 fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<Inner, ConnectError> {
     let table = Table::new(&welcome, &settings).ok_or(ConnectError::Unexpected("an unreadable note"))?;
+    let generation = welcome.generation;
     Ok(Inner {
         link,
         settings,
@@ -121,6 +122,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         alive: watch::Sender::new(0),
         drain_asked: watch::Sender::new(false),
         leave_asked: watch::Sender::new(false),
+        dials: Dials::new(generation),
         networks: watch::Sender::default(),
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
@@ -177,6 +179,9 @@ impl Driver {
             FromKeeper::Welcome(_) | FromKeeper::Starting { .. } | FromKeeper::Adopted => {
                 tracing::error!("the keeper speaks out of turn");
             }
+            FromKeeper::Dialed { token, outcome } => {
+                self.inner.dials.answered(token, outcome, received.fds.into_iter().next());
+            }
             other => self.tell_process(&other),
         }
         for message in std::mem::take(&mut self.rejected) {
@@ -205,7 +210,7 @@ impl Driver {
         };
         let descriptors = Descriptors::new(names, fds).ok_or_else(|| io::ErrorKind::InvalidData.into());
         let opened = descriptors.and_then(|descriptors| {
-            let told = Told { pid, os_pid, enforcement, descriptors };
+            let told = Told { pid, os_pid, enforcement, descriptors, ports: Vec::new() };
             open(&self.inner, told, pending.info, pending.note)
         });
         match opened {
@@ -260,6 +265,14 @@ impl Driver {
                     _ = asking.send(members.clone());
                 }
             }
+            FromKeeper::Ports { pid, ports } => {
+                let process = self.inner.lock().find(*pid).cloned();
+                if let Some(process) = process {
+                    process.listens_on(ports.clone());
+                }
+            }
+            // One that an earlier bridge asked for, told between the adoptions.
+            FromKeeper::Dialed { .. } => {}
             FromKeeper::NetworkGone { sandbox } => {
                 self.inner.networks.send_modify(|networks| _ = networks.remove(sandbox));
             }
@@ -275,10 +288,15 @@ impl Driver {
     fn post_exit(&mut self, pid: Pid, exit: Option<Exit>, ended: Option<Usage>) {
         let process = self.inner.lock().find(pid).cloned();
         match process {
-            Some(process) => process.post(|mail| {
-                mail.exit = exit.or(mail.exit);
-                mail.ended = ended.or(mail.ended);
-            }),
+            Some(process) => {
+                if ended.is_some() {
+                    process.listens_on(Vec::new());
+                }
+                process.post(|mail| {
+                    mail.exit = exit.or(mail.exit);
+                    mail.ended = ended.or(mail.ended);
+                });
+            }
             // One that could not be taken over: nobody will ask for it.
             None if ended.is_some() => self.rejected.push(ToKeeper::Forget { pid }),
             None => {}
@@ -286,14 +304,14 @@ impl Driver {
     }
 
     fn adopt(&mut self, adoption: Adoption, fds: Vec<OwnedFd>) {
-        let Adoption { pid, os_pid, enforcement, note, exit, usage, fds: names } = adoption;
+        let Adoption { pid, os_pid, enforcement, note, exit, usage, fds: names, ports } = adoption;
         if self.inner.lock().was_forgetting(pid) {
             self.rejected.push(ToKeeper::Forget { pid });
             return;
         }
         let opened = match (Note::decode(&note), Descriptors::new(&names, fds)) {
             (Some(note), Some(descriptors)) => {
-                open(&self.inner, Told { pid, os_pid, enforcement, descriptors }, note.info(), note)
+                open(&self.inner, Told { pid, os_pid, enforcement, descriptors, ports }, note.info(), note)
             }
             _ => Err(io::ErrorKind::InvalidData.into()),
         };

@@ -16,6 +16,7 @@ use std::{
 use mhnos_keeper::channel::{Member, Order, Pid, ToKeeper, Welcome};
 use mhnos_sandbox::Limits;
 use tokio::{
+    net::TcpStream,
     sync::{Notify, oneshot, watch},
     time::{Instant, timeout},
 };
@@ -27,6 +28,7 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, millis, unix_ms},
+    dial::{self, DialError, Dials},
     keeper_link::KeeperLink,
     limits::{
         KILL_PATIENCE, LEAVE_INPUT, LEAVE_INPUT_INTERVAL, MEMBERS_DEADLINE, OUTPUT_DRAIN, SERVICE_NOTE,
@@ -68,6 +70,7 @@ pub(crate) struct Inner {
     alive: watch::Sender<usize>,
     drain_asked: watch::Sender<bool>,
     leave_asked: watch::Sender<bool>,
+    pub(crate) dials: Dials,
     networks: watch::Sender<Networks>,
     /// Told when something has become forgettable, or the service's note must be written.
     retire: Notify,
@@ -87,6 +90,11 @@ impl Inner {
         if killed {
             self.lock().count_kill(pid);
         }
+    }
+
+    /// Whether a process had ended, with its tree, before it was adopted; until that is shown.
+    pub(crate) fn had_ended(&self, pid: Pid) -> bool {
+        self.lock().is_unsettled(pid)
     }
 
     /// A process has got its record, and nothing of its tree is left: its place is free.
@@ -230,6 +238,14 @@ impl Processes {
             return Vec::new();
         }
         timeout(MEMBERS_DEADLINE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Connects to what a process's tree listens on at this TCP port: to nothing else, whatever listens there too.
+    ///
+    /// # Cancel safety
+    /// A connection may have been made, and is closed.
+    pub async fn dial(&self, process: &Process, port: u16) -> Result<TcpStream, DialError> {
+        dial::dial(&self.inner, process.pid, port).await
     }
 
     /// The networks of sandboxes, as they come and go.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mhnos_keeper::channel::{Descriptor, Pid};
+use mhnos_keeper::channel::{Descriptor, Pid, Port};
 use mhnos_sandbox::{Enforcement, Stdio, WindowSize};
 use rustix::termios::tcgetwinsize;
 use tokio::{
@@ -36,6 +36,7 @@ pub(super) struct Told {
     pub(super) os_pid: i32,
     pub(super) enforcement: Enforcement,
     pub(super) descriptors: Descriptors,
+    pub(super) ports: Vec<Port>,
 }
 
 /// A process's descriptors by what they are.
@@ -77,7 +78,7 @@ impl Descriptors {
 
 /// A process and its task, which does not run yet.
 pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io::Result<Task> {
-    let Told { pid, os_pid, enforcement, descriptors } = told;
+    let Told { pid, os_pid, enforcement, descriptors, ports } = told;
     let log = descriptors.log.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no output log"))?;
     let scratch = descriptors.scratch_read.zip(descriptors.scratch_write);
     let mut reader = Reader::new(recover(log, scratch)?);
@@ -125,6 +126,8 @@ pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io
         terminal: Mutex::new(terminal),
         mail: Mutex::new(Mail::default()),
         asking: Mutex::default(),
+        ports: Mutex::new(ports.into()),
+        key: Mutex::new(note.key.clone()),
         poke,
     };
     Ok(Task { process: Arc::new(process), inner: inner.clone(), commands: receiver, reader, machine, note })

@@ -202,6 +202,11 @@ impl Table {
         self.unsettled.insert(pid);
     }
 
+    /// Whether it had ended before it was adopted, and is not shown as ended yet.
+    pub(super) fn is_unsettled(&self, pid: Pid) -> bool {
+        self.unsettled.contains(&pid)
+    }
+
     /// Whether all that had ended before is shown as ended.
     pub(super) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()

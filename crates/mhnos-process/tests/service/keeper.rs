@@ -15,8 +15,8 @@ use std::{
 
 use mhnos_keeper::{
     channel::{
-        Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, Order, Pid, Scope, Stage, ToKeeper,
-        Usage, Welcome,
+        Adoption, Descriptor, DialFailure, Exit, ExitStatus, Failure, FromKeeper, Order, Pid, Scope, Stage,
+        ToKeeper, Usage, Welcome,
     },
     log_file,
     socket::{Blocking, RecvError, Socket},
@@ -171,6 +171,10 @@ impl Keeper {
                 let members = FromKeeper::Members { pid, members: Vec::new() };
                 self.tell(&mut state, &members, &[]);
             }
+            ToKeeper::Dial { token, .. } => {
+                let outcome = Err(DialFailure::Refused);
+                self.tell(&mut state, &FromKeeper::Dialed { token, outcome }, &[]);
+            }
             ToKeeper::Drained => state.drained = true,
         }
     }
@@ -189,6 +193,7 @@ impl Keeper {
                 exit: kept.exit,
                 usage: kept.usage,
                 fds: kept.fds.iter().map(|(name, _)| *name).collect(),
+                ports: Vec::new(),
             };
             let fds: Vec<_> = kept.fds.iter().map(|(_, fd)| fd).collect();
             self.tell(state, &FromKeeper::Adopt(adoption), &fds);

@@ -36,6 +36,7 @@ fn settings() -> Settings {
         retain_for: Duration::from_mins(10),
         limits: LIMITS,
         stall_deadline: Duration::from_secs(10),
+        on_end: None,
     }
 }
 

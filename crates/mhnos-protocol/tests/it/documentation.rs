@@ -33,7 +33,8 @@ fn every_request_is_one_the_service_reads() {
             }
         }
     }
-    let all = "spawn attach detach write closeStdin resize kill list status ping auth fsync";
+    let all =
+        "spawn attach detach write closeStdin resize kill list ports revokePreview status ping auth fsync";
     assert_eq!(seen, all.split(' ').collect());
 }
 
@@ -64,7 +65,8 @@ fn every_reply_is_one_a_client_reads() {
             Err(_) => {}
         }
     }
-    let all = "connected spawned attached detached written stdinClosed resized killed processList status pong authenticated \
+    let all = "connected spawned attached detached written stdinClosed resized killed processList ports \
+               previewRevoked status pong authenticated \
                fsyncResult error stdout stderr exit gap port size";
     assert_eq!(seen, all.split_whitespace().map(str::to_owned).collect());
 }

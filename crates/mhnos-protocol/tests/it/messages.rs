@@ -102,6 +102,7 @@ fn a_list_names_each_process() {
         isolation: isolation(),
         exit: None,
         lingering: None,
+        ports: Vec::new(),
     };
     let stats = Stats { total_spawned: 3, total_killed: 1, active: 1 };
     check_reply(

@@ -6,6 +6,7 @@
 //! goes on (see `again`).
 
 mod again;
+mod audit;
 mod listen;
 pub(crate) mod place;
 mod service_manager;
@@ -91,7 +92,8 @@ fn keep(config: &Config, flags: &[(String, String)], sealed: Option<OwnedFd>) ->
     let place = ProgramPlace::of(&path).context("cannot open this program's directory")?;
     let manager = service_manager::of(std::env::vars_os())?;
     let (listeners, port) = listen::bind(&config.hosts, config.port)?;
-    let taken = place::take(config, port)?;
+    let audit = audit::open(config)?;
+    let taken = place::take(config, port, audit.as_ref().and_then(audit::Opened::made))?;
     if config.sandbox == mhnos_sandbox::Mode::None {
         tracing::warn!("MHNOS_SANDBOX=none: programs are NOT isolated from this machine or from each other");
     }
@@ -100,6 +102,7 @@ fn keep(config: &Config, flags: &[(String, String)], sealed: Option<OwnedFd>) ->
     fds.extend(listeners);
     let secrets = sealed.is_some();
     fds.extend(sealed);
+    fds.extend(audit.into_iter().flat_map(|opened| opened.file.into_fds()));
     let workspace = taken.policy.workspace.source.inside.to_string_lossy().into_owned();
     let bridge = BridgeCommand {
         program: program.into(),

@@ -80,8 +80,8 @@ pub(crate) fn check(workspace: &Path) -> Result<(), String> {
 
 /// Makes the workspace and, as root, becomes the account that everything runs as.
 ///
-/// `port` is the one the service listens on.
-pub(crate) fn take(config: &Config, port: u16) -> anyhow::Result<Place> {
+/// `port` is the one the service listens on; `made` is a file of the service's that goes to the account too.
+pub(crate) fn take(config: &Config, port: u16, made: Option<&OwnedFd>) -> anyhow::Result<Place> {
     let given = &config.workspace;
     let remedy =
         || format!("cannot make the workspace {}; choose another with MHNOS_WORKSPACE", given.display());
@@ -108,6 +108,10 @@ pub(crate) fn take(config: &Config, port: u16) -> anyhow::Result<Place> {
         filter: Vec::new(),
     };
     let cgroups = Cgroups::prepare(account);
+    if let Some(file) = made.filter(|_| root) {
+        std::os::unix::fs::fchown(file, Some(account.uid), Some(account.gid))
+            .context("cannot hand the audit log over")?;
+    }
     let reserve = if root { leave_root(&mut policy, owner, account, &path)? } else { None };
     ensure_writable(&dir, &path, account)?;
     if config.sandbox == Mode::None {

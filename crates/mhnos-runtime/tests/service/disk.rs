@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{options, requests::bash};
 
 /// For the next count, on a busy machine.
-const COUNTED: Duration = Duration::from_secs(60);
+const COUNTED: Duration = Duration::from_mins(1);
 
 async fn push(wire: &mut Wire, path: &str, bytes: usize) -> Value {
     let files = json!([{"path": path, "kind": "file", "content": "x".repeat(bytes)}]);

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests start programs, and read how long they shall be")]
 
 mod abuse;
+mod audit;
 mod bad_input;
 mod bridge_killed;
 mod bursts;
@@ -21,6 +22,7 @@ mod hostile;
 mod life;
 mod metrics;
 mod model;
+mod previews;
 mod programs;
 mod random_kills;
 mod requests;

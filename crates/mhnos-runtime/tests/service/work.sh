@@ -60,7 +60,7 @@ cat > pools.py <<'END'
 import multiprocessing as m
 def g(x): return x * x
 if __name__ == "__main__":
-    for method in ["spawn", "forkserver"]:
+    for method in METHODS:
         with m.get_context(method).Pool(2) as p: assert p.map(g, [2, 3]) == [4, 9]
 END
 python3 pools.py

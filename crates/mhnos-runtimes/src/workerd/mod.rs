@@ -14,6 +14,8 @@
 
 mod arguments;
 mod configuration;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod modules;
 
 use mhnos_sandbox::{ExtraFd, ExtraFdKind};

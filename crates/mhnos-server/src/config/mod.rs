@@ -46,6 +46,8 @@ pub struct Config {
     pub trust_network: bool,
     /// Web origins let in beside the loopback ones.
     pub allowed_origins: Vec<OriginPattern>,
+    /// The names of previews end with this.
+    pub preview_domain: String,
     /// The token that clients must show, if it was given in the environment.
     pub auth_token: GivenToken,
     /// A file with tokens.
@@ -62,6 +64,8 @@ pub struct Config {
     pub kill_grace: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where who did what is written down.
+    pub audit_log: AuditLog,
     /// What programs with a network of their own may reach.
     pub egress: Egress,
     /// The weakest isolation tier to start with.
@@ -119,6 +123,17 @@ impl LogFormat {
             Self::Json => "json",
         }
     }
+}
+
+/// Where who did what is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditLog {
+    /// Nowhere.
+    Off,
+    /// On standard output.
+    Stdout,
+    /// In a file.
+    File(PathBuf),
 }
 
 /// A value that stops the start.
@@ -255,6 +270,7 @@ impl Default for Config {
             hosts: values::LOOPBACK.to_vec(),
             trust_network: false,
             allowed_origins: Vec::new(),
+            preview_domain: "localhost".to_owned(),
             auth_token: GivenToken::None,
             auth_token_file: None,
             max_pids: 512,
@@ -263,6 +279,7 @@ impl Default for Config {
             output_log: 4 << 20,
             kill_grace: Duration::from_secs(5),
             log_format: LogFormat::ByTerminal,
+            audit_log: AuditLog::Off,
             egress: Egress::default(),
             sandbox_min_tier: Tier::None,
             pull_skip: mhnos_workspace::PullSettings::default().skip,

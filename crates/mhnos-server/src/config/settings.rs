@@ -129,6 +129,15 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| values::joined(&config.allowed_origins),
     },
     Setting {
+        variable: "MHNOS_PREVIEW_DOMAIN",
+        default: "localhost",
+        accepts: "a host name of which this service serves all subdomains",
+        about: "Previews are served at `http://p<pid>-<port>.<domain>:<port of the service>/`. Browsers know that \
+                every name below `localhost` is this machine; another domain needs a wildcard record in DNS.",
+        apply: reads!(preview_domain, values::domain),
+        show: |config| config.preview_domain.clone(),
+    },
+    Setting {
         variable: "MHNOS_AUTH_TOKEN",
         default: "",
         accepts: "16 to 512 of the characters A-Z a-z 0-9 - . _ ~ + / =, such as `openssl rand -hex 32` prints",
@@ -211,6 +220,14 @@ pub const SETTINGS: &[Setting] = &[
         about: "How log lines look.",
         apply: reads!(log_format, values::log_format),
         show: |config| config.log_format.as_str().to_owned(),
+    },
+    Setting {
+        variable: "MHNOS_AUDIT_LOG",
+        default: "none",
+        accepts: "the absolute path of a file outside the workspace, `stdout`, or `none`",
+        about: "Where who connected, started, ended and changed what is written down, a JSON object a line.",
+        apply: reads!(audit_log, values::audit_log),
+        show: |config| values::show_audit_log(&config.audit_log),
     },
     Setting {
         variable: "MHNOS_SANDBOX_MIN_TIER",

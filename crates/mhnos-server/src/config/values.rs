@@ -11,8 +11,8 @@ use std::{
 
 use mhnos_sandbox::{Mode, Tier};
 
-use super::{GivenToken, LogFormat, LogLevel, NO_QUOTA, SecretText, secret::SEALED};
-use crate::door::OriginPattern;
+use super::{AuditLog, GivenToken, LogFormat, LogLevel, NO_QUOTA, SecretText, secret::SEALED};
+use crate::door::{OriginPattern, split_authority};
 
 /// What `MHNOS_HOST=localhost` stands for.
 pub(super) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -34,8 +34,33 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// A host name without a port, in lower case.
+pub(super) fn domain(text: &str) -> Option<String> {
+    let (host, port) = split_authority(text)?;
+    (port.is_none() && host.parse::<IpAddr>().is_err() && !host.ends_with('.')).then_some(host)
+}
+
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+/// `none`, `stdout`, or an absolute path with a file name.
+pub(super) fn audit_log(text: &str) -> Option<AuditLog> {
+    match text {
+        "none" => Some(AuditLog::Off),
+        "stdout" => Some(AuditLog::Stdout),
+        _ => path(text)
+            .filter(|path| path.is_absolute() && path.file_name().is_some() && !text.ends_with('/'))
+            .map(AuditLog::File),
+    }
+}
+
+pub(super) fn show_audit_log(audit_log: &AuditLog) -> String {
+    match audit_log {
+        AuditLog::Off => "none".to_owned(),
+        AuditLog::Stdout => "stdout".to_owned(),
+        AuditLog::File(path) => path.to_string_lossy().into_owned(),
+    }
 }
 
 /// A path, or none.

@@ -28,6 +28,7 @@ use super::{
     outbox::{Item, Outbox},
 };
 use crate::{
+    audit::{Event, Who},
     door::{self, Admission},
     limits,
     service::Service,
@@ -60,8 +61,6 @@ impl Late {
 pub(super) enum Watched {
     /// Its exit record is set, or the bridge is ending.
     Exit(Arc<Process>),
-    /// It has reported more about itself; the whole report so far, `None` at its end.
-    Report(Arc<Process>, Option<Vec<u8>>),
 }
 
 /// The `id` of a request.
@@ -73,15 +72,16 @@ pub(super) struct Lane<'c> {
     pub(super) dialect: Dialect,
     /// Who this is, and what that allows.
     pub(super) admission: &'c Admission,
+    who: &'c Who,
+    /// Processes this client has written to, as far as that was written down.
+    pub(super) written: HashSet<Pid>,
     /// Requests that took effect and are not answered yet.
     pending: FuturesUnordered<Later>,
     pending_bytes: usize,
-    /// Processes watched on this client's behalf; at most two watches for each.
+    /// Processes watched on this client's behalf, each once at most.
     pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
     /// Whose exit is being watched.
     pub(super) exits: HashSet<Pid>,
-    /// Whose report is being watched, and how much of it has been told.
-    pub(super) reports: std::collections::HashMap<Pid, usize>,
 }
 
 impl<'c> Lane<'c> {
@@ -90,17 +90,19 @@ impl<'c> Lane<'c> {
         outbox: &'c Outbox,
         dialect: Dialect,
         admission: &'c Admission,
+        who: &'c Who,
     ) -> Self {
         Self {
             service,
             outbox,
             dialect,
             admission,
+            who,
+            written: HashSet::new(),
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
             exits: HashSet::new(),
-            reports: std::collections::HashMap::new(),
         }
     }
 
@@ -185,6 +187,7 @@ impl<'c> Lane<'c> {
                 self.fail(&id, malformed.into());
             }
             Ok(request) if !door::covers(self.admission.scope(), &request) => {
+                self.audit(&Event::Denied { request: request.type_name() });
                 let text = format!("A token of scope view does not cover {}", request.type_name());
                 self.fail(&id, ErrorReply::new(ErrorCode::NotAllowed, text));
             }
@@ -201,6 +204,11 @@ impl<'c> Lane<'c> {
         for message in messages(self.dialect, id, reply) {
             self.outbox.push(Item::text(message));
         }
+    }
+
+    /// Writes down what this client did.
+    pub(super) fn audit(&self, event: &Event<'_>) {
+        self.service.audit.tell(Some(self.who), event);
     }
 
     /// Answers a request that only wants to be told if it asked for it with an id.

@@ -9,6 +9,7 @@
 mod introduction;
 mod lane;
 mod outbox;
+mod presence;
 mod pull;
 mod requests;
 mod view;
@@ -37,6 +38,7 @@ use tracing::debug;
 use self::{
     lane::Lane,
     outbox::{Item, Outbox},
+    presence::Presence,
     writer::Writer,
 };
 use crate::{
@@ -44,7 +46,7 @@ use crate::{
     frames::Format,
     http::{Front, Guest, Subprotocol},
     limits,
-    metrics::{Client, Cut, Metrics},
+    preview::Base,
     service::Service,
 };
 
@@ -55,12 +57,15 @@ pub(crate) struct Dialect {
     pub(crate) binary: bool,
     /// The unmodified Web OS page, served through [`crate::web_os`].
     pub(crate) web_os: bool,
+    /// How it reaches previews.
+    pub(crate) base: Base,
 }
 
 impl Dialect {
     fn of(guest: &Guest) -> Self {
         Self {
             binary: guest.subprotocol == Subprotocol::V1Binary,
+            base: guest.base,
             web_os: guest.subprotocol == Subprotocol::None && matches!(guest.visitor, Visitor::Page(_)),
         }
     }
@@ -119,43 +124,6 @@ enum End {
     Revoked,
 }
 
-/// A connection that is counted as open, until it is dropped.
-struct Counted<'m> {
-    metrics: &'m Metrics,
-    client: Client,
-}
-
-impl<'m> Counted<'m> {
-    fn new(metrics: &'m Metrics, dialect: Dialect) -> Self {
-        let client = match dialect {
-            Dialect { web_os: true, .. } => Client::WebOs,
-            Dialect { binary: true, .. } => Client::Binary,
-            Dialect { .. } => Client::Text,
-        };
-        metrics.opened.add(client, 1);
-        Self { metrics, client }
-    }
-
-    fn ends(&self, end: &End) {
-        let cut = match end {
-            End::Left => Cut::Left,
-            End::Unwritable => Cut::Unwritable,
-            End::Silent => Cut::Silent,
-            End::Broken(CloseCode::Size, _) => Cut::TooLarge,
-            End::Broken(..) => Cut::Broken,
-            End::Stopping => Cut::Stopping,
-            End::Revoked => Cut::Revoked,
-        };
-        self.metrics.ended.add(cut, 1);
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.metrics.closed.add(self.client, 1);
-    }
-}
-
 /// Rounds of pings since the client was last heard.
 #[derive(Default)]
 struct Pulse(AtomicU32);
@@ -191,13 +159,15 @@ pub(crate) async fn serve(
         (socket, admission)
     };
     debug!(%peer, ?dialect, visitor = ?guest.visitor, token = admission.name(), "connected");
-    let counted = Counted::new(&service.metrics, dialect);
+    let who = service.who(peer, &guest.visitor, admission.name());
+    let presence = Presence::begin(&service, who, dialect);
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, &outbox, &service.metrics);
-    let lane = Lane::new(&service, &outbox, dialect, &admission).run(&mut stream, &pulse, phase.clone());
+    let lane = Lane::new(&service, &outbox, dialect, &admission, presence.who());
+    let lane = lane.run(&mut stream, &pulse, phase.clone());
     let end = converse(lane, writer.run(), &outbox, &pulse, phase, admission.clone()).await;
     debug!(%peer, ?end, "disconnected");
-    counted.ends(&end);
+    presence.ends(&end);
     if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
         discard(socket.into_inner()).await;
     }

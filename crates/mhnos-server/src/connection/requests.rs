@@ -5,10 +5,9 @@ use std::{sync::Arc, time::Instant};
 use futures_util::future::join_all;
 use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome, WriteError};
 use mhnos_protocol::{
-    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
-    Port, PortState, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
+    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, FileEntry, Kill, Killed, OfPid, Pid,
+    PortList, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
 };
-use mhnos_runtimes::parse_report;
 use mhnos_sandbox::WindowSize;
 use mhnos_workspace::{self as workspace, Workspace};
 
@@ -20,7 +19,10 @@ use super::{
     view::{Manner, View},
 };
 use crate::{
-    launcher, service, translate,
+    audit::Event as Audited,
+    launcher,
+    preview::PortEvents,
+    service, translate,
     web_os::{self, Input},
 };
 
@@ -36,6 +38,8 @@ impl Lane<'_> {
             Request::Resize(resize) => self.resize(&id, resize),
             Request::Kill(kill) => self.kill(id, kill).await,
             Request::List { all } => self.list(&id, all).await,
+            Request::Ports { pid } => self.ports(&id, pid),
+            Request::RevokePreview { pid } => self.revoke_preview(&id, pid),
             Request::Status => self.reply(&id, &Reply::Status(Box::new(self.service.status()))),
             Request::Ping => self.reply(&id, &Reply::Pong { time: service::now_ms() }),
             // Who is here has been let in already, by a token or without one being asked for.
@@ -60,6 +64,7 @@ impl Lane<'_> {
             Ok(process) => process,
             Err(error) => {
                 service.metrics.not_spawned(error.code);
+                self.audit(&translate::spawn_failed(spawn, error.code));
                 return self.fail(&id, error);
             }
         };
@@ -71,7 +76,7 @@ impl Lane<'_> {
         // The answer is queued before the view: it goes out before any output does.
         self.reply(&id, &Reply::Spawned(spawned));
         service.metrics.spawned(spawn.process_type, asked.elapsed());
-        self.watch_report(&process);
+        self.audit(&translate::spawned(spawn, &process));
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
         let manner = self.manner(translate::encoding(process.info().encoding));
@@ -81,7 +86,7 @@ impl Lane<'_> {
 
     fn attach(&mut self, id: Id, attach: Attach) {
         let Some(process) = self.process(&id, attach.pid) else { return };
-        self.watch_report(&process);
+        self.audit(&Audited::Attach { pid: attach.pid });
         let replay = attach.after.map_or(Replay::Retained, Replay::After);
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
@@ -95,6 +100,7 @@ impl Lane<'_> {
             format: self.dialect.format(encoding),
             gathers: self.dialect.web_os,
             sizes: !self.dialect.web_os,
+            ports: PortEvents::new(Arc::clone(&self.service.previews), self.dialect.base),
         }
     }
 
@@ -111,6 +117,7 @@ impl Lane<'_> {
     async fn write(&mut self, id: Id, write: Write) {
         let Some(process) = self.process(&id, write.pid) else { return };
         let (pid, mut data) = (write.pid, write.data);
+        self.audit_write(pid);
         if self.dialect.web_os {
             match web_os::translate_input(&mut data, process.stdio()) {
                 Input::Text => {}
@@ -130,6 +137,18 @@ impl Lane<'_> {
             Late::answer(dialect, &id, reply.as_ref(), bytes)
         };
         self.begin(bytes, done).await;
+    }
+
+    /// The first write to a process says who has it in hand; one line for each key press would say no more.
+    fn audit_write(&mut self, pid: Pid) {
+        if !self.service.audit.is_on() || self.written.contains(&pid) {
+            return;
+        }
+        // Those that are forgotten are never written to again.
+        let processes = &self.service.processes;
+        self.written.retain(|pid| processes.get(*pid).is_some());
+        self.written.insert(pid);
+        self.audit(&Audited::Write { pid });
     }
 
     async fn interrupt(&mut self, id: Id, process: Arc<Process>) {
@@ -172,6 +191,7 @@ impl Lane<'_> {
             return self.fail(&id, ErrorReply::new(ErrorCode::UnknownSignal, text));
         };
         let (dialect, pid) = (self.dialect, kill.pid);
+        self.audit(&translate::kill(kill));
         let scope = translate::scope(kill.scope);
         let done = async move {
             let sent = process.signal(signal, scope);
@@ -197,10 +217,39 @@ impl Lane<'_> {
         let lingering = self.beside(join_all(lingering)).await;
         let each = listed.iter().zip(lingering);
         let list = ProcessList {
-            processes: each.map(|(process, lingering)| translate::process(process, lingering)).collect(),
+            processes: each
+                .map(|(process, lingering)| {
+                    let ports = self.service.previews.ports(self.dialect.base, process);
+                    translate::process(process, lingering, ports)
+                })
+                .collect(),
             stats: translate::stats(&processes.stats()),
         };
         self.reply(id, &Reply::ProcessList(list));
+    }
+
+    fn ports(&mut self, id: &Id, pid: Option<Pid>) {
+        let listed = match pid {
+            None => self.service.processes.list(true),
+            Some(pid) => match self.process(id, pid) {
+                None => return,
+                Some(process) => vec![process],
+            },
+        };
+        let (previews, base) = (&self.service.previews, self.dialect.base);
+        let ports = listed.iter().flat_map(|process| previews.ports(base, process)).collect();
+        self.reply(id, &Reply::Ports(PortList { ports }));
+    }
+
+    fn revoke_preview(&mut self, id: &Id, pid: Pid) {
+        let Some(process) = self.process(id, pid) else { return };
+        if !self.service.previews.is_keyed() {
+            let text =
+                "Previews have names that can be guessed, and nothing to revoke, unless a token is set";
+            return self.fail(id, ErrorReply::new(ErrorCode::NotAllowed, text).about(pid));
+        }
+        process.change_key();
+        self.reply(id, &Reply::PreviewRevoked(OfPid { pid }));
     }
 
     async fn push(&mut self, id: &Id, files: Vec<Result<FileEntry, BadEntry>>) {
@@ -212,6 +261,8 @@ impl Lane<'_> {
                 metrics.pushed_files.add(results.synced);
                 metrics.push_failures.add(results.failed);
                 metrics.pushed_bytes.add(bytes);
+                let (files, failed) = (results.synced, results.failed);
+                self.audit(&Audited::Push { files, failed, bytes });
                 self.reply(id, &Reply::Pushed(results));
             }
             Err(error) => {
@@ -222,6 +273,7 @@ impl Lane<'_> {
     }
 
     async fn pull(&mut self, id: Id) {
+        self.audit(&Audited::Pull);
         let workspace = self.service.workspace.clone();
         match self
             .beside(pull::begin(workspace, self.service.pull_settings(), id.clone(), self.dialect))
@@ -244,48 +296,12 @@ impl Lane<'_> {
         }
     }
 
-    /// Sees to it that a client learns where a worker listens.
-    fn watch_report(&mut self, process: &Arc<Process>) {
-        let reports = process.info().process_type == mhnos_protocol::ProcessType::Workerd.as_str();
-        if reports && process.exit().is_none() && self.reports.insert(process.pid(), 0).is_none() {
-            self.watches.push(Box::pin(report(Arc::clone(process), 0)));
-        }
-    }
-
     /// Acts on what watching has shown.
     pub(super) fn seen(&mut self, watched: Watched) {
-        match watched {
-            Watched::Exit(process) => {
-                self.exits.remove(&process.pid());
-                self.outbox.push(Item::Exited(process));
-            }
-            Watched::Report(process, None) => {
-                self.reports.remove(&process.pid());
-            }
-            Watched::Report(process, Some(report)) => self.tell_ports(process, &report),
-        }
+        let Watched::Exit(process) = watched;
+        self.exits.remove(&process.pid());
+        self.outbox.push(Item::Exited(process));
     }
-
-    fn tell_ports(&mut self, process: Arc<Process>, whole: &[u8]) {
-        let pid = process.pid();
-        let told = self.reports.get(&pid).copied().unwrap_or(0).min(whole.len());
-        // Only whole lines; the rest of one comes with the next report.
-        let end = whole.iter().rposition(|byte| *byte == b'\n').map_or(told, |at| at + 1).max(told);
-        for line in String::from_utf8_lossy(&whole[told..end]).lines() {
-            if let Some(listening) = parse_report(line).filter(|listening| listening.port != 0) {
-                let url = format!("http://127.0.0.1:{}/", listening.port);
-                let port = Port { pid, port: listening.port, url, state: PortState::Open };
-                self.outbox.push(Item::text(Event::Port(port).to_json()));
-            }
-        }
-        self.reports.insert(pid, end);
-        self.watches.push(Box::pin(report(process, whole.len())));
-    }
-}
-
-async fn report(process: Arc<Process>, after: usize) -> Watched {
-    let report = process.report(after).await;
-    Watched::Report(process, report)
 }
 
 /// The answer to a `kill`.

@@ -21,6 +21,7 @@ use crate::{
     frames::{Format, ProcessFrames, room_at},
     limits,
     metrics::Metrics,
+    preview::PortEvents,
     translate, web_os,
 };
 
@@ -51,18 +52,22 @@ pub(super) struct View {
     /// The terminal's size the client knows of, if it is to be told of others.
     size: Option<WindowSize>,
     stage: Stage,
+    /// What the client knows of the process's ports.
+    ports: PortEvents,
     /// Messages that must come after the exit.
     after_exit: Vec<String>,
 }
 
 /// How a client wants to see output.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Manner {
     pub(super) format: Format,
     /// Small output is gathered, and lines are kept whole.
     pub(super) gathers: bool,
     /// Told when somebody changes the terminal's size.
     pub(super) sizes: bool,
+    /// Told when the process begins or ends to listen.
+    pub(super) ports: PortEvents,
 }
 
 impl View {
@@ -96,10 +101,10 @@ impl View {
         manner: Manner,
         stage: Stage,
     ) -> Self {
-        let Manner { format, gathers, sizes } = manner;
+        let Manner { format, gathers, sizes, ports } = manner;
         let size = process.window_size().filter(|_| sizes);
         let (gathering, after_exit) = (None, Vec::new());
-        Self { process, viewer, frames, format, gathers, gathering, size, stage, after_exit }
+        Self { process, viewer, frames, format, gathers, gathering, size, stage, ports, after_exit }
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -112,7 +117,7 @@ impl View {
         if self.gathers && !hurry && self.waits_for_more() {
             return false;
         }
-        if self.tell_size(ready) {
+        if self.tell_size(ready) || self.tell_ports(ready) {
             return true;
         }
         let shared = Arc::strong_count(&self.frames) > 1;
@@ -166,6 +171,16 @@ impl View {
         let size = wire::Size { pid: self.pid(), cols: now.cols, rows: now.rows };
         ready.push_back(text_message(wire::Event::Size(size).to_json()));
         true
+    }
+
+    fn tell_ports(&mut self, ready: &mut VecDeque<Message>) -> bool {
+        if matches!(self.stage, Stage::Replaying { .. }) {
+            return false;
+        }
+        let events = self.ports.due(&self.process);
+        let any = !events.is_empty();
+        ready.extend(events.iter().map(|event| text_message(event.to_json())));
+        any
     }
 
     /// Answers the `attach` that began this view, if that has not been done.
@@ -246,7 +261,10 @@ impl View {
 
     /// Whether nothing will ever come again.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Ended) && !self.process.lingers() && self.viewer.behind() == 0
+        matches!(self.stage, Stage::Ended)
+            && !self.process.lingers()
+            && self.viewer.behind() == 0
+            && !self.ports.any_open()
     }
 
     /// Whether the exit has been seen here, told or held back.

@@ -10,6 +10,8 @@
 
 mod access;
 mod attempts;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod origin;
 mod token;
 
@@ -17,6 +19,7 @@ use std::net::IpAddr;
 
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
 pub(crate) use attempts::LogPace;
+pub(crate) use origin::split_authority;
 pub use origin::{Origin, OriginPattern};
 pub(crate) use token::covers;
 pub use token::{Principal, TokenMistake, Tokens};
@@ -108,6 +111,16 @@ impl Door {
         }
     }
 
+    /// The origins that are let in beside loopback ones.
+    pub(crate) fn allowed(&self) -> &[OriginPattern] {
+        &self.allowed
+    }
+
+    /// Whether pages of this origin may use the service.
+    pub(crate) fn admits(&self, origin: &Origin) -> bool {
+        origin.is_loopback() || self.allowed.iter().any(|pattern| pattern.covers(origin))
+    }
+
     /// Whether the service is known by this `host[:port]`. Any port is: it may be published under another.
     fn admit_host(&self, text: &str) -> Result<(), Refusal> {
         let (host, _) = origin::split_authority(text).ok_or(Refusal::BadHost)?;
@@ -131,8 +144,7 @@ impl Door {
         }
         let foreign = || Refusal::ForeignOrigin(text.to_owned());
         let origin = Origin::parse(text).ok_or_else(foreign)?;
-        let admitted = origin.is_loopback() || self.allowed.iter().any(|pattern| pattern.covers(&origin));
-        if admitted { Ok(origin) } else { Err(foreign()) }
+        if self.admits(&origin) { Ok(origin) } else { Err(foreign()) }
     }
 }
 

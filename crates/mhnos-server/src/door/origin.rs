@@ -54,6 +54,18 @@ impl Origin {
         Some(Self { scheme, host, port: port.unwrap_or(scheme.default_port()) })
     }
 
+    /// The host, in lower case; an IPv6 address without brackets.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether pages of this origin come from this `host[:port]`. The scheme is not compared: somebody in front of
+    /// the service may speak TLS for it.
+    pub(crate) fn is_at(&self, authority: &str) -> bool {
+        let Some((host, port)) = split_authority(authority) else { return false };
+        self.host == host && self.port == port.unwrap_or(self.scheme.default_port())
+    }
+
     /// Whether this page was served by this machine itself.
     pub fn is_loopback(&self) -> bool {
         literal(&self.host).map_or_else(|| is_localhost(&self.host), |address| address.is_loopback())
@@ -122,7 +134,7 @@ fn show(f: &mut fmt::Formatter<'_>, scheme: Scheme, host: &str, port: u16) -> fm
 
 /// Takes `host[:port]` apart: the host in lower case without brackets, an IPv6 address in canonical form.
 /// `None` for anything else, such as user info, an empty host, a path, or a name with strange characters.
-pub(super) fn split_authority(text: &str) -> Option<(String, Option<u16>)> {
+pub(crate) fn split_authority(text: &str) -> Option<(String, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;
         let address: Ipv6Addr = address.parse().ok()?;

@@ -42,6 +42,7 @@ impl fmt::Debug for Principal {
 pub(crate) fn covers(scope: TokenScope, request: &Request) -> bool {
     match request {
         Request::List { .. }
+        | Request::Ports { .. }
         | Request::Status
         | Request::Ping
         | Request::Auth(_)
@@ -52,6 +53,7 @@ pub(crate) fn covers(scope: TokenScope, request: &Request) -> bool {
         | Request::CloseStdin { .. }
         | Request::Resize(_)
         | Request::Kill(_)
+        | Request::RevokePreview { .. }
         | Request::Push { .. }
         | Request::Pull => scope == TokenScope::Control,
     }

@@ -33,12 +33,15 @@ use crate::{
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
+    preview::{Base, Body, Client, Exchanges, Name, Previews},
 };
 pub(crate) use handshake::Subprotocol;
 
 /// What the HTTP side needs to know.
 pub(crate) struct Front {
     pub(crate) door: Door,
+    /// `None` in tests of the door alone.
+    pub(crate) previews: Option<Arc<Previews>>,
     pub(crate) access: Access,
     /// Of log lines about refusals.
     pub(crate) pace: LogPace,
@@ -97,6 +100,8 @@ pub(crate) struct Guest {
     /// `None` if a token is asked for and has not been shown yet.
     pub(crate) admission: Option<Admission>,
     pub(crate) subprotocol: Subprotocol,
+    /// How it reaches previews.
+    pub(crate) base: Base,
 }
 
 /// An upgrade that has been promised to the client.
@@ -105,6 +110,7 @@ struct Promised {
     visitor: Visitor,
     admission: Option<Admission>,
     subprotocol: Subprotocol,
+    base: Base,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -115,14 +121,23 @@ impl Front {
     }
 }
 
-/// Serves the one request of a connection. Gives the WebSocket if that is what it became.
+/// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
+/// that is what it became.
 pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
+    let exchanges = Arc::new(Exchanges::new());
     let exchange = {
-        let (front, promised) = (Arc::clone(front), Arc::clone(&promised));
+        let (front, promised, exchanges) = (Arc::clone(front), Arc::clone(&promised), Arc::clone(&exchanges));
+        let client = Client { peer, secure: false };
         let service = service_fn(move |request| {
-            let answer = answer(&front, request, peer, &promised);
-            std::future::ready(Ok::<_, Infallible>(answer))
+            let (front, promised, exchanges) =
+                (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&exchanges));
+            async move {
+                Ok::<_, Infallible>(match preview(&front, &request) {
+                    Some((previews, name)) => previews.answer(&name, request, client, &exchanges).await,
+                    None => answer(&front, request, peer, &promised).map(Body::from),
+                })
+            }
         });
         http1::Builder::new()
             .max_buf_size(limits::MAX_REQUEST_HEAD)
@@ -130,15 +145,16 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     };
-    match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, exchange).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
+    match exchanges.beside(exchange).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
             debug!(%peer, %error, "HTTP exchange failed");
             if error.is_parse() {
                 front.turn_away(peer, Refused::Http, &error.to_string());
             }
         }
-        Err(_) => {
+        None if exchanges.served() => debug!(%peer, "closed a preview's connection that was not used"),
+        None => {
             debug!(%peer, "HTTP exchange took too long and was cut");
             front.turn_away(peer, Refused::Slow, "The request did not come in time.");
         }
@@ -148,8 +164,8 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
         Ok(upgraded) => {
             let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
             let socket = web_socket(parts).await;
-            let Promised { visitor, admission, subprotocol, .. } = promised;
-            Some(Guest { socket, visitor, admission, subprotocol })
+            let Promised { visitor, admission, subprotocol, base, .. } = promised;
+            Some(Guest { socket, visitor, admission, subprotocol, base })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -199,11 +215,18 @@ fn answer(
         }
         Ok((answer, subprotocol)) => {
             let upgrade = hyper::upgrade::on(&mut request);
-            let promise = Promised { upgrade, visitor, admission, subprotocol };
+            let base = Base::of(request.headers(), false);
+            let promise = Promised { upgrade, visitor, admission, subprotocol, base };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
     }
+}
+
+/// The preview a request is for.
+fn preview(front: &Front, request: &Request<Incoming>) -> Option<(Arc<Previews>, Name)> {
+    let previews = front.previews.as_ref()?;
+    Some((Arc::clone(previews), previews.addressed(request)?))
 }
 
 /// Whether something is answered without a token: a probe, and a scraper on this machine. What a proxy passes on

@@ -24,6 +24,7 @@ fn front() -> Arc<Front> {
     let loopback = vec!["127.0.0.1".parse().expect("address")];
     Arc::new(Front {
         door: Door::new(loopback, Vec::new()),
+        previews: None,
         access: Access::new(tokio::sync::watch::channel(Arc::default()).1, false),
         pace: LogPace::default(),
         health: Box::new(health),

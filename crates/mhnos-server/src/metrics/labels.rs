@@ -1,5 +1,6 @@
 //! The values that labels may have: closed sets, each an enum.
 
+use mhnos_network::Via;
 use mhnos_protocol::{ErrorCode, Request};
 
 use crate::door::Refusal;
@@ -100,6 +101,8 @@ labels! {
         Resize = "resize",
         Kill = "kill",
         List = "list",
+        Ports = "ports",
+        RevokePreview = "revokePreview",
         Status = "status",
         Ping = "ping",
         Auth = "auth",
@@ -119,11 +122,32 @@ impl Asked {
             Request::Resize(_) => Self::Resize,
             Request::Kill(_) => Self::Kill,
             Request::List { .. } => Self::List,
+            Request::Ports { .. } => Self::Ports,
+            Request::RevokePreview { .. } => Self::RevokePreview,
             Request::Status => Self::Status,
             Request::Ping => Self::Ping,
             Request::Auth(_) => Self::Auth,
             Request::Push { .. } => Self::Push,
             Request::Pull => Self::Pull,
+        }
+    }
+}
+
+labels! {
+    /// How a program wanted to get out.
+    Way {
+        Proxy = "proxy",
+        Connection = "connection",
+        Name = "name",
+    }
+}
+
+impl Way {
+    pub(crate) fn of(via: Via) -> Self {
+        match via {
+            Via::Proxy => Self::Proxy,
+            Via::Connection => Self::Connection,
+            Via::Name => Self::Name,
         }
     }
 }

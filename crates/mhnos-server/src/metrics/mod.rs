@@ -19,7 +19,7 @@ use std::{
 use mhnos_protocol::{ErrorCode, ProcessType, Request};
 
 pub(crate) use self::{
-    labels::{Client, Cut, Label, Refused},
+    labels::{Client, Cut, Label, Refused, Way},
     scrape::{CONTENT_TYPE, scrape},
 };
 
@@ -100,6 +100,8 @@ pub(crate) struct Metrics {
     spawn_time: [Histogram; ProcessType::ALL.len()],
     /// Bytes taken from clients for programs.
     pub(crate) input_bytes: Counter,
+    /// What programs wanted to reach and may not.
+    pub(crate) egress_refusals: Family<Way>,
     pub(crate) gaps: Counter,
     pub(crate) gap_bytes: Counter,
     pub(crate) pushed_files: Counter,

@@ -24,7 +24,7 @@ pub(crate) fn scrape(service: &Service) -> String {
     about(&mut text, service);
     processes(&mut text, service);
     clients(&mut text, &service.metrics);
-    requests(&mut text, &service.metrics);
+    requests(&mut text, service);
     files(&mut text, &service.metrics);
     text.finish()
 }
@@ -127,6 +127,9 @@ fn processes(text: &mut Text, service: &Service) {
         "code",
         &metrics.spawn_failures,
     );
+    let name = "mhnos_egress_refusals_total";
+    let help = "Ways out that were refused to programs (MHNOS_EGRESS).";
+    family(text, name, help, "via", &metrics.egress_refusals);
     let help = "Bytes of input taken for programs.";
     single(text, "mhnos_input_bytes_total", help, &metrics.input_bytes);
     single(text, "mhnos_gaps_total", "Gaps told to viewers.", &metrics.gaps);
@@ -154,8 +157,11 @@ fn clients(text: &mut Text, metrics: &Metrics) {
     single(text, "mhnos_sent_bytes_total", help, &metrics.sent_bytes);
 }
 
-fn requests(text: &mut Text, metrics: &Metrics) {
+fn requests(text: &mut Text, service: &Service) {
+    let metrics = &service.metrics;
     family(text, "mhnos_requests_total", "Requests by type.", "type", &metrics.requests);
+    let help = "Audit lines that could not be written.";
+    text.single("mhnos_audit_lost_total", Total, help, service.audit.lost());
     family(text, "mhnos_errors_total", "Answers that were an `error`, by code.", "code", &metrics.errors);
 }
 

@@ -16,7 +16,8 @@ use std::{
 
 use mhnos_keeper::{
     channel::{
-        Descriptor, Exit, ExitStatus, Failure, FromKeeper, Order, Pid, Scope, Stage, ToKeeper, Usage, Welcome,
+        Descriptor, DialFailure, Exit, ExitStatus, Failure, FromKeeper, Order, Pid, Scope, Stage, ToKeeper,
+        Usage, Welcome,
     },
     log_file,
     socket::{Blocking, RecvError, Socket},
@@ -71,8 +72,8 @@ impl Service {
         let address = listener.local_addr().expect("address");
         let dir = std::fs::File::open(workspace.path()).expect("workspace");
         let secrets = Secrets::gather(&config).expect("good secrets");
-        let listeners = vec![listener.into()];
-        let bridge = Bridge { channel, listeners, workspace: dir.into(), secrets, config };
+        let (listeners, workspace_dir) = (vec![listener.into()], dir.into());
+        let bridge = Bridge { channel, listeners, workspace: workspace_dir, audit: None, secrets, config };
         let bridge = tokio::spawn(mhnos_server::run(bridge));
         Self { address, workspace, keeper, bridge, thread: Some(thread), drained }
     }
@@ -137,6 +138,10 @@ impl Keeper {
                 }
                 ToKeeper::Members { pid } => {
                     self.tell(&FromKeeper::Members { pid, members: Vec::new() }, &[]);
+                }
+                ToKeeper::Dial { token, .. } => {
+                    let outcome = Err(DialFailure::Refused);
+                    self.tell(&FromKeeper::Dialed { token, outcome }, &[]);
                 }
                 ToKeeper::Drained => self.drained.send(()).expect("the test waits"),
                 // Nothing is held twice here, and nothing survives the bridge.

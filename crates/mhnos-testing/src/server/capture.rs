@@ -71,6 +71,11 @@ impl Capture {
         self.shared.lock().stderr.clone()
     }
 
+    /// All of stdout so far.
+    pub(super) fn stdout(&self) -> String {
+        self.shared.lock().stdout.clone()
+    }
+
     /// Both streams to their ends; to be called when the child has ended.
     pub(super) fn finish(self) -> (String, String) {
         for reader in self.readers {

@@ -1,0 +1,300 @@
+//! Which TCP ports one process tree listens on, and connections to them from within its network.
+//!
+//! Theory of operation: listen(2) of every program waits, through a system call filter, until its supervisor has
+//! seen it (8 to 40 µs). The supervisor notes the socket, lets the call go on, and finds the socket's address in
+//! the kernel's list of listening sockets right after. Nothing is polled to find a port; only where the kernel
+//! grants no such filter (another one is there already) the list is looked at, ever more seldom. That a port has
+//! been closed nothing tells: while there are ports the list is looked at every second or two, and whenever
+//! somebody wants to connect.
+//!
+//! What a program does between the look and its call can only make itself look wrong. Connections are another
+//! matter, since the network may be the host's: they are made only to sockets that, by their inode, are the tree's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use mhnos_sandbox::{
+    listening::{Listener, listeners},
+    sys,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt::socket_error},
+};
+
+use crate::{
+    channel::{MAX_PORTS, Port},
+    limits::{LISTEN_PATIENCE, LISTEN_RETRY, LISTEN_RETRY_SLOWEST, PORTS_LOOK, PORTS_LOOK_SLOWEST},
+    tree::{descendants, proc_is_foreign},
+};
+
+/// The ports of one tree.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    /// Where calls of listen(2) are seen, if the kernel granted that.
+    notices: Option<OwnedFd>,
+    /// By the socket's inode.
+    ours: BTreeMap<u64, SocketAddr>,
+    /// Sockets about to listen.
+    expected: BTreeSet<u64>,
+    /// Some socket is about to listen, and it is not known which.
+    unnamed: bool,
+    /// Until when that is believed.
+    patience: Instant,
+    retry: Duration,
+    /// Sockets known to be others'.
+    foreign: BTreeSet<u64>,
+    due: Option<Instant>,
+    pace: Duration,
+}
+
+impl Ports {
+    pub(crate) fn new(notices: Option<OwnedFd>) -> Self {
+        let now = Instant::now();
+        Self {
+            due: notices.is_none().then_some(now),
+            notices,
+            ours: BTreeMap::new(),
+            expected: BTreeSet::new(),
+            unnamed: false,
+            patience: now,
+            retry: LISTEN_RETRY,
+            foreign: BTreeSet::new(),
+            pace: PORTS_LOOK,
+        }
+    }
+
+    /// What to wait for.
+    pub(crate) fn notices(&self) -> Option<&OwnedFd> {
+        self.notices.as_ref()
+    }
+
+    /// Until the next look, if one is due.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// A call of listen(2) waits: takes note of the socket and lets it go on.
+    pub(crate) fn noticed(&mut self) {
+        let Some(notices) = &self.notices else { return };
+        // An error: its caller has died.
+        let Ok(notice) = sys::next_notice(notices) else { return };
+        let link =
+            Path::new("/proc").join(notice.thread.to_string()).join("fd").join(notice.argument.to_string());
+        let named = notice.thread > 0 && !proc_is_foreign();
+        match named.then(|| socket_at(&link)).flatten() {
+            Some(inode) if self.expected.len() < MAX_PORTS => _ = self.expected.insert(inode),
+            _ => self.unnamed = true,
+        }
+        sys::let_go_on(notices, &notice);
+        let now = Instant::now();
+        self.patience = now + LISTEN_PATIENCE;
+        self.retry = LISTEN_RETRY;
+        self.due = Some(now);
+    }
+
+    /// Looks, if it is time to. The ports, if they are others than before.
+    pub(crate) fn look(&mut self) -> Option<Vec<Port>> {
+        if self.left().is_none_or(|left| !left.is_zero()) {
+            return None;
+        }
+        let before = self.ports();
+        if let Ok(all) = listeners() {
+            self.compare(&all);
+        }
+        let ports = self.ports();
+        let changed = ports != before;
+        self.plan(changed);
+        changed.then_some(ports)
+    }
+
+    fn plan(&mut self, changed: bool) {
+        let now = Instant::now();
+        if (self.unnamed || !self.expected.is_empty()) && now < self.patience {
+            self.due = Some(now + self.retry);
+            self.retry = (self.retry * 2).min(LISTEN_RETRY_SLOWEST);
+            return;
+        }
+        self.unnamed = false;
+        self.expected.clear();
+        self.pace = if changed { PORTS_LOOK } else { (self.pace * 2).min(PORTS_LOOK_SLOWEST) };
+        self.due = (self.notices.is_none() || !self.ours.is_empty()).then_some(now + self.pace);
+    }
+
+    /// Sorts what listens into the tree's and others'.
+    fn compare(&mut self, all: &[Listener]) {
+        let mut ours = BTreeMap::new();
+        let mut strange = BTreeMap::new();
+        for Listener { address, inode } in all {
+            let expected = self.expected.remove(inode);
+            let place = if expected || self.ours.contains_key(inode) { &mut ours } else { &mut strange };
+            place.insert(*inode, *address);
+        }
+        let searching = self.unnamed || self.notices.is_none();
+        if searching && strange.keys().any(|inode| !self.foreign.contains(inode)) {
+            for inode in sockets_of_tree() {
+                if let Some(address) = strange.remove(&inode) {
+                    ours.insert(inode, address);
+                    self.unnamed = false;
+                }
+            }
+        }
+        self.foreign = if searching { strange.into_keys().collect() } else { BTreeSet::new() };
+        while ours.len() > MAX_PORTS {
+            ours.pop_last();
+        }
+        self.ours = ours;
+    }
+
+    fn ports(&self) -> Vec<Port> {
+        let port = |address: &SocketAddr| Port { port: address.port(), address: address.ip() };
+        let ports: BTreeSet<Port> = self.ours.values().map(port).collect();
+        ports.into_iter().collect()
+    }
+
+    /// A connection to what the tree listens on at `port`: established, or about to be. What has changed since the
+    /// last look is told by the next.
+    pub(crate) fn dial(&mut self, port: u16) -> io::Result<OwnedFd> {
+        let all = listeners()?;
+        let mut outcome = Err(Errno::CONNREFUSED);
+        let ours = self.ours.iter().filter(|(_, address)| address.port() == port);
+        // Loopback first: servers know those addresses to be theirs.
+        let mut targets: Vec<SocketAddr> = ours.flat_map(|(_, address)| targets(*address)).collect();
+        targets.sort_by_key(|target| !target.ip().is_loopback());
+        for target in targets.into_iter().filter(|target| self.is_ours(*target, &all)) {
+            outcome = attempt(target);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        if outcome.is_err() {
+            self.due = Some(Instant::now());
+        }
+        Ok(outcome?)
+    }
+
+    /// Whether a connection to `target` is accepted by a socket of the tree and by none that is not.
+    fn is_ours(&self, target: SocketAddr, all: &[Listener]) -> bool {
+        let bound_to = |ip: IpAddr| {
+            let place = SocketAddr::new(ip, target.port());
+            let mut there = all.iter().filter(move |listener| listener.address == place).peekable();
+            there.peek()?;
+            Some(there.all(|listener| self.ours.contains_key(&listener.inode)))
+        };
+        let dual = || bound_to(Ipv6Addr::UNSPECIFIED.into());
+        let specific = bound_to(target.ip());
+        let owner = match target.ip() {
+            IpAddr::V4(_) => specific.or_else(|| bound_to(Ipv4Addr::UNSPECIFIED.into())).or_else(dual),
+            IpAddr::V6(_) => specific.or_else(dual),
+        };
+        owner == Some(true)
+    }
+}
+
+/// Where to connect to reach a socket bound to `address`.
+fn targets(address: SocketAddr) -> Vec<SocketAddr> {
+    let at = |ip: IpAddr| SocketAddr::new(ip, address.port());
+    let (four, six) = (at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into()));
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
+        // Accepts IPv4 too, unless it was told otherwise.
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![four, six],
+        _ => vec![address],
+    }
+}
+
+/// Connects without waiting. On loopback that is done or refused at once, unless the server is too busy to accept:
+/// then whoever gets the socket waits.
+fn attempt(target: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    match connect(&socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno),
+    }
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&now));
+    socket_error(&socket)??;
+    Ok(socket)
+}
+
+/// The inodes of all sockets that the tree has open.
+fn sockets_of_tree() -> BTreeSet<u64> {
+    let tree = descendants();
+    let entries = tree.iter().filter_map(|member| fs::read_dir(member.dir.join("fd")).ok());
+    entries.flat_map(|entries| entries.flatten().filter_map(|entry| socket_at(&entry.path()))).collect()
+}
+
+/// `socket:[INODE]` (proc_pid_fd(5)).
+fn socket_at(link: &Path) -> Option<u64> {
+    let target = fs::read_link(link).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    fn known(socket: &TcpListener) -> (u64, SocketAddr) {
+        (rustix::fs::fstat(socket.as_fd()).expect("a socket").st_ino, socket.local_addr().expect("bound"))
+    }
+
+    fn ports_of(sockets: &[&TcpListener]) -> Ports {
+        Ports { ours: sockets.iter().map(|socket| known(socket)).collect(), ..Ports::new(None) }
+    }
+
+    #[test]
+    fn a_connection_reaches_what_is_the_trees_own_wherever_it_is_bound() {
+        for place in ["127.0.0.1:0", "0.0.0.0:0", "127.9.8.7:0", "[::1]:0", "[::]:0"] {
+            let socket = TcpListener::bind(place).expect("a free port");
+            let port = socket.local_addr().expect("bound").port();
+            let stream = TcpStream::from(ports_of(&[&socket]).dial(port).expect(place));
+            let (_, peer) = socket.accept().expect("it is there");
+            assert_eq!(stream.local_addr().expect("connected").port(), peer.port(), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_not_the_trees_is_refused_although_it_listens() {
+        let foreign = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = foreign.local_addr().expect("bound").port();
+        let refused = ports_of(&[]).dial(port).expect_err("nothing of ours");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        TcpStream::connect(("127.0.0.1", port)).expect("it does listen");
+    }
+
+    #[test]
+    fn a_foreign_socket_in_front_of_the_trees_own_is_not_reached() {
+        let foreign = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = foreign.local_addr().expect("bound").port();
+        // On another address of the same port, so that a connection to loopback gets the foreign one.
+        let own = TcpListener::bind(("127.0.0.2", port)).expect("a free port");
+        let mut ports = ports_of(&[&own]);
+        let (inode, mut address) = known(&own);
+        address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        ports.ours.insert(inode, address);
+        assert_eq!(ports.dial(port).expect_err("foreign").kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn what_has_stopped_listening_is_refused() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = socket.local_addr().expect("bound").port();
+        let mut ports = ports_of(&[&socket]);
+        drop(socket);
+        assert_eq!(ports.dial(port).expect_err("closed").kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(ports.look(), Some(Vec::new()));
+    }
+}

@@ -1,0 +1,107 @@
+//! Who listens where is told.
+
+use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
+use serde_json::json;
+
+use super::{DEADLINE, Preview, SERVER, opened};
+use crate::{options, start};
+
+#[tokio::test]
+async fn every_viewer_is_told_of_a_port_and_of_its_end() {
+    let mut preview = Preview::of(SERVER).await;
+    let Preview { pid, port, .. } = preview;
+    let url = format!("{}/", preview.origin());
+    let mut other = Wire::connect_as(preview.server.address(), WireOptions::modern()).await;
+    other.send(&json!({"type": "attach", "id": 1, "pid": pid})).await;
+    assert_eq!(opened(&mut other, pid).await["url"], url);
+
+    let open = json!([{"pid": pid, "port": port, "url": url}]);
+    for request in [json!({"type": "ports", "id": 2}), json!({"type": "ports", "id": 2, "pid": pid})] {
+        assert_eq!(preview.wire.request(request).await["ports"], open);
+    }
+    let list = preview.wire.request(json!({"type": "list", "id": 3})).await;
+    assert_eq!(list["processes"][0]["ports"], open, "{list}");
+    let unknown = preview.wire.request(json!({"type": "ports", "id": 4, "pid": 1})).await;
+    assert_eq!(unknown["code"], "PROCESS_NOT_FOUND");
+
+    preview.wire.request(json!({"type": "kill", "id": 5, "pid": pid, "signal": "SIGKILL"})).await;
+    for wire in [&mut preview.wire, &mut other] {
+        let closed = wire.next_where(|message| message["type"] == "port").await;
+        assert_eq!((&closed["state"], &closed["port"]), (&json!("closed"), &json!(port)));
+    }
+    assert_eq!(preview.wire.request(json!({"type": "ports", "id": 6})).await["ports"], json!([]));
+}
+
+#[tokio::test]
+async fn a_port_that_a_program_closes_is_told_while_it_runs_on() {
+    let server = start();
+    server.write(
+        "brief.py",
+        "import socket, sys\ns = socket.create_server(('127.0.0.1', 0))\ninput()\ns.close()\ninput()\n",
+    );
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(json!({"processType": "python", "command": "brief.py"})).await;
+    opened(&mut wire, pid).await;
+    wire.send(&json!({"type": "write", "pid": pid, "data": "\n"})).await;
+    let closed = wire.next_where(|message| message["type"] == "port").await;
+    assert_eq!(closed["state"], "closed");
+    let list = wire.request(json!({"type": "list", "id": 1})).await;
+    assert_eq!(
+        (&list["processes"][0]["status"], &list["processes"][0]["ports"]),
+        (&json!("running"), &json!(null))
+    );
+}
+
+#[tokio::test]
+async fn descendants_and_all_kinds_of_programs_are_told_of() {
+    let server = start();
+    server.write("worker.js", "export default { fetch() { return new Response('worker') } }\n");
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let nested = "import os, socket, time\nif os.fork() == 0:\n    os.setsid()\n    \
+                  s = socket.create_server(('::1', 0), family=socket.AF_INET6)\n    time.sleep(1000)\nos.wait()\n";
+    for spawn in [
+        json!({"processType": "python", "command": "-c", "args": [nested]}),
+        json!({"processType": "shell", "command": "bash", "args": ["-c", "python3 -m http.server 0 & wait"]}),
+        json!({"processType": "workerd", "command": "worker.js"}),
+    ] {
+        let pid = wire.spawn(spawn.clone()).await;
+        let told = opened(&mut wire, pid).await;
+        assert!(told["port"].as_u64().is_some_and(|port| port > 0), "{spawn}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_bridge_is_followed_by_one_that_knows_the_ports() {
+    let preview = Preview::of(SERVER).await;
+    let bridge = preview.server.descendants();
+    let bridge =
+        bridge.iter().find(|process| process.command.contains("mhnos-runtime bridge")).expect("a bridge");
+    let pid = rustix::process::Pid::from_raw(bridge.os_pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+    let mut wire = eventually_async(DEADLINE, "another bridge", async || {
+        Wire::open(preview.server.address(), WireOptions::modern()).await.ok()
+    })
+    .await;
+    let ports = wire.request(json!({"type": "ports", "id": 1})).await;
+    assert_eq!(ports["ports"][0]["url"], format!("{}/", preview.origin()));
+    assert_eq!(preview.get("/", &[]).status, 200);
+}
+
+#[tokio::test]
+async fn previews_have_the_name_and_port_by_which_a_client_reaches_the_service() {
+    let server = Server::start(options().env("MHNOS_PREVIEW_DOMAIN", "previews.example.org"));
+    server.write("server.mjs", SERVER);
+    let public = WireOptions::modern().header("X-Forwarded-Proto", "https");
+    let mut wire = Wire::connect_as(server.address(), public).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "server.mjs"})).await;
+    let told = opened(&mut wire, pid).await;
+    let host = format!("p{pid}-{}.previews.example.org:{}", told["port"], server.address().port());
+    assert_eq!(told["url"], format!("https://{host}/"));
+    let answer = super::get(server.address(), &host, "/", &["X-Forwarded-Proto: https"]);
+    assert!(answer.body.contains("\"x-forwarded-proto\":\"https\""), "{answer:?}");
+    // The name that would have been without the setting is none.
+    assert_eq!(
+        super::get(server.address(), &host.replace("previews.example.org", "localhost"), "/", &[]).status,
+        403
+    );
+}

@@ -1,0 +1,125 @@
+//! Which pages reach a preview, and what a preview's page reaches.
+
+use std::net::TcpListener;
+
+use mhnos_testing::{Server, Wire, WireOptions};
+use serde_json::{Value, json};
+
+use super::{Preview, SERVER, get, opened, read_until, send};
+use crate::options;
+
+#[tokio::test]
+async fn pages_of_other_previews_and_of_strangers_are_refused() {
+    let mut preview = Preview::of(SERVER).await;
+    let own = format!("Origin: {}", preview.origin());
+    let pid = preview.wire.spawn(json!({"processType": "node", "command": "server.mjs"})).await;
+    let other =
+        opened(&mut preview.wire, pid).await["url"].as_str().expect("a url").trim_end_matches('/').to_owned();
+    let other = format!("Origin: {other}");
+    let navigation = "Sec-Fetch-Mode: navigate";
+    for (headers, status) in [
+        (&[][..], 200),
+        (&[own.as_str()][..], 200),
+        (&["Origin: http://localhost:5173"], 200),
+        (&["Sec-Fetch-Site: same-origin"], 200),
+        (&["Sec-Fetch-Site: none", navigation], 200),
+        (&["Sec-Fetch-Site: cross-site", navigation], 200),
+        (&["Origin: null", "Sec-Fetch-Site: same-origin"], 200),
+        (&[other.as_str()], 403),
+        (&[other.as_str(), "Sec-Fetch-Site: same-site", navigation], 403),
+        (&["Origin: https://evil.example"], 403),
+        (&["Origin: http://localhost.evil.example"], 403),
+        (&["Origin: null"], 403),
+        (&["Origin: null", "Sec-Fetch-Site: cross-site"], 403),
+        (&[own.as_str(), other.as_str()], 403),
+        (&["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"], 403),
+        (&["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: cors"], 403),
+    ] {
+        assert_eq!(preview.get("/", headers).status, status, "{headers:?}");
+    }
+    // Nobody is the preview by another name.
+    let port = preview.server.address().port();
+    for host in [format!("{}.evil.example", preview.host()), format!("evil.example:{port}")] {
+        assert_eq!(get(preview.server.address(), &host, "/", &[]).status, 403, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_previews_page_cannot_use_the_service() {
+    let preview = Preview::of(SERVER).await;
+    let address = preview.server.address();
+    for origin in [preview.origin(), format!("http://p{}-1.localhost:9", preview.pid)] {
+        let refused = Wire::open(address, WireOptions::modern().header("Origin", &origin)).await;
+        assert!(refused.is_err(), "{origin}");
+    }
+    let service = format!("http://localhost:{}", address.port());
+    Wire::open(address, WireOptions::modern().header("Origin", &service))
+        .await
+        .expect("the control is let in");
+    // And the socket is not to be had under the preview's own name: that is the program's.
+    let mut stream = preview.connect();
+    let head = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nOrigin: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        preview.host(),
+        preview.origin()
+    );
+    send(&mut stream, &head);
+    assert!(read_until(&mut stream, "welcome ").contains("upgrade: mirror"));
+}
+
+#[tokio::test]
+async fn a_preview_shows_nothing_of_the_host() {
+    let preview = Preview::of(SERVER).await;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let foreign = listener.local_addr().expect("bound").port();
+    for port in [foreign, preview.server.address().port()] {
+        let host = format!("p{}-{port}.localhost", preview.pid);
+        assert_eq!(get(preview.server.address(), &host, "/", &[]).status, 503, "{port}");
+    }
+    std::net::TcpStream::connect(("127.0.0.1", foreign)).expect("the control: it does listen");
+}
+
+#[tokio::test]
+async fn names_cannot_be_revoked_where_they_are_no_secret() {
+    let mut preview = Preview::of(SERVER).await;
+    let pid = preview.pid;
+    let refused = preview.wire.request(json!({"type": "revokePreview", "id": 1, "pid": pid})).await;
+    assert_eq!(refused["code"], "NOT_ALLOWED", "{refused}");
+}
+
+#[tokio::test]
+async fn where_a_token_is_asked_for_names_are_secrets_that_can_be_revoked() {
+    const TOKEN: &str = "a-token-that-nobody-guesses";
+    let server = Server::start(options().env("MHNOS_AUTH_TOKEN", TOKEN));
+    server.write("server.mjs", SERVER);
+    let address = server.address();
+    let shown = WireOptions::modern().header("Authorization", &format!("Bearer {TOKEN}"));
+    let mut wire = Wire::connect_as(address, shown).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "server.mjs"})).await;
+    let told = opened(&mut wire, pid).await;
+    let host = |url: &Value| url.as_str().expect("a url")["http://".len()..].trim_end_matches('/').to_owned();
+    let named = host(&told["url"]);
+    let plain = format!("p{pid}-{}", told["port"]);
+    let key =
+        named.strip_prefix(&format!("{plain}-")).and_then(|rest| rest.split('.').next()).expect("a key");
+    assert!(key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{key}");
+
+    // Who has the name needs no token, and the service's own token goes no further than the service.
+    let answer = get(address, &named, "/", &[&format!("Authorization: Bearer {TOKEN}")]);
+    assert_eq!((answer.status, answer.header("referrer-policy")), (200, Some("same-origin")));
+    assert!(!answer.body.contains(TOKEN), "{answer:?}");
+    assert!(get(address, &named, "/", &["Authorization: Bearer another"]).body.contains("Bearer another"));
+    let wrong = format!("{plain}-{}.localhost", "a".repeat(16));
+    for name in [format!("{plain}.localhost"), wrong, format!("{plain}-.localhost")] {
+        assert_eq!(get(address, &name, "/", &[]).status, 404, "{name}");
+    }
+
+    wire.send(&json!({"type": "revokePreview", "id": 1, "pid": pid})).await;
+    let closed = wire.next_where(|message| message["type"] == "port" && message["state"] == "closed").await;
+    assert_eq!(closed["url"], told["url"]);
+    let renamed = opened(&mut wire, pid).await["url"].clone();
+    assert_eq!(get(address, &named, "/", &[]).status, 404);
+    assert_eq!(get(address, &host(&renamed), "/", &[]).status, 200);
+    assert_eq!(wire.request(json!({"type": "ports", "id": 2})).await["ports"][0]["url"], renamed);
+}

@@ -1,0 +1,4 @@
+//! Output cut into text frames.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mhnos_protocol::fuzzing::text_output(bytes));
