@@ -15,10 +15,11 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: test-kills help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz
+.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz
+.PHONY: test-docker test-install test-system test-dist dist test-kills
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: rust tools ## get what is missing, build, serve on port 18790 with ./workspace (ARGS="--sandbox none" adds flags)
 	cargo build --release --locked --package mhnos-runtime
@@ -41,6 +42,7 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(XTASK) tidy
+	@deploy/test/lint.sh
 
 bench: rust tools ## measure the built service against running the programs directly
 	cargo build --release --locked --package mhnos-testing
@@ -55,6 +57,21 @@ test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random mom
 
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak
+
+test-docker: tools ## image, Compose files and tiers against a real Docker engine (ports 18790 and 18791)
+	deploy/test/docker.sh
+
+test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="deploy/test/over-ssh root@HOST"
+	deploy/test/machine.sh install
+
+test-system: rust ## the unit with cgroup v2 limits and AppArmor, in a booted machine: MACHINE as above
+	deploy/test/machine.sh system
+
+test-dist: rust ## build the release twice, at two places, and compare the bytes
+	deploy/test/dist.sh
+
+dist: rust ## the release: tarball, Debian package, checksums, into target/release-files
+	$(XTASK) dist
 
 fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
 	fuzz/run $(or $(SECONDS),60) $(TARGETS)

@@ -62,6 +62,11 @@ export class Runtime {
     return pid;
   }
 
+  /** From now on nothing of what was started is this connection's to end. */
+  leave() {
+    this.#started.clear();
+  }
+
   /** Ends what this connection has started and what has not ended by itself. */
   async endAll() {
     for (const pid of this.#started) await this.kill(pid).catch(() => {}); // it may have ended meanwhile

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // starts cargo and git
 
 mod dev;
+mod dist;
 mod test;
 mod tidy;
 
@@ -15,7 +16,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   tidy          check the rules that a program can check: crate edges, licences, sources, documents
   test [ARGS]   cargo test --release --workspace, and one closing line with the sum
-  dev [ARGS]    build and serve; rebuild and restart when a source file changes (ARGS go to `serve`)";
+  dev [ARGS]    build and serve; rebuild and restart when a source file changes (ARGS go to `serve`)
+  dist [DIR]    the release: tarball, Debian package, checksums, into target/release-files";
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
@@ -24,6 +26,7 @@ fn main() -> Result<ExitCode> {
     match command.as_deref() {
         Some("tidy") => tidy::run(&root()),
         Some("test") => test::run(&root(), &rest),
+        Some("dist") => dist::run(&root(), &rest),
         Some("dev") => dev::run(&root(), &rest),
         _ => {
             eprintln!("{USAGE}");

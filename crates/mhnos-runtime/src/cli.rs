@@ -33,6 +33,12 @@ pub(crate) fn command() -> Command {
             "Ask the service of these settings how it is: exit status 0 and its answer if it is well, else 1",
         )))
         .subcommand(
+            Command::new("generate")
+                .hide(true)
+                .about("Print what packages install beside the program")
+                .arg(Arg::new("what").required(true).value_parser(["man", "bash", "zsh", "fish"])),
+        )
+        .subcommand(
             with_settings(Command::new("bridge").hide(true))
                 .arg(Arg::new("listeners").long("listeners").value_parser(value_parser!(i32)).required(true))
                 .arg(Arg::new("secrets").long("secrets").action(ArgAction::SetTrue))

@@ -4,6 +4,7 @@
 mod bridge;
 mod cli;
 mod doctor;
+mod generate;
 mod health;
 mod logging;
 mod serve;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Some(("serve", arguments)) => serve::run(arguments),
         Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("health", arguments)) => health::run(arguments),
+        Some(("generate", arguments)) => generate::run(arguments),
         Some(("bridge", arguments)) => bridge::run(arguments),
         Some(("upgrade", arguments)) => upgrade::run(arguments),
         _ => unreachable!("clap asks for a subcommand"),

@@ -4,13 +4,13 @@ use mhnos_sandbox::Tier;
 use mhnos_testing::{Server, Wire, WireOptions, host::Host};
 use serde_json::json;
 
-use crate::{abuse::STRICT_HOSTS, options};
+use crate::{abuse::strict_hosts, options};
 
 const WORK: &str = include_str!("work.sh");
 
 #[tokio::test]
 async fn ordinary_work_is_done_in_every_tier() {
-    for (index, host) in STRICT_HOSTS.into_iter().enumerate() {
+    for (index, host) in strict_hosts().enumerate() {
         let server = Server::start(options().on(host));
         // Without a network of its own the port is the host's: one of those a program may connect to.
         let work = WORK.replace("PORT", &(8080 + index).to_string());
@@ -32,7 +32,7 @@ async fn ordinary_work_is_done_in_every_tier() {
 
 #[tokio::test]
 async fn workerd_listens_in_every_tier() {
-    for host in STRICT_HOSTS {
+    for host in strict_hosts() {
         let server = Server::start(options().on(host));
         server.write("worker.js", "export default { fetch() { return new Response('y') } }\n");
         let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
@@ -47,7 +47,7 @@ async fn workerd_listens_in_every_tier() {
 
 #[tokio::test]
 async fn a_terminal_is_whole_in_every_tier() {
-    for host in STRICT_HOSTS {
+    for host in strict_hosts() {
         let server = Server::start(options().on(host));
         let mut wire = Wire::connect(server.address()).await;
         let script = "set -m; sleep 1000 & kill %1; wait; echo direct > /dev/tty; echo error > /dev/stderr; stty size; echo end";

@@ -12,7 +12,7 @@ use mhnos_sandbox::Tier;
 use mhnos_testing::{Server, Wire, host::Host};
 use serde_json::json;
 
-use crate::{abuse::STRICT_HOSTS, options};
+use crate::{abuse::strict_hosts, options};
 
 const PROGRAM: &str = include_str!("hostile.py");
 
@@ -103,7 +103,7 @@ async fn run(server: &Server, bystander: &Bystander, tree: &str) -> BTreeMap<Str
 async fn a_hostile_program_finds_every_door_closed_in_every_tier() {
     let bystander = Bystander::listen();
     let mut wrong = Vec::new();
-    for host in STRICT_HOSTS {
+    for host in strict_hosts() {
         let own_tree = matches!(Host::named(host).tier, Tier::T1 | Tier::T2);
         let server = Server::start(options().on(host));
         let found = run(&server, &bystander, if own_tree { "own-tree" } else { "hosts-tree" }).await;

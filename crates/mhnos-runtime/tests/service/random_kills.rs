@@ -8,7 +8,7 @@ use mhnos_testing::{Server, Wire};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::{abuse::STRICT_HOSTS, options};
+use crate::{abuse::strict_hosts, options};
 
 /// Rounds on each kind of host, for each victim.
 const ROUNDS: u64 = 2;
@@ -53,7 +53,7 @@ async fn a_kill_at_a_random_moment_of_a_burst_leaves_nothing_in_any_tier() {
     let rounds = number("MHNOS_TEST_KILLS", ROUNDS);
     let mut random = Random(seed);
     for round in 0..rounds {
-        for host in STRICT_HOSTS {
+        for host in strict_hosts() {
             for victim in [Victim::Keeper, Victim::Bridge, Victim::Init] {
                 println!("seed {seed}, round {round}: {victim:?} on {host}");
                 one(host, victim, &mut random).await;

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# What docs/operations.md promises of the container, tried with a real Docker engine (DOCKER_HOST is honoured) and the very commands
+# it names: `make test-docker`. Uses ports 18790 and 18791 of this machine, and a Compose project of its own, of which it leaves nothing.
+#
+#   MHNOS_TEST_BUILD=no   uses the images there are, named mhnos-runtime:latest and :openclaw
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+export COMPOSE_PROJECT_NAME=mhnos-test-$$
+node=.tools/node_modules/.bin/node
+runtime=ws://127.0.0.1:18790 openclaw=ws://127.0.0.1:18791
+container=mhnos-test-$$-alone
+passed=0
+
+if command -v docker-compose >/dev/null; then compose() { docker-compose "$@"; }; else compose() { docker compose "$@"; }; fi
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'test-docker: FAILED: %s\n' "$*" >&2; exit 1; }
+check() { # check ADDRESS CHECK…
+  "$node" deploy/test/check.mjs "$@" || fail "$*"
+  passed=$((passed + 1))
+}
+holds() { # holds WHAT COMMAND…
+  "${@:2}" || fail "$1"
+  printf '%s\n' "$1"
+  passed=$((passed + 1))
+}
+clean() {
+  status=$?
+  if [ $status != 0 ]; then compose --profile openclaw logs --tail 40 || true; fi
+  docker rm -fv "$container" >/dev/null 2>&1 || true
+  compose --profile openclaw down -v >/dev/null 2>&1 || true
+}
+trap clean EXIT
+
+health_of() { docker inspect --format '{{.State.Health.Status}}' "$1"; }
+healthy() { # healthy CONTAINER: by the image's own check, within a minute
+  local deadline=$((SECONDS + 60))
+  until [ "$(health_of "$1")" = healthy ]; do
+    [ $SECONDS -lt $deadline ] || { docker logs --tail 40 "$1"; return 1; }
+    sleep 1
+  done
+}
+service() { compose --profile openclaw ps -q "$1"; }
+alone() { # alone OPTIONS…: the service without Compose
+  docker rm -fv "$container" >/dev/null 2>&1 || true
+  docker run -d --name "$container" --read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges \
+    -p 127.0.0.1:18790:18790 -e MHNOS_HOST=0.0.0.0 -e MHNOS_TRUST_NETWORK=true -e MHNOS_MAX_MEMORY=256m "$@" mhnos-runtime:latest >/dev/null
+  healthy "$container"
+}
+
+if [ "${MHNOS_TEST_BUILD:-yes}" = yes ]; then
+  say "build"
+  compose --profile openclaw build
+fi
+docker images mhnos-runtime
+
+say "both services, as the README starts them"
+export MHNOS_MAX_MEMORY=256m
+compose up -d
+holds "18790 is healthy" healthy "$(service mhnos-runtime)"
+holds "/health from outside" curl -sf http://localhost:18790/health
+unset MHNOS_MAX_MEMORY
+compose --profile openclaw up -d mhnos-runtime-openclaw
+holds "18791 is healthy" healthy "$(service mhnos-runtime-openclaw)"
+published=$(docker port "$(service mhnos-runtime)"; docker port "$(service mhnos-runtime-openclaw)")
+holds "published on loopback alone: $published" test -z "$(grep -v '127\.0\.0\.1' <<<"$published")"
+
+say "programs, tier, limits"
+check $runtime tools
+"$node" examples/demo/demo.mjs $runtime || fail "the demonstration on 18790"
+passed=$((passed + 1))
+check $runtime tier T3+
+check $runtime memory
+check $runtime forks
+holds "no process of the container is root's but the one that starts things" test -z \
+  "$(docker top "$(service mhnos-runtime)" -eo pid,uid,args | awk 'NR > 1 && $2 == 0 && !/mhnos-runtime serve/')"
+holds "the root file system is read-only" bash -c "! docker exec $(service mhnos-runtime) touch /usr/x 2>/dev/null"
+
+say "a restart and down/up keep the workspace; a stop drains"
+check $runtime write kept yes
+check $runtime slow drained
+begun=$SECONDS
+compose restart mhnos-runtime
+holds "it is healthy again, $((SECONDS - begun)) s after the stop began" healthy "$(service mhnos-runtime)"
+check $runtime read kept yes
+check $runtime read drained $'orderly\n'
+
+say "OpenClaw"
+check $openclaw tools openclaw
+check $openclaw gateway
+check $openclaw running 1
+check $openclaw write .openclaw/kept yes
+begun=$SECONDS
+compose --profile openclaw stop mhnos-runtime-openclaw
+stopped=$(docker inspect --format '{{.State.ExitCode}}' "$(docker ps -aq --filter name="${COMPOSE_PROJECT_NAME}.*openclaw")")
+holds "drained in $((SECONDS - begun)) s, exit status $stopped" test "$stopped" = 0
+compose --profile openclaw down
+compose --profile openclaw up -d mhnos-runtime-openclaw
+holds "18791 is healthy again" healthy "$(service mhnos-runtime-openclaw)"
+check $openclaw read .openclaw/kept yes
+check $openclaw gateway
+
+say "down -v leaves nothing"
+compose --profile openclaw down -v
+left=$(docker ps -aq --filter label=com.docker.compose.project="$COMPOSE_PROJECT_NAME"
+  docker volume ls -q --filter label=com.docker.compose.project="$COMPOSE_PROJECT_NAME"
+  docker network ls -q --filter label=com.docker.compose.project="$COMPOSE_PROJECT_NAME")
+holds "no container, volume or network" test -z "$left"
+
+say "strong: T1"
+strong=(--user 10001:10001 --security-opt "seccomp=deploy/docker/seccomp.json" --security-opt "apparmor=${MHNOS_APPARMOR:-mhnos-runtime}")
+alone "${strong[@]}" --security-opt systempaths=unconfined -e MHNOS_SANDBOX_MIN_TIER=T1
+check $runtime tier T1
+check $runtime memory
+"$node" examples/demo/demo.mjs $runtime || fail "the demonstration in T1"
+passed=$((passed + 1))
+alone "${strong[@]}"
+check $runtime tier T2
+
+say "an ordinary user, no capability: T3"
+alone --user 10001:10001
+check $runtime tier T3
+check $runtime memory
+check $runtime forks
+holds "it stops in order" test "$(docker stop -t 40 "$container" >/dev/null; docker inspect --format '{{.State.ExitCode}}' "$container")" = 0
+
+printf '\ntest-docker: %s checks passed\n' "$passed"

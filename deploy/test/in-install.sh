@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Inside a machine booted by systemd, as root: installs, upgrades and removes the service in every way docs/operations.md names.
+set -euo pipefail
+# shellcheck source=deploy/test/in-common.sh
+. "$(dirname "$0")/in-common.sh"
+
+say "a dry run changes nothing"
+./install.sh --dry-run
+holds "no unit, user, program or state" bash -c '! id mhnos 2>/dev/null && ! ls /usr/local/bin/mhnos-runtime \
+  /etc/systemd/system/mhnos-runtime.service /var/lib/mhnos 2>/dev/null'
+
+say "installation"
+send_tools $tools
+./install.sh
+holds "the service is up" healthy
+holds "it runs as its own user" test "$(ps -o user= -p "$(main_pid)" | tr -d ' ')" = mhnos
+holds "systemd knows that it is ready" test "$(systemctl show -P StatusText mhnos-runtime)" = serving
+holds "the manual is there" test -s /usr/local/share/man/man1/mhnos-runtime.1
+check tools
+check tier T1
+"$tools/node_modules/.bin/node" examples/demo/demo.mjs $address || fail "the demonstration"
+passed=$((passed + 1))
+check write kept yes
+
+say "again, with a program running: an upgrade in place"
+check slow drained
+keeper=$(main_pid)
+echo MHNOS_MAX_PROCESSES=7 >>/etc/mhnos/runtime.env
+./install.sh
+holds "the same keeper" test "$(main_pid)" = "$keeper"
+holds "another bridge, of the new program" bash -c "ps -o args= --ppid $keeper | grep -q -- --program=1"
+check running 1
+holds "the settings are as they were edited" grep -q MHNOS_MAX_PROCESSES=7 /etc/mhnos/runtime.env
+
+say "a stop drains"
+systemctl restart mhnos-runtime
+holds "the service is up again" healthy
+check read drained $'orderly\n'
+
+say "the service manager restarts what fails"
+check slow never
+keeper=$(main_pid)
+kill -KILL "$keeper"
+holds "killed: another keeper" within 30 bash -c "p=\$(systemctl show -P MainPID mhnos-runtime); [ \$p != 0 ] && [ \$p != $keeper ]"
+holds "up" healthy
+check running 0
+mkdir -p /run/systemd/system/mhnos-runtime.service.d
+printf '[Service]\nWatchdogSec=2s\n' >/run/systemd/system/mhnos-runtime.service.d/watchdog.conf
+systemctl daemon-reload
+systemctl restart mhnos-runtime
+holds "up, with a watchdog of two seconds" healthy
+keeper=$(main_pid)
+holds "it outlives several watchdog periods" bash -c "sleep 7; [ \$(systemctl show -P MainPID mhnos-runtime) = $keeper ]"
+kill -STOP "$keeper"
+holds "hung: another keeper" within 60 bash -c "p=\$(systemctl show -P MainPID mhnos-runtime); [ \$p != 0 ] && [ \$p != $keeper ]"
+holds "up" healthy
+rm -r /run/systemd/system/mhnos-runtime.service.d
+
+say "removal leaves the workspace"
+./install.sh uninstall
+holds "no service" bash -c '! systemctl cat mhnos-runtime 2>/dev/null'
+holds "no program" absent /usr/local/bin/mhnos-runtime
+holds "no process" bash -c '! pgrep -u mhnos'
+holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
+holds "the settings too" test -e /etc/mhnos/runtime.env
+if [ ! -d tools ]; then holds "no tools" absent $tools/node_modules; fi
+
+say "another prefix, without a service"
+send_tools /opt/mhnos/lib/mhnos-runtime
+./install.sh --no-service --prefix /opt/mhnos
+holds "the program runs" /opt/mhnos/bin/mhnos-runtime --version
+holds "no unit" absent /etc/systemd/system/mhnos-runtime.service
+./install.sh uninstall --no-service --prefix /opt/mhnos
+holds "and is gone" absent /opt/mhnos/bin/mhnos-runtime
+
+say "the Debian package"
+rm -rf /etc/mhnos
+send_tools /usr/lib/mhnos-runtime
+dpkg -i mhnos-runtime_*.deb
+tools=/usr/lib/mhnos-runtime
+[ -d $tools ] || MHNOS_TOOLS_DIR=$tools /usr/share/mhnos-runtime/tools/install service
+systemctl restart mhnos-runtime
+holds "the service is up" healthy
+check tools
+check read kept yes
+check slow again
+keeper=$(main_pid)
+dpkg -i mhnos-runtime_*.deb
+holds "an upgrade keeps the keeper" test "$(main_pid)" = "$keeper"
+check running 1
+dpkg -r mhnos-runtime
+holds "removed: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
+holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
+
+printf '\ntest-install: %s checks passed\n' "$passed"

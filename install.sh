@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# Installs MHNOS Runtime on this machine, upgrades it, or removes it. Says what it does; run it again whenever you like.
+#
+#   ./install.sh               into /usr/local, as a systemd service with its own user; what is there already is upgraded in
+#                              place: running programs go on
+#   ./install.sh uninstall     removes all of it but the workspace, the settings and the user they belong to
+#
+#   --dry-run                  says what would be done, and does nothing
+#   --prefix DIR               instead of /usr/local
+#   --no-service               the program and its tools alone: no user, no systemd; `npm start` or `mhnos-runtime serve` starts it
+#
+# Works in a checkout (it is built with cargo then) and in an unpacked release. Node.js (22 or newer) and workerd that the machine
+# lacks come through npm, pinned by deploy/tools/package-lock.json; python3 and npm through apt-get.
+set -euo pipefail
+umask 022
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+action=install dry=no prefix=/usr/local service=yes
+while [ $# -gt 0 ]; do
+  case $1 in
+    install | uninstall) action=$1 ;;
+    --dry-run) dry=yes ;;
+    --prefix) prefix=${2:?--prefix needs a directory}; shift ;;
+    --prefix=*) prefix=${1#*=} ;;
+    --no-service) service=no ;;
+    -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    *) printf 'install.sh: unknown argument %s; --help tells\n' "$1" >&2; exit 2 ;;
+  esac
+  shift
+done
+case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+prefix=${prefix%/}
+
+readonly user=mhnos state=/var/lib/mhnos settings=/etc/mhnos/runtime.env
+readonly unit=/etc/systemd/system/mhnos-runtime.service
+readonly program=$prefix/bin/mhnos-runtime tools=$prefix/lib/mhnos-runtime
+readonly man=$prefix/share/man/man1/mhnos-runtime.1
+readonly completion=$prefix/share/bash-completion/completions/mhnos-runtime
+
+say() { printf 'install: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+run() { # run COMMAND…, or say it
+  if [ $dry = yes ]; then printf 'would run: %s\n' "$*"; else "$@"; fi
+}
+write() { # write FILE MODE: stdin, by renaming, so that nobody sees half of it
+  if [ $dry = yes ]; then printf 'would write: %s\n' "$1"; cat >/dev/null; return; fi
+  mkdir -p "$(dirname "$1")"
+  cat >"$1.new"
+  chmod "$2" "$1.new"
+  mv -f "$1.new" "$1"
+}
+running() { [ $service = yes ] && systemctl is-active --quiet mhnos-runtime.service; }
+
+# A system where systemd runs, and rights to change it.
+check_system() {
+  [ "$(uname -s)" = Linux ] || fail "this is $(uname -s); MHNOS Runtime needs Linux (or Docker: docker-compose up -d)"
+  case $(uname -m) in x86_64 | aarch64) ;; *) fail "no Node.js and workerd are published for $(uname -m)" ;; esac
+  if [ $service = yes ]; then
+    [ -d /run/systemd/system ] || fail "systemd does not run here; --no-service installs the program alone"
+    [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is installed by root: sudo ./install.sh (or --no-service --prefix ~/.local)"
+  fi
+  if [ $dry = no ]; then
+    { mkdir -p "$prefix" && [ -w "$prefix" ]; } || fail "$prefix cannot be written; choose another with --prefix, or use sudo"
+  fi
+}
+
+# The program: of the release this script lies in, or built here.
+find_program() {
+  built=bin/mhnos-runtime
+  [ ! -x $built ] || return 0
+  built=${CARGO_TARGET_DIR:-target}/release/mhnos-runtime
+  have cargo || [ -x "$HOME/.cargo/bin/cargo" ] || [ -x "$built" ] ||
+    fail "to build it Rust is needed: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+  if have cargo || [ -x "$HOME/.cargo/bin/cargo" ]; then
+    run env PATH="$PATH:$HOME/.cargo/bin" cargo build --release --locked --package mhnos-runtime
+  fi
+}
+
+# What this host gives to sandboxes, before anything is changed. As the user that the service will be.
+examine() {
+  [ $dry = no ] || [ -x "$built" ] || return 0
+  say "what this machine gives (mhnos-runtime doctor):"
+  local status=0
+  if [ $service = yes ] && [ "$(id -u)" = 0 ]; then
+    # Where everybody can reach it; a checkout may lie below /root.
+    local copy
+    copy=$(mktemp -d)
+    cp "$built" "$copy/mhnos-runtime"
+    chmod 755 "$copy" "$copy/mhnos-runtime"
+    setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp "$copy/mhnos-runtime" doctor >&2 || status=$?
+    rm -rf "$copy"
+  else
+    "$built" doctor >&2 || status=$?
+  fi
+  [ $status -ge 2 ] || return 0
+  [ $service = yes ] || { say "no sandbox can be built here as it is; --sandbox none does without"; return 0; }
+  fail "no sandbox can be built here as it is; the lines above say what would give one (MHNOS_SANDBOX=none in $settings does without)"
+}
+
+node_is_new() { # node_is_new PROGRAM
+  local version
+  version=$("$1" --version 2>/dev/null) || return 1
+  version=${version#v}
+  [ "${version%%.*}" -ge 22 ] 2>/dev/null
+}
+
+# Where the service finds programs: the machine's own where they will do, else pinned ones below the prefix.
+install_tools() {
+  path=$prefix/bin:/usr/local/bin:/usr/bin:/bin
+  [ "$prefix" != /usr/local ] || path=/usr/local/bin:/usr/bin:/bin
+  local node workerd
+  node=$(PATH=$path command -v node || true)
+  workerd=$(PATH=$path command -v workerd || true)
+  if [ -n "$node" ] && node_is_new "$node" && [ -n "$workerd" ] && PATH=$path have python3; then
+    say "programs: $node, $workerd and python3 are here"
+    return
+  fi
+  run env MHNOS_TOOLS_DIR="$tools" deploy/tools/install service
+  path=$tools/node_modules/.bin:$path
+}
+
+install_account() {
+  id $user >/dev/null 2>&1 ||
+    run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin $user
+  run install -d -m 755 -o $user -g $user $state $state/workspace
+}
+
+install_service() {
+  if [ ! -e $settings ]; then
+    write $settings 644 <<END
+# Settings of mhnos-runtime.service, one VARIABLE=value a line; docs/configuration.md has all of them.
+# After a change: systemctl restart mhnos-runtime (this ends running programs)
+MHNOS_PATH=$path
+END
+  fi
+  # On Ubuntu programs may not make user namespaces unless a profile lets them.
+  if [ -e /proc/sys/kernel/apparmor_restrict_unprivileged_userns ] && have apparmor_parser; then
+    sed "s|@PROGRAM@|$program|" deploy/systemd/apparmor | write /etc/apparmor.d/mhnos-runtime 644
+    run apparmor_parser -r /etc/apparmor.d/mhnos-runtime
+  fi
+  local before=
+  [ ! -e $unit ] || before=$(cat $unit)
+  local text
+  text=$(sed "s|/usr/local/bin/mhnos-runtime|$program|" deploy/systemd/mhnos-runtime.service)
+  if [ "$before" != "$text" ]; then
+    write $unit 644 <<<"$text"
+    run systemctl daemon-reload
+  fi
+}
+
+start_service() {
+  if running; then
+    say "upgrading the running service; programs go on"
+    run systemctl reload mhnos-runtime.service
+  else
+    run systemctl enable --now mhnos-runtime.service
+  fi
+  say "serving; systemctl status mhnos-runtime, journalctl -u mhnos-runtime"
+}
+
+do_install() {
+  check_system
+  find_program
+  examine
+  install_tools
+  write "$program" 755 <"$([ -e "$built" ] && echo "$built" || echo /dev/null)"
+  [ -e share/man/man1/mhnos-runtime.1 ] && write "$man" 644 <share/man/man1/mhnos-runtime.1
+  [ -e share/bash-completion/completions/mhnos-runtime ] && write "$completion" 644 <share/bash-completion/completions/mhnos-runtime
+  if [ $service = yes ]; then
+    install_account
+    install_service
+    start_service
+  else
+    say "installed; to start it: $program serve --path $path --workspace ./workspace"
+  fi
+}
+
+do_uninstall() {
+  if [ $service = yes ] && [ -e $unit ]; then
+    [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is removed by root: sudo ./install.sh uninstall"
+    run systemctl disable --now mhnos-runtime.service
+    run rm -f $unit
+    run systemctl daemon-reload
+    if [ -e /etc/apparmor.d/mhnos-runtime ]; then
+      run apparmor_parser -R /etc/apparmor.d/mhnos-runtime || true
+      run rm -f /etc/apparmor.d/mhnos-runtime
+    fi
+  fi
+  run rm -rf "$program" "$tools" "$man" "$completion"
+  say "removed. What is left, and is yours to remove: $state (the workspace), $settings, the user $user"
+}
+
+"do_$action"

@@ -1,0 +1,201 @@
+//! `dist`: the release, as a directory, a tarball, a Debian package and their checksums.
+//!
+//! Reproducible: built from the same sources with the same compiler, the same bytes come out wherever and whenever. So
+//! paths of this machine are remapped, the time is that of the commit (`SOURCE_DATE_EPOCH` wins), and archives are sorted,
+//! owned by root and without names of accounts.
+
+mod sbom;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// From the checkout into the release, as they are.
+const FILES: &[&str] = &[
+    "install.sh",
+    "package.json",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "docs/configuration.md",
+    "docs/operations.md",
+    "docs/protocol.md",
+    "deploy/systemd/mhnos-runtime.service",
+    "deploy/systemd/apparmor",
+    "deploy/docker/seccomp.json",
+    "deploy/docker/apparmor",
+    "deploy/npm/start",
+    "deploy/tools/install",
+    "deploy/tools/package.json",
+    "deploy/tools/package-lock.json",
+];
+
+/// What the program says of itself, and where that belongs below a prefix.
+const GENERATED: &[(&str, &str)] = &[
+    ("man", "share/man/man1/mhnos-runtime.1"),
+    ("bash", "share/bash-completion/completions/mhnos-runtime"),
+    ("zsh", "share/zsh/site-functions/_mhnos-runtime"),
+    ("fish", "share/fish/vendor_completions.d/mhnos-runtime.fish"),
+];
+
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
+    let out = arguments.first().map_or_else(|| root.join("target/release-files"), PathBuf::from);
+    fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    let out = out.canonicalize()?;
+    let epoch = epoch(root)?;
+    let program = build(root, &epoch)?;
+    let version = sbom::version(root)?;
+    let name = format!("mhnos-runtime-{version}-{}-linux", std::env::consts::ARCH);
+    let tree = out.join(&name);
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    fill(root, &tree, &program)?;
+    fs::write(tree.join("sbom.spdx"), sbom::document(root, &epoch)?)?;
+    let tarball = format!("{name}.tar.gz");
+    archive(&out, &name, &tarball, &epoch)?;
+    let package = debian(root, &out, &tree, &version, &epoch)?;
+    checksums(&out, &[&tarball, &package])?;
+    println!("{}", out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Seconds since 1970: of the variable, else of the commit.
+fn epoch(root: &Path) -> Result<String> {
+    if let Ok(given) = std::env::var("SOURCE_DATE_EPOCH") {
+        return Ok(given);
+    }
+    output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root))
+}
+
+fn build(root: &Path, epoch: &str) -> Result<PathBuf> {
+    let target = root.join("target/dist-build");
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(root))?;
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .context("neither CARGO_HOME nor HOME is set")?;
+    let remap = [(root.display().to_string(), "/src"), (home, "/cargo"), (sysroot, "/rust")];
+    let flags = remap.map(|(from, to)| format!("--remap-path-prefix={from}={to}")).join("\u{1f}");
+    call(
+        Command::new("cargo")
+            .args(["build", "--locked", "--profile", "dist", "--package", "mhnos-runtime"])
+            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .env("CARGO_TARGET_DIR", &target)
+            .env("SOURCE_DATE_EPOCH", epoch)
+            .current_dir(root),
+    )?;
+    Ok(target.join("dist/mhnos-runtime"))
+}
+
+fn fill(root: &Path, tree: &Path, program: &Path) -> Result<()> {
+    let place = |from: &Path, to: &str| {
+        let to = tree.join(to);
+        fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+        fs::copy(from, &to).with_context(|| from.display().to_string())?;
+        anyhow::Ok(())
+    };
+    for file in FILES {
+        place(&root.join(file), file)?;
+    }
+    place(program, "bin/mhnos-runtime")?;
+    for (what, to) in GENERATED {
+        let text = Command::new(program).args(["generate", what]).output().context("the program")?;
+        ensure!(text.status.success(), "generate {what}: {}", String::from_utf8_lossy(&text.stderr));
+        let to = tree.join(to);
+        fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+        fs::write(to, text.stdout)?;
+    }
+    call(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(tree))
+}
+
+fn archive(out: &Path, name: &str, tarball: &str, epoch: &str) -> Result<()> {
+    let tar = out.join(format!("{name}.tar"));
+    call(
+        Command::new("tar")
+            .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=ustar"])
+            .arg(format!("--mtime=@{epoch}"))
+            .arg("-cf")
+            .arg(&tar)
+            .arg(name)
+            .current_dir(out),
+    )?;
+    call(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(&tar))?;
+    debug_assert!(out.join(tarball).exists());
+    Ok(())
+}
+
+/// The package with the same unit. Programs other than those of Debian come by its README: `install.sh` or npm.
+fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> Result<String> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let stage = out.join("debian");
+    if stage.exists() {
+        fs::remove_dir_all(&stage)?;
+    }
+    let put = |from: PathBuf, to: &str| {
+        let to = stage.join(to);
+        fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+        fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        anyhow::Ok(to)
+    };
+    put(tree.join("bin/mhnos-runtime"), "usr/bin/mhnos-runtime")?;
+    for (_, file) in GENERATED {
+        let place = file.replace("zsh/site-functions", "zsh/vendor-completions");
+        put(tree.join(file), &format!("usr/{place}"))?;
+    }
+    put(root.join("LICENSE"), "usr/share/doc/mhnos-runtime/copyright")?;
+    for file in ["deploy/tools/install", "deploy/tools/package.json", "deploy/tools/package-lock.json"] {
+        put(root.join(file), &format!("usr/share/mhnos-runtime/{}", file.trim_start_matches("deploy/")))?;
+    }
+    let unit = put(
+        root.join("deploy/systemd/mhnos-runtime.service"),
+        "usr/lib/systemd/system/mhnos-runtime.service",
+    )?;
+    let text = fs::read_to_string(&unit)?.replace("/usr/local/bin/mhnos-runtime", "/usr/bin/mhnos-runtime");
+    fs::write(&unit, text)?;
+    for script in ["control", "postinst", "prerm", "conffiles"] {
+        let to = put(root.join("deploy/debian").join(script), &format!("DEBIAN/{script}"))?;
+        if script == "control" {
+            let text = fs::read_to_string(&to)?;
+            fs::write(&to, text.replace("@VERSION@", version).replace("@ARCHITECTURE@", architecture))?;
+        }
+    }
+    put(root.join("deploy/debian/runtime.env"), "etc/mhnos/runtime.env")?;
+    call(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&stage))?;
+    let name = format!("mhnos-runtime_{version}_{architecture}.deb");
+    call(
+        Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Zxz", "--build"])
+            .arg(&stage)
+            .arg(out.join(&name))
+            .env("SOURCE_DATE_EPOCH", epoch),
+    )?;
+    fs::remove_dir_all(&stage)?;
+    Ok(name)
+}
+
+fn checksums(out: &Path, files: &[&str]) -> Result<()> {
+    let sums = output(Command::new("sha256sum").args(files).current_dir(out))?;
+    println!("{sums}");
+    fs::write(out.join("SHA256SUMS"), sums + "\n").context("SHA256SUMS")
+}
+
+fn call(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
