@@ -15,8 +15,8 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here bench lint tools tools-test rust rust-lints clean test-model soak fuzz
-.PHONY: test-docker test-install test-system test-dist dist test-kills
+.PHONY: help run dev demo test test-here test-docker test-install test-system test-dist test-model bench bad-clients conformance fuzz soak \
+  dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -55,8 +55,17 @@ test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random mom
 	MHNOS_TEST_KILLS=$(or $(KILLS),50) MHNOS_TEST_SEED=$(or $(SEED),1) \
 	  cargo test --release --locked --package mhnos-runtime --test service -- --nocapture random_kills
 
+bad-clients: rust tools-test ## hostile clients at full size: memory, and what others notice of them
+	MHNOS_BAD_CLIENTS=1 cargo test --release --locked --package mhnos-runtime --test service -- --nocapture --test-threads=1 bad_clients
+
 soak: rust tools-test ## half an hour of ordinary work (MINUTES=30): memory, descriptors and zombies stay where they were
 	MHNOS_SOAK_MINUTES=$(or $(MINUTES),30) cargo test --release --locked --package mhnos-runtime --test service -- --ignored --nocapture soak
+
+conformance: rust tools-test ## RFC 6455 case by case, after the Autobahn test suite
+	cargo test --release --locked --package mhnos-runtime --test service -- --nocapture conformance
+
+fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
+	fuzz/run $(or $(SECONDS),60) $(TARGETS)
 
 test-docker: tools ## image, Compose files and tiers against a real Docker engine (ports 18790 and 18791)
 	deploy/test/docker.sh
@@ -72,9 +81,6 @@ test-dist: rust ## build the release twice, at two places, and compare the bytes
 
 dist: rust ## the release: tarball, Debian package, checksums, into target/release-files
 	$(XTASK) dist
-
-fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request door" chooses); needs a C++ compiler
-	fuzz/run $(or $(SECONDS),60) $(TARGETS)
 
 clean: ## remove what was built and installed; the workspace stays
 	rm -rf target fuzz/target .tools

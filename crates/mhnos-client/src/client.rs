@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mhnos_protocol::{
-    Attach, BadEntry, Connected, Encoding, ErrorReply, FileEntry, Kill, Killed, Pid, ProcessList,
+    Attach, BadEntry, Connected, Encoding, ErrorReply, Events, FileEntry, Kill, Killed, Pid, ProcessList,
     PushResults, Reply, Request, SUBPROTOCOL_BINARY, Scope, ServerMessage, Signal, Spawn, Status,
 };
 use tokio::sync::oneshot;
@@ -69,12 +69,13 @@ impl Client {
     /// Views a process: its retained output, or what comes after a position, and all that follows. An
     /// earlier handle of the same process on this connection gets nothing more.
     pub async fn attach(&self, pid: Pid, after: Option<u64>) -> Result<Process, RequestError> {
-        self.attach_with(Attach { pid, after, encoding: None }).await
+        self.attach_with(Attach { pid, after, encoding: None, events: Events::default() }).await
     }
 
     /// The same in base64, which loses nothing even on a text connection.
     pub async fn attach_base64(&self, pid: Pid, after: Option<u64>) -> Result<Process, RequestError> {
-        self.attach_with(Attach { pid, after, encoding: Some(Encoding::Base64) }).await
+        self.attach_with(Attach { pid, after, encoding: Some(Encoding::Base64), events: Events::default() })
+            .await
     }
 
     async fn attach_with(&self, attach: Attach) -> Result<Process, RequestError> {

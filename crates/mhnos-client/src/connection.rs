@@ -199,7 +199,10 @@ async fn dispatch(table: &Mutex<Table>, message: ServerMessage) {
         ServerMessage::Event(Event::Gap(gap)) => (gap.pid, ProcessEvent::Gap(gap)),
         ServerMessage::Event(Event::Size(size)) => (size.pid, ProcessEvent::Size(size)),
         ServerMessage::Event(Event::Port(port)) => (port.pid, ProcessEvent::Port(port)),
-        ServerMessage::Event(Event::Connected(_)) | ServerMessage::Unknown { .. } => return,
+        // This client never asks for what is refused.
+        ServerMessage::Event(Event::Connected(_) | Event::Egress(_)) | ServerMessage::Unknown { .. } => {
+            return;
+        }
         answer => return answered(table, answer).await,
     };
     deliver(table, pid, Item::Event(event)).await;

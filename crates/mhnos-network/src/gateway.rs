@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::{Semaphore, broadcast},
+    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -24,7 +24,7 @@ use crate::{
     names::Names,
     policy::{Egress, Machine, RuleName},
     proxy,
-    report::{Refused, Reporter, Via},
+    report::{Refusals, Reporter, Via},
     resolve::{Resolver, SystemResolver},
     target::Target,
 };
@@ -76,7 +76,7 @@ impl Gateway {
     }
 
     /// Refusals from now on.
-    pub fn refusals(&self) -> broadcast::Receiver<Refused> {
+    pub fn refusals(&self) -> Refusals {
         self.reporter.subscribe()
     }
 

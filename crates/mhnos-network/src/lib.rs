@@ -13,6 +13,8 @@ mod address;
 mod captured;
 mod dial;
 mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 pub mod limits;
 mod names;
@@ -27,5 +29,5 @@ mod target;
 pub use gateway::{Gateway, Outlets, Owner};
 pub use limits::Bounds;
 pub use policy::{Egress, Rule};
-pub use report::{Refused, Via};
+pub use report::{Refusals, Refused, Via};
 pub use resolve::{Resolver, SystemResolver};

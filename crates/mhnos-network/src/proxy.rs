@@ -141,7 +141,9 @@ async fn pass_on(mut request: Request<Incoming>, outside: TcpStream, way: &Way) 
     *request.uri_mut() = path;
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());
-    request.headers_mut().extend(host.map(|host| (header::HOST, host)));
+    if let Some(host) = host {
+        request.headers_mut().insert(header::HOST, host);
+    }
 
     let outside = Counted::new(outside);
     let moves = outside.moves();

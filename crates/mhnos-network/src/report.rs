@@ -51,12 +51,38 @@ pub struct Refused {
     pub via: Via,
     /// How many: those alike since they were last told, this one included.
     pub count: u64,
+    /// How many others were not told before this one, because they were too many.
+    pub others: u64,
 }
 
 impl Refused {
     fn is_like(&self, other: &Self) -> bool {
         (self.owner, &self.host, self.port, self.rule, self.via)
             == (other.owner, &other.host, other.port, other.rule, other.via)
+    }
+}
+
+/// Refusals as they come.
+#[derive(Debug)]
+pub struct Refusals(broadcast::Receiver<Refused>);
+
+impl Refusals {
+    /// The next one; what was missed by being slow is counted among its `others`. Never again if the gateway is gone.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn next(&mut self) -> Refused {
+        let mut missed = 0;
+        loop {
+            match self.0.recv().await {
+                Ok(mut refused) => {
+                    refused.others += missed;
+                    return refused;
+                }
+                Err(broadcast::error::RecvError::Lagged(count)) => missed += count,
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -87,15 +113,15 @@ impl Default for Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Refused> {
-        self.listeners.subscribe()
+    pub(crate) fn subscribe(&self) -> Refusals {
+        Refusals(self.listeners.subscribe())
     }
 
     pub(crate) fn refused(&self, owner: Owner, host: String, port: Option<u16>, rule: RuleName, via: Via) {
-        let refused = Refused { owner, host, port, rule: rule.0, via, count: 1 };
+        let refused = Refused { owner, host, port, rule: rule.0, via, count: 1, others: 0 };
         let admitted =
             self.told.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, Instant::now());
-        let Some((refused, dropped)) = admitted else { return };
+        let Some(refused) = admitted else { return };
         tracing::warn!(
             process = refused.owner.0,
             host = refused.host,
@@ -103,7 +129,7 @@ impl Reporter {
             rule = refused.rule,
             via = refused.via.as_str(),
             count = refused.count,
-            others_not_told = dropped,
+            others_not_told = refused.others,
             "refused a way out (MHNOS_EGRESS)"
         );
         // Nobody may have asked.
@@ -112,8 +138,8 @@ impl Reporter {
 }
 
 impl Told {
-    /// What is to be told now, with how many were not told before it.
-    fn admit(&mut self, mut refused: Refused, now: Instant) -> Option<(Refused, u64)> {
+    /// What is to be told now.
+    fn admit(&mut self, mut refused: Refused, now: Instant) -> Option<Refused> {
         let known = self.recent.iter_mut().find(|(_, other)| other.is_like(&refused));
         if let Some((when, other)) = known {
             if now.duration_since(*when) < BURST {
@@ -137,8 +163,9 @@ impl Told {
             self.recent.pop_front();
         }
         // What comes now is counted from nothing.
+        refused.others = std::mem::take(&mut self.dropped);
         self.recent.push_back((now, Refused { count: 0, ..refused.clone() }));
-        Some((refused, std::mem::take(&mut self.dropped)))
+        Some(refused)
     }
 }
 
@@ -156,6 +183,7 @@ mod tests {
             rule: "private",
             via: Via::Proxy,
             count: 1,
+            others: 0,
         }
     }
 
@@ -168,8 +196,8 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(told.admit(refused("a"), start), None);
         }
-        let (later, dropped) = told.admit(refused("a"), start + BURST).expect("told");
-        assert_eq!((later.count, dropped), (6, 0));
+        let later = told.admit(refused("a"), start + BURST).expect("told");
+        assert_eq!((later.count, later.others), (6, 0));
     }
 
     #[test]
@@ -180,7 +208,7 @@ mod tests {
         let many = (0..1000).filter(|n| told.admit(refused(&n.to_string()), start).is_some()).count();
         assert_eq!(many, REFUSALS_AT_ONCE as usize);
         let later = start + REFUSAL_INTERVAL + Duration::from_millis(1);
-        let (_, dropped) = told.admit(refused("later"), later).expect("told");
-        assert_eq!(dropped, 1000 - u64::from(REFUSALS_AT_ONCE));
+        let told = told.admit(refused("later"), later).expect("told");
+        assert_eq!(told.others, 1000 - u64::from(REFUSALS_AT_ONCE));
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -56,7 +56,9 @@ fn code(error: &DialError) -> u8 {
 }
 
 /// Where to; or the code that says why not.
-async fn ask(stream: &mut TcpStream) -> io::Result<Result<Target, u8>> {
+pub(crate) async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> io::Result<Result<Target, u8>> {
     if stream.read_u8().await? != VERSION {
         return Err(io::ErrorKind::InvalidData.into());
     }

@@ -18,6 +18,27 @@ pub enum Event {
     Port(Port),
     /// A terminal has another size.
     Size(Size),
+    /// A program was refused something outside. Only for who asked ([`crate::Events`]).
+    Egress(Egress),
+}
+
+/// `egress`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    /// Whose program, if its sandbox is its own.
+    pub pid: Option<Pid>,
+    /// The name or address it wanted.
+    pub host: String,
+    /// The port, or null for a question for a name.
+    pub port: Option<u16>,
+    /// The rule that refused it.
+    pub rule: String,
+    /// How it asked: `proxy`, `connection` or `name`.
+    pub via: String,
+    /// How many alike since this was last told, this one included.
+    pub count: u64,
+    /// How many others were not told before this one, because they were too many.
+    pub others: u64,
 }
 
 /// `size`
@@ -146,6 +167,7 @@ impl Event {
             Self::Gap(body) => framed("gap", None, body),
             Self::Port(body) => framed("port", None, body),
             Self::Size(body) => framed("size", None, body),
+            Self::Egress(body) => framed("egress", None, body),
         }
     }
 }

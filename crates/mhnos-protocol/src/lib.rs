@@ -34,7 +34,7 @@ mod status;
 mod utf8;
 
 pub use error::{ErrorCode, Malformed};
-pub use event::{Connected, Event, Exit, Gap, Port, PortState, Reason, Size, Usage};
+pub use event::{Connected, Egress, Event, Exit, Gap, Port, PortState, Reason, Size, Usage};
 pub use files::{BadEntry, Content, FileEntry};
 pub use parse::{Parsed, parse_request, parse_request_bytes};
 pub use pull::{PULL_BYTES_PER_BYTE, PullWriter};
@@ -43,7 +43,7 @@ pub use reply::{
     ProcessList, ProcessStatus, PushError, PushResults, Reply, Spawned, Stats, Success, TokenScope,
     WindowSize,
 };
-pub use request::{Attach, Encoding, Kill, PresentedToken, Request, Resize, Scope, Write};
+pub use request::{Attach, Encoding, Events, Kill, PresentedToken, Request, Resize, Scope, Write};
 pub use server_message::{NotAServerMessage, Output, ServerMessage, parse_server_message};
 pub use signal::Signal;
 pub use spawn::{IsolationMode, LimitsRequest, ProcessType, Pty, Spawn, SpawnOptions, StdinMode};

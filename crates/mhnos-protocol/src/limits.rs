@@ -30,6 +30,9 @@ pub const MAX_PATH_BYTES: usize = 4095;
 /// The longest `options.name`, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 
+/// The most names in `events`: each of those there are, many times over.
+pub const MAX_EVENTS: usize = 16;
+
 /// The most entries of one push. The browser client sends five.
 pub const MAX_PUSH_ENTRIES: usize = 10_000;
 

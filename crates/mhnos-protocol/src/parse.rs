@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 use crate::error::{ErrorCode, Malformed, shorten};
 use crate::fields::{Fields, boolean, one_of, position};
 use crate::files::scan_entries;
-use crate::limits::MAX_ID_BYTES;
+use crate::limits::{MAX_EVENTS, MAX_ID_BYTES};
 use crate::request::{Attach, Kill, PresentedToken, Resize, Write};
 use crate::scan::{Raw, Scanner};
 use crate::spawn_parse::parse_spawn;
-use crate::{BadEntry, Encoding, FileEntry, Request, Scope, Signal};
+use crate::{BadEntry, Encoding, Events, FileEntry, Request, Scope, Signal};
 
 /// What a message turned out to be.
 #[derive(Debug)]
@@ -24,9 +24,9 @@ pub struct Parsed {
 }
 
 /// Every field of every request. `files` is read apart.
-pub(crate) type MessageFields<'a> = Fields<'a, 17>;
+pub(crate) type MessageFields<'a> = Fields<'a, 18>;
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "type",
     "id",
     "pid",
@@ -36,6 +36,7 @@ const FIELDS: [&str; 17] = [
     "options",
     "after",
     "encoding",
+    "events",
     "data",
     "cols",
     "rows",
@@ -142,12 +143,31 @@ fn attach(fields: &MessageFields<'_>) -> Result<Attach, Malformed> {
         pid: fields.pid()?,
         after: fields.optional("after", position)?,
         encoding: fields.optional("encoding", encoding)?,
+        events: fields.optional("events", events)?.unwrap_or_default(),
     })
 }
 
 /// `encoding`, wherever it stands.
 pub(crate) fn encoding(field: &str, raw: Raw<'_>) -> Result<Encoding, Malformed> {
     one_of(field, raw, &[("utf8", Encoding::Utf8), ("base64", Encoding::Base64)])
+}
+
+/// `events`, wherever it stands: an array of names. Longer than there are names to tell apart it is nonsense.
+pub(crate) fn events(field: &str, raw: Raw<'_>) -> Result<Events, Malformed> {
+    let accepted = "an array of \"egress\"";
+    if !raw.is_array() {
+        return Err(Malformed::value(field, accepted, raw.0));
+    }
+    let mut events = Events::default();
+    Scanner::new(raw.0).array(|scanner, index| {
+        if index == MAX_EVENTS {
+            return Err(Malformed::value(field, &format!("at most {MAX_EVENTS} names"), "more"));
+        }
+        one_of(&format!("{field}[{index}]"), scanner.value()?, &[("egress", ())])?;
+        events.egress = true;
+        Ok(())
+    })?;
+    Ok(events)
 }
 
 fn write(fields: &MessageFields<'_>) -> Result<Write, Malformed> {

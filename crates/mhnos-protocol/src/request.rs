@@ -84,6 +84,33 @@ pub struct Attach {
     /// How `data` is encoded for this viewer; absent: as the `spawn` asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
+    /// What else to tell.
+    #[serde(skip_serializing_if = "Events::is_none")]
+    pub events: Events,
+}
+
+/// `events` of a `spawn` or `attach`: what a viewer is told only if it asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// What the program was refused outside.
+    pub egress: bool,
+}
+
+impl Events {
+    /// Nothing of it.
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature serde's skip_serializing_if asks for"
+    )]
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Serialize for Events {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.egress.then_some("egress"))
+    }
 }
 
 /// `write`

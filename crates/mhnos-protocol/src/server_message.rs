@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use crate::fields::Fields;
 use crate::scan::{Raw, Scanner};
 use crate::{
-    Attached, Authenticated, Connected, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid, Port,
-    PortList, ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
+    Attached, Authenticated, Connected, Egress, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid,
+    Port, PortList, ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
 };
 
 /// One message from the service.
@@ -140,6 +140,7 @@ fn typed(kind: &str, id: Option<Box<RawValue>>, text: &str) -> Result<ServerMess
         "exit" => return Ok(ServerMessage::Event(Event::Exit(body::<Exit>(text)?))),
         "gap" => return Ok(ServerMessage::Event(Event::Gap(body::<Gap>(text)?))),
         "size" => return Ok(ServerMessage::Event(Event::Size(body::<Size>(text)?))),
+        "egress" => return Ok(ServerMessage::Event(Event::Egress(body::<Egress>(text)?))),
         "port" => return Ok(ServerMessage::Event(Event::Port(body::<Port>(text)?))),
         "spawned" => Reply::Spawned(body::<Spawned>(text)?),
         "attached" => Reply::Attached(body::<Attached>(text)?),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Encoding, WindowSize};
+use crate::{Encoding, Events, WindowSize};
 
 /// The kinds of program the service starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +86,9 @@ pub struct SpawnOptions {
     /// How output is encoded in JSON frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
+    /// What else to tell.
+    #[serde(skip_serializing_if = "Events::is_none")]
+    pub events: Events,
 }
 
 /// `options.pty`

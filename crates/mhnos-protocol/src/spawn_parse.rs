@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::error::{ErrorCode, Malformed, shorten};
 use crate::fields::{ExecBytes, Fields, object_fields, one_of, text};
 use crate::limits::{MAX_ARG_BYTES, MAX_ARGS, MAX_ENV, MAX_NAME_BYTES, MAX_PATH_BYTES};
-use crate::parse::{MessageFields, encoding};
+use crate::parse::{MessageFields, encoding, events};
 use crate::scan::{Raw, Scanner};
 use crate::spawn::{IsolationMode, LimitsRequest, ProcessType, Pty, Spawn, SpawnOptions, StdinMode};
 
-const OPTIONS: [&str; 9] =
-    ["cwd", "env", "timeout", "pty", "stdin", "limits", "isolation", "name", "encoding"];
+const OPTIONS: [&str; 10] =
+    ["cwd", "env", "timeout", "pty", "stdin", "limits", "isolation", "name", "encoding", "events"];
 
 pub(crate) fn parse_spawn(fields: &MessageFields<'_>) -> Result<Spawn, Malformed> {
     let process_type = process_type(fields.raw("processType"))?;
@@ -56,7 +56,7 @@ fn arguments(raw: Raw<'_>, exec: &mut ExecBytes) -> Result<Vec<String>, Malforme
     Ok(args)
 }
 
-fn options(fields: &Fields<'_, 9>, exec: &mut ExecBytes) -> Result<SpawnOptions, Malformed> {
+fn options(fields: &Fields<'_, 10>, exec: &mut ExecBytes) -> Result<SpawnOptions, Malformed> {
     Ok(SpawnOptions {
         cwd: fields.optional("cwd", |field, raw| text(field, raw, MAX_PATH_BYTES))?,
         env: fields.optional("env", |field, raw| environment(field, raw, exec))?.unwrap_or_default(),
@@ -71,6 +71,7 @@ fn options(fields: &Fields<'_, 9>, exec: &mut ExecBytes) -> Result<SpawnOptions,
         })?,
         name: fields.optional("name", name)?,
         encoding: fields.optional("encoding", encoding)?,
+        events: fields.optional("events", events)?.unwrap_or_default(),
     })
 }
 

@@ -1,22 +1,28 @@
 //! From a `spawn` request to a running process: its paths are resolved in the workspace, the recipe of its
 //! type makes a launch of it, and the keeper executes that. Whatever is wrong is told before anything starts.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use mhnos_process::{Info, Process, SpawnRequest};
 use mhnos_protocol::{self as wire, ErrorCode, ErrorReply};
 use mhnos_runtimes::{Command, CommandRole, ProcessType, Pty, Recipe, Sources, SpawnInput, Toolbox};
 use mhnos_sandbox::{Limits, WindowSize};
 use mhnos_workspace::{PathError, Resolved, Workspace};
+use tokio::time::Instant;
 use tracing::info;
 
-use crate::{service::Service, translate};
+use crate::{limits as bounds, service::Service, translate};
 
 /// Starts what the request asks for.
 ///
 /// # Cancel safety
 /// The program may be started all the same; it is then listed like any other.
 pub(crate) async fn launch(service: &Service, spawn: &wire::Spawn) -> Result<Arc<Process>, ErrorReply> {
+    let in_pace = service.spawns.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+    if !in_pace {
+        let text = format!("More than {} spawns a second: wait a little", bounds::SPAWNS_PER_SECOND);
+        return Err(ErrorReply::new(ErrorCode::TooManyRequests, text));
+    }
     let toolbox = toolbox(service).await?;
     let limits = limits(service, &spawn.options.limits);
     let recipe = prepare(service, spawn, &toolbox, limits)?;

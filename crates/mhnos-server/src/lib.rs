@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod config;
 mod connection;
+mod crowd;
 mod discovery;
 pub mod door;
 mod egress;
@@ -19,11 +20,15 @@ mod http;
 mod launcher;
 pub mod limits;
 mod listen;
+mod meter;
 mod metrics;
+mod places;
 mod preview;
 mod quota;
 mod secrets;
 mod service;
+mod stream;
+mod tls;
 mod translate;
 mod web_os;
 
@@ -33,7 +38,7 @@ pub use secrets::Secrets;
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use mhnos_network::Gateway;
@@ -41,22 +46,21 @@ use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::Context;
 use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use crate::{
     audit::Audit,
     config::{Config, NO_QUOTA},
     connection::Phase,
-    door::{Access, Door, LogPace},
+    crowd::Crowd,
+    door::{Access, Bucket, Door, LogPace},
     http::Front,
+    places::Places,
     preview::Previews,
     secrets::TokenKeeper,
     service::Service,
+    tls::TlsKeeper,
 };
 
 /// What a bridge is started with.
@@ -106,6 +110,9 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let config = &bridge.config;
     let listeners = bridge.listeners.into_iter().map(listen::adopt);
     let listeners: Vec<_> = listeners.collect::<io::Result<_>>().map_err(RunError::Listener)?;
+    // Before the keeper is told that this bridge is there: whoever hears of it may change files.
+    let tls = TlsKeeper::new(config, &bridge.secrets);
+    let tokens = TokenKeeper::new(config, bridge.secrets);
     let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
     let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
@@ -113,16 +120,21 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners));
     let (found, toolbox) = watch::channel(None);
-    let tokens = TokenKeeper::new(config, bridge.secrets);
     let keys = config.asks_for_a_token().then(|| tokens.tokens());
     let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
     let service = Arc::new(Service {
         previews: Arc::new(previews),
         context: context(config, &workspace, &processes.welcome().enforcement),
         processes: processes.clone(),
+        gateway: Arc::clone(&gateway),
         workspace,
         toolbox,
         frames: frames::FrameShelf::default(),
+        spawns: Mutex::new(Bucket::full(
+            limits::SPAWN_BURST,
+            limits::SPAWNS_PER_SECOND,
+            tokio::time::Instant::now(),
+        )),
         metrics: metrics::Metrics::default(),
         connections: AtomicU64::new(0),
         audit,
@@ -133,21 +145,21 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let front = Arc::new(front(&service, &tokens));
-    let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+    let front = Arc::new(front(&service, &tokens, tls.as_ref()));
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let (front, service, places) = (Arc::clone(&front), Arc::clone(&service), Arc::clone(&places));
+        let (front, service) = (Arc::clone(&front), Arc::clone(&service));
         let (processes, phases) = (processes.clone(), phases.clone());
         accepting.spawn(async move {
             processes.settled().await;
-            listen::accept(listener, front, service, places, phases).await;
+            listen::accept(listener, front, service, phases).await;
         });
     }
     let serving = async {
         let discovery = async {
             let counting = quota::watch(&service.workspace, &processes);
-            tokio::join!(discovery::discover(&service, &found), tokens.keep(), counting);
+            let secrets = async { tokio::join!(tokens.keep(), keep_tls(tls)) };
+            tokio::join!(discovery::discover(&service, &found), secrets, counting);
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -240,14 +252,25 @@ fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
     Gateway::new(config.egress.clone(), ports)
 }
 
-fn front(service: &Arc<Service>, tokens: &TokenKeeper) -> Front {
-    let access = Access::new(tokens.tokens(), service.config.asks_for_a_token());
+async fn keep_tls(tls: Option<TlsKeeper>) {
+    if let Some(tls) = tls {
+        tls.keep().await;
+    }
+}
+
+fn front(service: &Arc<Service>, tokens: &TokenKeeper, tls: Option<&TlsKeeper>) -> Front {
+    let config = &service.config;
+    let access = Access::new(tokens.tokens(), config.asks_for_a_token());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
     Front {
         door: door(&service.config),
         previews: Some(Arc::clone(&service.previews)),
         access,
         pace: LogPace::default(),
+        hall: Arc::default(),
+        places: Places::new(config.max_connections, config.max_connections_per_address),
+        crowd: Crowd::new(limits::MESSAGE_BUDGET),
+        tls: tls.map(TlsKeeper::config),
         health: Box::new(move || health.health()),
         scrape: Box::new(move || metrics::scrape(&scrape)),
         refused: Box::new(move |refusal| refused.turned_away(&refusal)),

@@ -3,9 +3,15 @@
 
 use std::time::Duration;
 
-/// Connections open at once, handshakes included. One costs about 16 KiB; a thousand is the largest load
+/// WebSockets and clients of previews at once, unless set otherwise. One costs about 16 KiB; a thousand is the largest load
 /// the service is measured with. More are answered 503.
 pub const MAX_CONNECTIONS: usize = 4096;
+
+/// Those of one address, unless set otherwise: nobody takes all of them. More are answered 429.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 1024;
+
+/// Connections whose first request is not done yet. One more cuts the oldest, with 408.
+pub const MAX_HANDSHAKES: usize = 512;
 
 /// From accepting a connection to the end of its HTTP exchange (the 101 of an upgrade, or the whole answer
 /// to a plain request). Browsers give a WebSocket five seconds to open; slow handshakes are cut.
@@ -22,7 +28,7 @@ pub const MAX_REQUEST_HEADERS: usize = 100;
 /// WebSocket; a load test a thousand.
 pub const MAX_PREVIEW_CONNECTIONS: usize = 1024;
 
-/// The same for all previews together: the rest of [`MAX_CONNECTIONS`] stays for those who want to reach the service.
+/// The same for all previews together: less than [`MAX_CONNECTIONS`], of which their clients are a part.
 pub const MAX_PREVIEWS_CONNECTIONS: usize = MAX_CONNECTIONS - 1024;
 
 /// How long a client's connection to a preview may stay without a request. Browsers keep theirs for about as long.
@@ -91,6 +97,33 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of one message, and of one frame, from a client: a 6 MB file pushed as an array of numbers is a
 /// 21 MB frame. More closes the connection with 1009.
 pub const MAX_MESSAGE: usize = 100 * 1024 * 1024;
+
+/// Fragments of one message. Browsers and libraries send pieces of 16 KiB and more; this many of 4 KiB are more than
+/// the largest message. More closes the connection with 1008.
+pub const MAX_FRAGMENTS: usize = 32 * 1024;
+
+/// Frames of one connection that may come at once, pings and fragments included, ahead of the pace.
+pub const FRAME_BURST: f64 = 20_000.0;
+
+/// The pace of frames after that: the connection is read no faster. A client that waits for each answer does not come
+/// near it.
+pub const FRAMES_PER_SECOND: f64 = 20_000.0;
+
+/// Bytes of messages that are arriving or being carried out, over all connections: two of the largest and some. When
+/// they are more, the message that arrives slowest is given up and its connection closed with 1013.
+pub const MESSAGE_BUDGET: usize = 256 * 1024 * 1024;
+
+/// Bytes of a message that are not counted there: what a connection may hold anyway.
+pub const FREE_MESSAGE: usize = 64 * 1024;
+
+/// Spawns that may come at once, ahead of the pace; more are answered with TOO_MANY_REQUESTS.
+pub const SPAWN_BURST: f64 = 1000.0;
+
+/// The pace of spawns after that: about as many as two cores can do.
+pub const SPAWNS_PER_SECOND: f64 = 250.0;
+
+/// Viewers of one process; another `attach` is answered with TOO_MANY_REQUESTS.
+pub const MAX_VIEWERS: usize = 2048;
 
 /// Bytes read from a socket at once; allocated for every connection as soon as it opens.
 pub const READ_BUFFER: usize = 8 * 1024;

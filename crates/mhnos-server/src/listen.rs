@@ -1,27 +1,43 @@
 //! Accepting connections, and letting go of them.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
 
-use rustix::net::sockopt;
+use rustix::net::{SendFlags, sockopt};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::{
     connection::{self, Phase},
-    http::{self, Front, TurnedAway},
+    http::{self, Arrival, Front, Guest},
     limits,
     metrics::Refused,
     service::Service,
+    stream::Stream,
 };
 
-/// What a client gets that comes when all places are taken.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Content-Length: 46\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
-    Too many connections to this service are open\n";
+/// What a client gets whose first request takes too long, or that is in the way of others.
+const SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 33\r\nConnection: close\r\n\r\n\
+    The request did not come in time\n";
+
+/// What a client gets that speaks plain HTTP where TLS is spoken.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 69\r\nConnection: close\r\n\r\n\
+    This port speaks TLS: use https:// or wss:// instead of http or ws.\r\n";
+
+/// First byte of a TLS connection: a record with a handshake message (RFC 8446, section 5.1).
+const TLS_HELLO: u8 = 22;
 
 /// A listening socket inherited from the keeper.
 pub(crate) fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {
@@ -36,7 +52,6 @@ pub(crate) async fn accept(
     listener: TcpListener,
     front: Arc<Front>,
     service: Arc<Service>,
-    places: Arc<Semaphore>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let mut connections = JoinSet::new();
@@ -48,19 +63,8 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    warn!(%peer, max = limits::MAX_CONNECTIONS, "refused a connection: all places are taken");
-                    let why = "Too many connections to this service are open.";
-                    service.turned_away(&TurnedAway { peer, cause: Refused::Full, why });
-                    // A fresh socket's buffer takes this at once or the client gets nothing.
-                    let _ = stream.try_write(FULL);
-                    continue;
-                };
                 let (front, service, phase) = (Arc::clone(&front), Arc::clone(&service), phase.clone());
-                connections.spawn(async move {
-                    attend(stream, peer, &front, service, phase).await;
-                    drop(place);
-                });
+                connections.spawn(async move { attend(stream, peer, &front, service, phase).await });
             }
             Err(error) if is_of_one_client(&error) => debug!(%error, "a client left before it was accepted"),
             Err(error) => {
@@ -87,12 +91,9 @@ async fn attend(
     if let Err(error) = watch_over(&stream) {
         debug!(%peer, %error, "SO_KEEPALIVE");
     }
-    let guest = tokio::select! {
-        guest = http::receive(stream, peer, front) => guest,
-        () = Phase::closing(&mut phase) => None,
-    };
-    if let Some(guest) = guest {
-        connection::serve(guest, peer, front, service, phase).await;
+    if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
+        // On the heap, at its own size: a task is as large as the largest of its states.
+        Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }
 
@@ -101,6 +102,85 @@ fn watch_over(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE)?;
     Ok(sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE)?)
+}
+
+/// The way from a connection to a WebSocket, if it leads there, within its deadline. A client of previews is served on
+/// the way.
+async fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    front: &Arc<Front>,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<Guest> {
+    // To tell a slow client, whoever owns the socket then.
+    let told = stream.as_fd().try_clone_to_owned().ok();
+    let arrival = Arc::new(Arrival::new(front, peer));
+    let way = async {
+        let stream = open(stream, peer, front).await?;
+        http::receive(stream, front, &arrival).await
+    };
+    tokio::select! {
+        came = arrival.exchanges.beside(way) => {
+            if let Some(guest) = came {
+                return guest;
+            }
+        }
+        () = Phase::closing(phase) => return None,
+        () = arrival.visit.cut() => {}
+    }
+    if arrival.exchanges.served() {
+        debug!(%peer, "closed a preview's connection that was not used");
+        return None;
+    }
+    debug!(%peer, "a first request took too long, or others needed the room");
+    front.turn_away(peer, Refused::Slow, "The request did not come in time.");
+    if let Some(socket) = told.filter(|_| front.tls.is_none()) {
+        // Its buffer takes this at once, or the client gets nothing.
+        let _ = rustix::net::send(&socket, SLOW, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+    None
+}
+
+/// Plain or through TLS; a client that speaks the other is told, as far as it can be.
+async fn open(stream: TcpStream, peer: SocketAddr, front: &Front) -> Option<Stream> {
+    let Some(tls) = &front.tls else {
+        let mut first = [0];
+        if matches!(stream.peek(&mut first).await, Ok(1)) && first[0] == TLS_HELLO {
+            if let Some(left_out) = front.pace.next() {
+                let remedy = "use http:// or ws://, or set MHNOS_TLS_CERT and MHNOS_TLS_KEY";
+                warn!(%peer, remedy, left_out, "a client speaks TLS, which this port does not");
+            }
+            front.turn_away(peer, Refused::Http, "This port does not speak TLS.");
+            return None;
+        }
+        return Some(Stream::plain(stream));
+    };
+    let mut first = [0];
+    if matches!(stream.peek(&mut first).await, Ok(1)) && first[0] != TLS_HELLO {
+        front.turn_away(peer, Refused::Http, "This port speaks TLS.");
+        say(stream, PLAIN).await;
+        return None;
+    }
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
+    match acceptor.accept(stream).await {
+        Ok(stream) => Some(Stream::tls(stream)),
+        Err(error) => {
+            debug!(%peer, %error, "the TLS handshake failed");
+            front.turn_away(peer, Refused::Http, "The TLS handshake failed.");
+            None
+        }
+    }
+}
+
+/// Says a last thing. What has come is read, or the kernel answers it with a reset and the words are lost.
+async fn say(mut stream: TcpStream, words: &[u8]) {
+    let said = async {
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut (&mut stream).take(limits::MAX_REQUEST_HEAD as u64), &mut tokio::io::sink())
+            .await
+    };
+    let _ = tokio::time::timeout(limits::CLOSE_DEADLINE, said).await;
 }
 
 /// Errors of accept(2) that concern the one connection and not the listening socket.
@@ -112,9 +192,11 @@ fn is_of_one_client(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_answer_to_too_many_clients_is_well_formed() {
-        let text = std::str::from_utf8(super::FULL).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+    fn answers_that_are_written_by_hand_are_well_formed() {
+        for answer in [super::SLOW, super::PLAIN] {
+            let text = std::str::from_utf8(answer).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        }
     }
 }

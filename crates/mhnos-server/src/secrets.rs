@@ -27,6 +27,7 @@ use crate::{
     config::{Config, GivenToken, Mistake},
     door::Tokens,
     limits,
+    tls::{self, TlsMistake},
 };
 
 /// The secrets as they were at the start. [`Debug`] shows none.
@@ -34,6 +35,8 @@ use crate::{
 pub struct Secrets {
     token: Option<String>,
     token_file: Option<String>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -64,7 +67,31 @@ impl Secrets {
             let accepts = format!("other content: {mistake}");
             mistakes.push(Mistake { name: variable.to_owned(), value, accepts });
         }
+        secrets.gather_tls(config, &mut mistakes);
         if mistakes.is_empty() { Ok(secrets) } else { Err(mistakes) }
+    }
+
+    fn gather_tls(&mut self, config: &Config, mistakes: &mut Vec<Mistake>) {
+        let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else { return };
+        for (variable, path, place) in
+            [("MHNOS_TLS_CERT", cert, &mut self.tls_cert), ("MHNOS_TLS_KEY", key, &mut self.tls_key)]
+        {
+            match read(path) {
+                Ok(text) => *place = Some(text),
+                Err(error) => mistakes.push(unreadable(variable, path, &error)),
+            }
+        }
+        if let Some(Err(error)) = self.tls().map(|(cert, key)| tls::server_config(cert, key)) {
+            let name = if matches!(error, TlsMistake::Key) { "MHNOS_TLS_KEY" } else { "MHNOS_TLS_CERT" };
+            let path = if matches!(error, TlsMistake::Key) { key } else { cert };
+            let accepts = format!("other content: {error}");
+            mistakes.push(Mistake { name: name.to_owned(), value: path.display().to_string(), accepts });
+        }
+    }
+
+    /// Certificate chain and key, as PEM.
+    pub(crate) fn tls(&self) -> Option<(&str, &str)> {
+        Some((self.tls_cert.as_deref()?, self.tls_key.as_deref()?))
     }
 
     /// Whether there is nothing to hide.
@@ -118,7 +145,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// A file that may change.
-struct Watched {
+pub(crate) struct Watched {
     path: PathBuf,
     /// What it looked like when it was last read.
     seen: Option<Look>,
@@ -129,13 +156,24 @@ struct Watched {
 struct Look([i64; 5]);
 
 impl Watched {
-    fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, seen: None }
     }
 
     fn look(&self) -> io::Result<Look> {
         let meta = std::fs::metadata(&self.path)?;
         Ok(Look([meta.dev() as i64, meta.ino() as i64, meta.size() as i64, meta.ctime(), meta.ctime_nsec()]))
+    }
+
+    /// Whether it looks otherwise than when it was last read.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.look().ok() != self.seen
+    }
+
+    /// Its text. Looked at before it is read, so that no change is missed.
+    pub(crate) fn read(&mut self) -> io::Result<String> {
+        self.seen = self.look().ok();
+        read(&self.path)
     }
 
     /// Its text if it has changed since the last time. Looked at before it is read, so that no change is missed.
@@ -245,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_is_read_as_often_as_one_likes() {
-        let secrets = Secrets { token: Some(ONE.into()), token_file: Some(TWO.into()) };
+        let secrets = Secrets { token: Some(ONE.into()), token_file: Some(TWO.into()), ..Secrets::default() };
         let sealed = secrets.seal().expect("sealed");
         for _ in 0..2 {
             assert!(Secrets::open(&sealed).expect("readable") == secrets);

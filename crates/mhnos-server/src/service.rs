@@ -3,23 +3,24 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use mhnos_network::Gateway;
 use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
-use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
+use tokio::sync::watch;
 use tracing::debug;
 
 use crate::{
     audit::{Audit, Event, Who},
     config::Config,
-    door::Visitor,
+    door::{Bucket, Visitor},
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
     limits,
@@ -35,12 +36,15 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Service {
     pub(crate) config: Config,
     pub(crate) processes: Processes,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) workspace: Workspace,
     /// What recipes need to know.
     pub(crate) context: Context,
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
     pub(crate) frames: FrameShelf,
+    /// The pace of spawns.
+    pub(crate) spawns: Mutex<Bucket>,
     /// Connections this bridge has numbered.
     pub(crate) connections: AtomicU64,
     pub(crate) audit: Arc<Audit>,
@@ -123,14 +127,9 @@ impl Service {
     }
 
     /// Counts and writes down what programs may not reach, for as long as it is polled.
-    pub(crate) async fn watch_egress(&self, mut refusals: broadcast::Receiver<mhnos_network::Refused>) {
+    pub(crate) async fn watch_egress(&self, mut refusals: mhnos_network::Refusals) {
         loop {
-            let refused = match refusals.recv().await {
-                Ok(refused) => refused,
-                // They are told slower than this can read; if not, some are not counted.
-                Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => return,
-            };
+            let refused = refusals.next().await;
             self.metrics.egress_refusals.add(Way::of(refused.via), refused.count);
             if self.audit.is_on() {
                 let target =

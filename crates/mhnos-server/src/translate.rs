@@ -361,3 +361,15 @@ pub(crate) fn write_error(error: WriteError, pid: wire::Pid) -> ErrorReply {
 pub(crate) fn gone(pid: wire::Pid) -> ErrorReply {
     ErrorReply::new(ErrorCode::ProcessExited, format!("Process {pid} has ended")).about(pid)
 }
+/// `egress`
+pub(crate) fn egress(refused: &mhnos_network::Refused) -> wire::Egress {
+    wire::Egress {
+        pid: refused.owner.0,
+        host: refused.host.clone(),
+        port: refused.port,
+        rule: refused.rule.to_owned(),
+        via: refused.via.as_str().to_owned(),
+        count: refused.count,
+        others: refused.others,
+    }
+}

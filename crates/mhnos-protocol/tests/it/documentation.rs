@@ -67,7 +67,7 @@ fn every_reply_is_one_a_client_reads() {
     }
     let all = "connected spawned attached detached written stdinClosed resized killed processList ports \
                previewRevoked status pong authenticated \
-               fsyncResult error stdout stderr exit gap port size";
+               fsyncResult error stdout stderr exit gap port egress size";
     assert_eq!(seen, all.split_whitespace().map(str::to_owned).collect());
 }
 

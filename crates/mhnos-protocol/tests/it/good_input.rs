@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mhnos_protocol::{
-    Attach, Content, Encoding, FileEntry, IsolationMode, Kill, LimitsRequest, ProcessType, Pty, Request,
-    Resize, Scope, Signal, Spawn, SpawnOptions, StdinMode, WindowSize, Write, parse_request,
+    Attach, Content, Encoding, Events, FileEntry, IsolationMode, Kill, LimitsRequest, ProcessType, Pty,
+    Request, Resize, Scope, Signal, Spawn, SpawnOptions, StdinMode, WindowSize, Write, parse_request,
 };
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ fn optional_fields_may_be_null_or_absent() {
     let bare = spawned(r#"{"type":"spawn","processType":"shell"}"#);
     let nulls = spawned(
         r#"{"type":"spawn","processType":"shell","command":null,"options":{"cwd":null,"env":null,"timeout":null,
-            "pty":null,"stdin":null,"limits":null,"isolation":null,"name":null,"encoding":null}}"#,
+            "pty":null,"stdin":null,"limits":null,"isolation":null,"name":null,"encoding":null,"events":null}}"#,
     );
     assert_eq!(bare, nulls);
     let limits = spawned(
@@ -48,9 +48,9 @@ fn optional_fields_may_be_null_or_absent() {
     );
     assert_eq!(bare, limits);
     assert_eq!(parsed(r#"{"type":"list","all":null}"#), Request::List { all: false });
-    let attach = Attach { pid: 1000, after: None, encoding: None };
+    let attach = Attach { pid: 1000, after: None, encoding: None, events: Events::default() };
     assert_eq!(
-        parsed(r#"{"type":"attach","pid":1000,"after":null,"encoding":null}"#),
+        parsed(r#"{"type":"attach","pid":1000,"after":null,"encoding":null,"events":null}"#),
         Request::Attach(attach)
     );
 }
@@ -167,6 +167,7 @@ fn any_spawn() -> impl Strategy<Value = Spawn> {
                 isolation: b.then_some(if c { IsolationMode::Shared } else { IsolationMode::Private }),
                 name,
                 encoding: c.then_some(if a { Encoding::Utf8 } else { Encoding::Base64 }),
+                events: Events { egress: a },
             },
         },
     )
@@ -187,7 +188,8 @@ fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         any_spawn().prop_map(|spawn| Request::Spawn(Box::new(spawn))),
         (pid, proptest::option::of(0..=limits_max())).prop_map(|(pid, after)| {
-            Request::Attach(Attach { pid, after, encoding: after.map(|_| Encoding::Base64) })
+            let events = Events { egress: pid % 2 == 0 };
+            Request::Attach(Attach { pid, after, encoding: after.map(|_| Encoding::Base64), events })
         }),
         pid.prop_map(|pid| Request::Detach { pid }),
         (pid, any::<Vec<u8>>()).prop_map(|(pid, data)| Request::Write(Write { pid, data })),

@@ -1,10 +1,10 @@
 //! What the service sends: exact shapes with their key order, and that the client's side reads them.
 
 use mhnos_protocol::{
-    Attached, Authenticated, Config, Connected, Encoding, ErrorCode, ErrorReply, Event, Exit, Gap, Isolation,
-    Killed, OfPid, Port, PortState, ProcessInfo, ProcessList, ProcessStatus, ProcessType, PushError,
-    PushResults, Reason, Reply, ServerMessage, Spawned, Stats, Status, Success, TokenScope, ToolStatus,
-    Usage, WindowSize, WireLimits, parse_server_message,
+    Attached, Authenticated, Config, Connected, Egress, Encoding, ErrorCode, ErrorReply, Event, Exit, Gap,
+    Isolation, Killed, OfPid, Port, PortState, ProcessInfo, ProcessList, ProcessStatus, ProcessType,
+    PushError, PushResults, Reason, Reply, ServerMessage, Spawned, Stats, Status, Success, TokenScope,
+    ToolStatus, Usage, WindowSize, WireLimits, parse_server_message,
 };
 use serde_json::value::RawValue;
 
@@ -176,6 +176,18 @@ fn events_keep_their_old_keys_in_their_old_order() {
             state: PortState::Open,
         }),
         r#"{"type":"port","pid":1000,"port":8080,"url":"http://127.0.0.1:8080/","state":"open"}"#,
+    );
+    check_event(
+        &Event::Egress(Egress {
+            pid: None,
+            host: "10.0.0.1".into(),
+            port: Some(80),
+            rule: "private".into(),
+            via: "proxy".into(),
+            count: 2,
+            others: 0,
+        }),
+        r#"{"type":"egress","pid":null,"host":"10.0.0.1","port":80,"rule":"private","via":"proxy","count":2,"others":0}"#,
     );
 }
 

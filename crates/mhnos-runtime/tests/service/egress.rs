@@ -4,6 +4,7 @@
 //! in its own network that address is as far away as any other.
 
 mod outside;
+mod programs;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -180,4 +181,42 @@ async fn off_is_nothing_at_all() {
     let own = "python3 -m http.server 8123 --bind 127.0.0.1 >/dev/null 2>&1 & \
                until curl -fsS http://localhost:8123/ >/dev/null 2>&1; do :; done; echo reached; kill $!";
     assert_eq!(said(&server, own).await, "reached\n");
+}
+
+#[tokio::test]
+async fn who_asks_is_told_of_refusals_and_nobody_else() {
+    let server = Server::start(policy("public"));
+    let mut asks = Wire::connect(server.address()).await;
+    let mut silent = Wire::connect(server.address()).await;
+    let options = json!({"pty": false, "events": ["egress"]});
+    let script = "read x; exec 3<>/dev/tcp/10.0.0.7/80; read x; exec 3<>/dev/tcp/10.0.0.8/443; read x";
+    let spawn =
+        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": options});
+    let pid = asks.spawn(spawn).await;
+    silent.request(json!({"type": "attach", "id": 1, "pid": pid})).await;
+    asks.send(&json!({"type": "write", "pid": pid, "data": "go\n"})).await;
+    let told = asks.next_where(|message| message["type"] == "egress").await;
+    // In the workspace's sandbox nobody knows which process it was.
+    let expected = json!({"type": "egress", "pid": null, "host": "10.0.0.7", "port": 80, "rule": "private",
+                          "via": "connection", "count": 1, "others": 0});
+    assert_eq!(told, expected);
+    let wrong = json!({"type": "attach", "id": 2, "pid": pid, "events": ["everything"]});
+    assert_eq!(silent.request(wrong).await["code"], "INVALID_VALUE");
+    // Who attaches for it is told from then on; who has let go is told no more.
+    let mut late = Wire::connect(server.address()).await;
+    late.request(json!({"type": "attach", "id": 1, "pid": pid, "events": ["egress"]})).await;
+    asks.request(json!({"type": "detach", "id": 3, "pid": pid})).await;
+    late.send(&json!({"type": "write", "pid": pid, "data": "go\n"})).await;
+    let told = late.next_where(|message| message["type"] == "egress").await;
+    assert_eq!((&told["host"], &told["port"]), (&json!("10.0.0.8"), &json!(443)), "{told}");
+    for wire in [&mut asks, &mut silent] {
+        wire.send(&json!({"type": "ping", "id": "last"})).await;
+        loop {
+            let message = wire.next().await;
+            assert_ne!(message["type"], "egress", "{message}");
+            if message["id"] == "last" {
+                break;
+            }
+        }
+    }
 }

@@ -6,10 +6,12 @@
 
 mod abuse;
 mod audit;
+mod bad_clients;
 mod bad_input;
 mod bridge_killed;
 mod bursts;
 mod compatibility;
+mod conformance;
 mod cpu;
 mod defects;
 mod disk;
@@ -31,6 +33,7 @@ mod service_manager;
 mod soak;
 mod terminals_and_pipes;
 mod tiers;
+mod tls;
 mod tokens;
 mod upgrade;
 

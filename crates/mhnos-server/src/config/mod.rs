@@ -15,7 +15,7 @@ pub use reference::reference;
 pub use secret::{GivenToken, SecretText};
 pub use settings::{SETTINGS, Setting};
 
-use crate::door::OriginPattern;
+use crate::{door::OriginPattern, limits};
 use mhnos_network::Egress;
 use mhnos_runtimes::ServiceEnvironment;
 use mhnos_sandbox::{Mode, Tier};
@@ -52,6 +52,14 @@ pub struct Config {
     pub auth_token: GivenToken,
     /// A file with tokens.
     pub auth_token_file: Option<PathBuf>,
+    /// The certificate chain, in PEM form; there if and only if the key is.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key.
+    pub tls_key: Option<PathBuf>,
+    /// WebSockets open at once.
+    pub max_connections: usize,
+    /// Those of one address.
+    pub max_connections_per_address: usize,
     /// Processes and threads of one process tree.
     pub max_pids: u32,
     /// CPU of one process tree, in thousandths of a core.
@@ -214,6 +222,7 @@ impl Config {
             }
         }
         wrong.extend(config.untrusted_network());
+        wrong.extend(config.half_of_tls());
         wrong.append(&mut mistakes);
         if wrong.is_empty() { Ok((config, warnings)) } else { Err(wrong) }
     }
@@ -222,6 +231,17 @@ impl Config {
     /// [`Config::children`]), in the order of [`SETTINGS`].
     pub fn effective(&self) -> impl Iterator<Item = (&'static str, String)> {
         SETTINGS.iter().map(|setting| (setting.variable, (setting.show)(self)))
+    }
+
+    /// A certificate is of no use without its key, nor a key without its certificate.
+    fn half_of_tls(&self) -> Option<Mistake> {
+        let (given, path, missing) = match (&self.tls_cert, &self.tls_key) {
+            (Some(path), None) => ("MHNOS_TLS_CERT", path, "MHNOS_TLS_KEY"),
+            (None, Some(path)) => ("MHNOS_TLS_KEY", path, "MHNOS_TLS_CERT"),
+            _ => return None,
+        };
+        let accepts = format!("{missing} beside it: both, or none for plain HTTP");
+        Some(Mistake { name: given.to_owned(), value: path.display().to_string(), accepts })
     }
 
     /// Whether clients must show a token.
@@ -273,6 +293,10 @@ impl Default for Config {
             preview_domain: "localhost".to_owned(),
             auth_token: GivenToken::None,
             auth_token_file: None,
+            tls_cert: None,
+            tls_key: None,
+            max_connections: limits::MAX_CONNECTIONS,
+            max_connections_per_address: limits::MAX_CONNECTIONS_PER_ADDRESS,
             max_pids: 512,
             max_cpu_millis: u32::try_from(cores).unwrap_or(1) * 1000,
             workspace_quota: NO_QUOTA,

@@ -157,6 +157,41 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| values::show_path(config.auth_token_file.as_deref()),
     },
     Setting {
+        variable: "MHNOS_TLS_CERT",
+        default: "",
+        accepts: "a PEM file with the certificate, then those it is signed by; MHNOS_TLS_KEY must be set too",
+        about: "Serves https and wss on the same port. Read again when it changes; a wrong new one is told in the \
+                log and the old one stays.",
+        apply: reads!(tls_cert, values::optional_path),
+        show: |config| values::show_path(config.tls_cert.as_deref()),
+    },
+    Setting {
+        variable: "MHNOS_TLS_KEY",
+        default: "",
+        accepts: "a PEM file with the private key of MHNOS_TLS_CERT",
+        about: "The certificate's key. Read before root is given up; if the service's account cannot read it, a \
+                new one needs a restart.",
+        apply: reads!(tls_key, values::optional_path),
+        show: |config| values::show_path(config.tls_key.as_deref()),
+    },
+    Setting {
+        variable: "MHNOS_MAX_CONNECTIONS",
+        default: "4096",
+        accepts: "a whole number, at least 1",
+        about: "WebSockets open at once. More are answered 503.",
+        apply: reads!(max_connections, values::at_least_one),
+        show: |config| config.max_connections.to_string(),
+    },
+    Setting {
+        variable: "MHNOS_MAX_CONNECTIONS_PER_ADDRESS",
+        default: "1024",
+        accepts: "a whole number, at least 1",
+        about: "WebSockets of one address at once, of one /64 network for IPv6. More are answered 429. Behind a proxy all \
+                clients have its address.",
+        apply: reads!(max_connections_per_address, values::at_least_one),
+        show: |config| config.max_connections_per_address.to_string(),
+    },
+    Setting {
         variable: "MHNOS_MAX_PIDS",
         default: "512",
         accepts: "a whole number, at least 1",

@@ -52,6 +52,10 @@ fn every_setting_is_read_from_its_variable() {
         ("MHNOS_ALLOWED_ORIGINS", "https://os.example.org, https://*.example.net"),
         ("MHNOS_AUTH_TOKEN", "0123456789abcdef"),
         ("MHNOS_AUTH_TOKEN_FILE", "/run/secrets/tokens"),
+        ("MHNOS_TLS_CERT", "/etc/tls/cert.pem"),
+        ("MHNOS_TLS_KEY", "/etc/tls/key.pem"),
+        ("MHNOS_MAX_CONNECTIONS", "9"),
+        ("MHNOS_MAX_CONNECTIONS_PER_ADDRESS", "8"),
         ("MHNOS_MAX_PIDS", "64"),
         ("MHNOS_MAX_CPU", "0.5"),
         ("MHNOS_OUTPUT_LOG", "1m"),
@@ -155,6 +159,14 @@ fn a_token_is_no_flag_and_is_shown_to_nobody() {
     let effective: Vec<_> = config.effective().collect();
     for shown in [format!("{config:?}"), format!("{effective:?}"), format!("{mistakes:?} {unreadable:?}")] {
         assert!(!shown.contains(secret) && !shown.contains("secret\\"), "{shown}");
+    }
+}
+
+#[test]
+fn a_certificate_and_its_key_come_together() {
+    for (given, missing) in [("MHNOS_TLS_CERT", "MHNOS_TLS_KEY"), ("MHNOS_TLS_KEY", "MHNOS_TLS_CERT")] {
+        let mistake = refused(&[(given, "/etc/tls/file")])[0].to_string();
+        assert!(mistake.starts_with(given) && mistake.contains(missing), "{mistake}");
     }
 }
 

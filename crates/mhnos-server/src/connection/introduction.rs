@@ -7,11 +7,11 @@ use futures_util::{SinkExt, StreamExt};
 use mhnos_protocol::{
     Authenticated, ErrorCode, ErrorReply, Parsed, PresentedToken, Reply, Request, parse_request_bytes,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        Error, Message,
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
@@ -23,9 +23,10 @@ use crate::{
     http::Front,
     limits,
     metrics::Refused,
+    stream::{Excess, Stream},
 };
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// Waits for the token. Gives the connection back with its admission and the `id` of the request, which is to be
 /// answered; or has closed it with a reason.
@@ -36,9 +37,13 @@ pub(super) async fn await_token(
 ) -> Option<(Socket, Admission, Id)> {
     let first = timeout(limits::AUTH_DEADLINE, first_message(&mut socket)).await;
     let (id, why) = match first {
-        Ok(None) => return None,
-        Ok(Some(parsed)) => match judge(front, peer, parsed) {
-            Ok((admission, id)) => return Some((socket, admission, id)),
+        Ok(First::Left) => return None,
+        Ok(First::TooMuch(excess)) => (None, excess.to_string()),
+        Ok(First::Message(parsed)) => match judge(front, peer, parsed) {
+            Ok((admission, id)) => {
+                socket.get_mut().lift_allowance();
+                return Some((socket, admission, id));
+            }
             Err(refused) => refused,
         },
         Err(_) => (None, "no token was shown in time".to_owned()),
@@ -59,14 +64,21 @@ pub(super) async fn await_token(
     None
 }
 
-/// `None`: the client has left.
-async fn first_message(socket: &mut Socket) -> Option<Parsed> {
+/// What came first.
+enum First {
+    Message(Parsed),
+    TooMuch(Excess),
+    Left,
+}
+
+async fn first_message(socket: &mut Socket) -> First {
     loop {
-        match socket.next().await?.ok()? {
-            Message::Text(text) => return Some(parse_request_bytes(text.as_bytes())),
-            Message::Binary(bytes) => return Some(parse_request_bytes(&bytes)),
-            Message::Close(_) => return None,
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return First::Message(parse_request_bytes(text.as_bytes())),
+            Some(Ok(Message::Binary(bytes))) => return First::Message(parse_request_bytes(&bytes)),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Err(Error::Io(error))) => return Excess::of(&error).map_or(First::Left, First::TooMuch),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return First::Left,
         }
     }
 }

@@ -13,10 +13,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered, stream::SplitStream};
+use mhnos_network::{Refusals, Refused};
 use mhnos_process::{Pid, Process};
 use mhnos_protocol::{ErrorCode, ErrorReply, Parsed, Reply, binary, parse_request_bytes};
 use serde_json::value::RawValue;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Bytes, Message},
@@ -29,9 +30,11 @@ use super::{
 };
 use crate::{
     audit::{Event, Who},
+    crowd::Share,
     door::{self, Admission},
     limits,
     service::Service,
+    stream::Stream,
     web_os,
 };
 
@@ -61,6 +64,8 @@ impl Late {
 pub(super) enum Watched {
     /// Its exit record is set, or the bridge is ending.
     Exit(Arc<Process>),
+    /// Something was refused outside; and who tells of the next.
+    Refused(Refused, Refusals),
 }
 
 /// The `id` of a request.
@@ -72,6 +77,8 @@ pub(super) struct Lane<'c> {
     pub(super) dialect: Dialect,
     /// Who this is, and what that allows.
     pub(super) admission: &'c Admission,
+    /// What its messages hold.
+    share: &'c Share,
     who: &'c Who,
     /// Processes this client has written to, as far as that was written down.
     pub(super) written: HashSet<Pid>,
@@ -80,6 +87,9 @@ pub(super) struct Lane<'c> {
     pending_bytes: usize,
     /// Processes watched on this client's behalf, each once at most.
     pub(super) watches: FuturesUnordered<Pin<Box<dyn Future<Output = Watched> + Send>>>,
+    /// Processes whose refusals outside are to be told; they are being watched while there are any.
+    pub(super) egress: HashSet<Pid>,
+    pub(super) watches_egress: bool,
     /// Whose exit is being watched.
     pub(super) exits: HashSet<Pid>,
 }
@@ -90,6 +100,7 @@ impl<'c> Lane<'c> {
         outbox: &'c Outbox,
         dialect: Dialect,
         admission: &'c Admission,
+        share: &'c Share,
         who: &'c Who,
     ) -> Self {
         Self {
@@ -97,11 +108,14 @@ impl<'c> Lane<'c> {
             outbox,
             dialect,
             admission,
+            share,
             who,
             written: HashSet::new(),
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             watches: FuturesUnordered::new(),
+            egress: HashSet::new(),
+            watches_egress: false,
             exits: HashSet::new(),
         }
     }
@@ -110,7 +124,7 @@ impl<'c> Lane<'c> {
     /// unanswered is answered, then the connection is closed.
     pub(super) async fn run(
         mut self,
-        stream: &mut SplitStream<WebSocketStream<TcpStream>>,
+        stream: &mut SplitStream<WebSocketStream<Stream>>,
         pulse: &Pulse,
         mut phase: watch::Receiver<Phase>,
     ) -> End {
@@ -133,12 +147,17 @@ impl<'c> Lane<'c> {
             };
             pulse.heard();
             self.service.metrics.received_bytes.add(message.len() as u64);
+            self.share.begin();
             let parsed = match message {
                 Message::Text(text) => self.parse(text.into(), true).await,
                 Message::Binary(bytes) => self.parse(bytes, false).await,
-                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                    self.share.end();
+                    continue;
+                }
             };
             self.handle(parsed).await;
+            self.share.end();
         }
     }
 

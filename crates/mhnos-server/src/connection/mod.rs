@@ -27,7 +27,7 @@ use std::{
 
 use futures_util::StreamExt;
 use mhnos_protocol as wire;
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
+use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
     error::{CapacityError, ProtocolError},
@@ -42,12 +42,14 @@ use self::{
     writer::Writer,
 };
 use crate::{
+    crowd::Share,
     door::{Admission, Visitor},
     frames::Format,
     http::{Front, Guest, Subprotocol},
     limits,
     preview::Base,
     service::Service,
+    stream::{Excess, Stream},
 };
 
 /// How a client wants to be spoken to.
@@ -143,6 +145,7 @@ pub(crate) async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let dialect = Dialect::of(&guest);
+    let _until_the_end = guest.place;
     let (outbox, pulse) = (Outbox::default(), Pulse::default());
     let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
     outbox.push(Item::text(connected.to_json()));
@@ -163,9 +166,9 @@ pub(crate) async fn serve(
     let presence = Presence::begin(&service, who, dialect);
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, &outbox, &service.metrics);
-    let lane = Lane::new(&service, &outbox, dialect, &admission, presence.who());
+    let lane = Lane::new(&service, &outbox, dialect, &admission, &guest.share, presence.who());
     let lane = lane.run(&mut stream, &pulse, phase.clone());
-    let end = converse(lane, writer.run(), &outbox, &pulse, phase, admission.clone()).await;
+    let end = converse(lane, writer.run(), &outbox, &pulse, phase, admission.clone(), &guest.share).await;
     debug!(%peer, ?end, "disconnected");
     presence.ends(&end);
     if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
@@ -181,6 +184,7 @@ async fn converse(
     pulse: &Pulse,
     mut phase: watch::Receiver<Phase>,
     mut admission: Admission,
+    share: &Share,
 ) -> End {
     let (mut lane, mut writer) = (pin!(lane), pin!(writer));
     let end = tokio::select! {
@@ -189,6 +193,7 @@ async fn converse(
         () = heartbeat(outbox, pulse) => End::Silent,
         () = Phase::closing(&mut phase) => End::Stopping,
         () = admission.revoked() => End::Revoked,
+        () = share.given_up() => End::Broken(CloseCode::Again, "too many large messages at once: send it again later"),
     };
     let patience = match *phase.borrow() {
         Phase::Leaving => limits::LEAVE_CLOSE,
@@ -224,7 +229,7 @@ async fn converse(
 
 /// Takes what a client goes on sending after it was told off. If the socket were closed before that, the
 /// kernel would answer with a reset, and the close frame would be lost on its way.
-async fn discard(mut socket: TcpStream) {
+async fn discard(mut socket: Stream) {
     let ended = async {
         socket.shutdown().await?;
         tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
@@ -249,6 +254,9 @@ async fn heartbeat(outbox: &Outbox, pulse: &Pulse) {
 /// What a failed read means for the client.
 fn broken(error: &Error) -> End {
     match error {
+        Error::Io(error) if Excess::of(error) == Some(Excess::Fragments) => {
+            End::Broken(CloseCode::Policy, "a message may have at most 32768 fragments")
+        }
         Error::Capacity(CapacityError::MessageTooLong { .. }) => {
             End::Broken(CloseCode::Size, "a message may have at most 100 MiB")
         }

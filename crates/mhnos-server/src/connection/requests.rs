@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
-use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome, WriteError};
+use mhnos_network::{Refusals, Refused};
+use mhnos_process::{Gone, Isolation, Process, Replay, Signal, SignalOutcome, WriteError};
 use mhnos_protocol::{
-    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, FileEntry, Kill, Killed, OfPid, Pid,
+    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
     PortList, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
 };
 use mhnos_sandbox::WindowSize;
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     audit::Event as Audited,
-    launcher,
+    launcher, limits,
     preview::PortEvents,
     service, translate,
     web_os::{self, Input},
@@ -60,6 +61,8 @@ impl Lane<'_> {
 
     async fn spawn(&mut self, id: Id, spawn: &Spawn) {
         let (service, asked) = (Arc::clone(self.service), Instant::now());
+        // From before the start: a program may ask at once.
+        let refusals = spawn.options.events.egress.then(|| service.gateway.refusals());
         let process = match self.beside(launcher::launch(&service, spawn)).await {
             Ok(process) => process,
             Err(error) => {
@@ -76,6 +79,7 @@ impl Lane<'_> {
         // The answer is queued before the view: it goes out before any output does.
         self.reply(&id, &Reply::Spawned(spawned));
         service.metrics.spawned(spawn.process_type, asked.elapsed());
+        self.watch_egress(process.pid(), refusals);
         self.audit(&translate::spawned(spawn, &process));
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
         let frames = self.service.frames.of(process.pid());
@@ -86,10 +90,18 @@ impl Lane<'_> {
 
     fn attach(&mut self, id: Id, attach: Attach) {
         let Some(process) = self.process(&id, attach.pid) else { return };
+        let frames = self.service.frames.of(process.pid());
+        // One is in the hands of each viewer, and this one.
+        if Arc::strong_count(&frames) > limits::MAX_VIEWERS {
+            let text =
+                format!("Process {} has {} viewers, and no more may be", attach.pid, limits::MAX_VIEWERS);
+            return self.fail(&id, ErrorReply::new(ErrorCode::TooManyRequests, text).about(attach.pid));
+        }
+        let refusals = attach.events.egress.then(|| self.service.gateway.refusals());
+        self.watch_egress(attach.pid, refusals);
         self.audit(&Audited::Attach { pid: attach.pid });
         let replay = attach.after.map_or(Replay::Retained, Replay::After);
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
-        let frames = self.service.frames.of(process.pid());
         let encoding = attach.encoding.unwrap_or_else(|| translate::encoding(process.info().encoding));
         let view = View::attached(process, viewer, frames, self.manner(encoding), id);
         self.outbox.push(Item::View(Box::new(view)));
@@ -106,6 +118,7 @@ impl Lane<'_> {
 
     /// Answered for any pid, as the predecessor did: afterwards it is not viewed, which is what was asked.
     fn detach(&mut self, id: &Id, pid: Pid) {
+        self.egress.remove(&pid);
         let tell_exit = self.service.processes.get(pid).filter(|_| self.dialect.web_os);
         if let Some(process) = &tell_exit {
             self.watch_exit(process);
@@ -296,12 +309,54 @@ impl Lane<'_> {
         }
     }
 
+    /// Tells of what this process is refused outside from now on, if that is wanted, else no longer.
+    fn watch_egress(&mut self, pid: Pid, refusals: Option<Refusals>) {
+        let Some(refusals) = refusals else {
+            self.egress.remove(&pid);
+            return;
+        };
+        self.egress.insert(pid);
+        if !std::mem::replace(&mut self.watches_egress, true) {
+            self.watches.push(Box::pin(refused(refusals)));
+        }
+    }
+
+    /// Tells of a refusal if one of those asked about may have been meant. Those that are over are asked about no more.
+    fn tell_egress(&mut self, refused: &Refused) {
+        let processes = &self.service.processes;
+        let alive =
+            |pid: &Pid| processes.get(*pid).filter(|process| process.exit().is_none() || process.lingers());
+        self.egress.retain(|pid| alive(pid).is_some());
+        let meant = self.egress.iter().any(|pid| match refused.owner.0 {
+            Some(owner) => owner == *pid,
+            None => alive(pid).is_some_and(|process| process.isolation() == Isolation::Shared),
+        });
+        if meant {
+            self.outbox.push(Item::text(Event::Egress(translate::egress(refused)).to_json()));
+        }
+    }
+
     /// Acts on what watching has shown.
     pub(super) fn seen(&mut self, watched: Watched) {
-        let Watched::Exit(process) = watched;
-        self.exits.remove(&process.pid());
-        self.outbox.push(Item::Exited(process));
+        match watched {
+            Watched::Exit(process) => {
+                self.exits.remove(&process.pid());
+                self.outbox.push(Item::Exited(process));
+            }
+            Watched::Refused(told, refusals) => {
+                self.tell_egress(&told);
+                self.watches_egress = !self.egress.is_empty();
+                if self.watches_egress {
+                    self.watches.push(Box::pin(refused(refusals)));
+                }
+            }
+        }
     }
+}
+
+async fn refused(mut refusals: Refusals) -> Watched {
+    let refused = refusals.next().await;
+    Watched::Refused(refused, refusals)
 }
 
 /// The answer to a `kill`.

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{SinkExt, stream::SplitSink};
 use mhnos_process::{Pid, Process};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, protocol::CloseFrame},
@@ -23,9 +23,9 @@ use super::{
     text_message, until,
     view::View,
 };
-use crate::{limits, metrics::Metrics, translate};
+use crate::{limits, metrics::Metrics, stream::Stream, translate};
 
-type Sink = SplitSink<WebSocketStream<TcpStream>, Message>;
+type Sink = SplitSink<WebSocketStream<Stream>, Message>;
 
 pub(super) struct Writer<'c> {
     sink: Sink,

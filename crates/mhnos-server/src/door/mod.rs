@@ -18,7 +18,7 @@ mod token;
 use std::net::IpAddr;
 
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
-pub(crate) use attempts::LogPace;
+pub(crate) use attempts::{Bucket, LogPace, one_client};
 pub(crate) use origin::split_authority;
 pub use origin::{Origin, OriginPattern};
 pub(crate) use token::covers;

@@ -241,3 +241,143 @@ proptest! {
         prop_assert_eq!(Origin::parse(&origin.to_string()), Some(origin));
     }
 }
+
+/// Each letter in either case.
+fn cased(text: &'static str) -> impl Strategy<Value = String> {
+    proptest::collection::vec(any::<bool>(), text.len()).prop_map(move |upper| {
+        let letter = |(letter, upper): (char, bool)| if upper { letter.to_ascii_uppercase() } else { letter };
+        text.chars().zip(upper).map(letter).collect()
+    })
+}
+
+/// What looks like this machine, to a person or to a careless parser, and is another.
+fn look_alike() -> impl Strategy<Value = String> {
+    let own = prop_oneof![Just("localhost"), Just("127.0.0.1"), Just("[::1]")];
+    let behind = prop_oneof![
+        Just(".evil.example"),
+        Just("@evil.example"),
+        Just("#.evil.example"),
+        Just("?.evil.example"),
+        Just("%2eevil.example"),
+        Just("\\.evil.example"),
+        Just(".."),
+        Just("\u{2024}"),
+        Just("%00"),
+        Just("\0"),
+        Just(";"),
+        Just(","),
+        Just(" "),
+        Just("\t"),
+        Just(":80:80"),
+        Just(":0x50"),
+        Just(":+80"),
+        Just(":-1"),
+        Just(":65536"),
+        Just(":"),
+        Just("/"),
+        Just("/x"),
+    ];
+    let before = prop_oneof![
+        Just("evil.example@"),
+        Just("user:word@"),
+        Just("evil-"),
+        Just("evil."),
+        Just("."),
+        Just(" "),
+        Just("//"),
+        Just("xn--"),
+        Just("%6c"),
+    ];
+    let names = prop_oneof![
+        Just("l\u{43e}calhost".to_owned()),
+        Just("xn--lcalhost-4cf".to_owned()),
+        Just("ｌｏｃａｌｈｏｓｔ".to_owned()),
+        Just("localhost\u{ad}".to_owned()),
+        Just("1۲7.0.0.1".to_owned()),
+        Just("127.0.0.1.".to_owned()),
+        Just("127.1".to_owned()),
+        Just("0177.0.0.1".to_owned()),
+        Just("0x7f.0.0.1".to_owned()),
+        Just("2130706433".to_owned()),
+        Just("127.0.0.01".to_owned()),
+        Just("::1".to_owned()),
+        Just("[::1%25lo]".to_owned()),
+        Just("[::1%lo]".to_owned()),
+        Just("[::127.0.0.1]".to_owned()),
+        Just("[127.0.0.1]".to_owned()),
+        Just("[localhost]".to_owned()),
+        Just("[fe80::1]".to_owned()),
+        Just("[64:ff9b::7f00:1]".to_owned()),
+        Just("[::]".to_owned()),
+        Just("0".to_owned()),
+        Just("localhost.localdomain".to_owned()),
+        Just("ip6-localhost".to_owned()),
+    ];
+    prop_oneof![
+        (own.clone(), behind).prop_map(|(own, behind)| format!("{own}{behind}")),
+        (before, own).prop_map(|(before, own)| format!("{before}{own}")),
+        names,
+    ]
+}
+
+proptest! {
+    #[test]
+    fn look_alikes_are_let_in_neither_as_hosts_nor_as_pages(text in look_alike(), https: bool) {
+        prop_assert!(host(&loopback(), &text).is_err(), "{text:?} as a host");
+        let page = format!("{}://{text}", if https { "https" } else { "http" });
+        prop_assert!(origin(&loopback(), &page).is_err(), "{page:?}");
+    }
+
+    #[test]
+    fn case_makes_no_difference(name in cased("localhost"), scheme in cased("https"), allowed in cased("os.example.org")) {
+        prop_assert!(host(&loopback(), &name).is_ok());
+        let page = format!("{scheme}://{name}:1");
+        prop_assert!(origin(&loopback(), &page).is_ok(), "{page}");
+        let door = door(&["127.0.0.1"], &["https://os.example.org"]);
+        let page = format!("{scheme}://{allowed}");
+        prop_assert!(origin(&door, &page).is_ok(), "{page}");
+        prop_assert!(host(&door, &allowed).is_ok());
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_that_address(address: std::net::Ipv6Addr, port: u16) {
+        let segments = address.segments();
+        let long = segments.map(|segment| format!("{segment:04X}")).join(":");
+        let own = address.to_canonical().is_loopback();
+        for text in [format!("[{address}]:{port}"), format!("[{long}]")] {
+            prop_assert_eq!(host(&loopback(), &text).is_ok(), own, "{}", text);
+            let page = format!("http://{text}");
+            prop_assert_eq!(origin(&loopback(), &page).is_ok(), own, "{}", text);
+        }
+        let listening = Door::new(vec![address.into()], Vec::new());
+        let text = format!("[{long}]:{port}");
+        prop_assert!(host(&listening, &text).is_ok(), "{text}");
+        let one = "[0:0:0:0:0:0:0:1]";
+        prop_assert!(host(&loopback(), one).is_ok());
+    }
+
+    #[test]
+    fn ipv4_addresses_are_known_by_loopback_and_by_listening(address: std::net::Ipv4Addr, other: std::net::Ipv4Addr) {
+        let door = Door::new(vec![other.into()], Vec::new());
+        prop_assert_eq!(host(&door, &address.to_string()).is_ok(), address.is_loopback() || address == other);
+        let page = format!("http://{address}");
+        prop_assert_eq!(origin(&door, &page).is_ok(), address.is_loopback());
+    }
+
+    #[test]
+    fn a_header_that_is_missing_or_there_twice_is_refused(hosts in 0_usize..4, origins in 0_usize..4) {
+        let hosts: Vec<&[u8]> = vec![b"localhost"; hosts];
+        let origins: Vec<&[u8]> = vec![b"http://localhost"; origins];
+        let fine = hosts.len() == 1 && origins.len() < 2;
+        prop_assert_eq!(loopback().judge(&hosts, &origins).is_ok(), fine);
+    }
+
+    #[test]
+    fn a_port_is_a_number_or_nothing(port in "[ -~]{0,7}") {
+        let fine = port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+        let authority = format!("localhost:{port}");
+        prop_assert_eq!(host(&loopback(), &authority).is_ok(), fine, "{}", authority);
+        let page = format!("http://localhost:{port}");
+        prop_assert_eq!(origin(&loopback(), &page).is_ok(), fine, "{}", page);
+    }
+}

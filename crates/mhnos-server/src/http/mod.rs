@@ -2,6 +2,8 @@
 //! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
 //! its size; there is no keep-alive, so nothing idles here.
 
+mod arrival;
+mod cors;
 mod handshake;
 
 use std::{
@@ -21,8 +23,9 @@ use hyper::{
     upgrade::{OnUpgrade, Parts},
 };
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::protocol::{Role, WebSocketConfig},
@@ -30,11 +33,15 @@ use tokio_tungstenite::{
 use tracing::{debug, warn};
 
 use crate::{
+    crowd::{Crowd, Share},
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
-    preview::{Base, Body, Client, Exchanges, Name, Previews},
+    places::{self, Hall, Place, Places},
+    preview::{Base, Body, Client, Name, Previews},
+    stream::Stream,
 };
+pub(crate) use arrival::Arrival;
 pub(crate) use handshake::Subprotocol;
 
 /// What the HTTP side needs to know.
@@ -45,6 +52,13 @@ pub(crate) struct Front {
     pub(crate) access: Access,
     /// Of log lines about refusals.
     pub(crate) pace: LogPace,
+    /// Who is not through the handshake.
+    pub(crate) hall: Arc<Hall>,
+    pub(crate) places: Arc<Places>,
+    /// What messages may hold, all together.
+    pub(crate) crowd: Arc<Crowd>,
+    /// How https and wss are spoken, if they are.
+    pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Computes the answer to `/health`.
     pub(crate) health: Box<dyn Fn() -> Health + Send + Sync>,
     /// Computes the answer to `/metrics`.
@@ -95,7 +109,10 @@ pub(crate) struct HealthSandbox {
 
 /// A client whose WebSocket is open.
 pub(crate) struct Guest {
-    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) socket: WebSocketStream<Stream>,
+    /// Its part of what messages may hold.
+    pub(crate) share: Arc<Share>,
+    pub(crate) place: Place,
     pub(crate) visitor: Visitor,
     /// `None` if a token is asked for and has not been shown yet.
     pub(crate) admission: Option<Admission>,
@@ -107,6 +124,7 @@ pub(crate) struct Guest {
 /// An upgrade that has been promised to the client.
 struct Promised {
     upgrade: OnUpgrade,
+    place: Place,
     visitor: Visitor,
     admission: Option<Admission>,
     subprotocol: Subprotocol,
@@ -122,20 +140,23 @@ impl Front {
 }
 
 /// Serves the one request of a connection, or as many as it likes if they are for previews. Gives the WebSocket if
-/// that is what it became.
-pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) -> Option<Guest> {
+/// that is what it became. Has no deadline of its own.
+pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Arrival>) -> Option<Guest> {
+    let peer = arrival.peer;
     let promised: Arc<Mutex<Option<Promised>>> = Arc::default();
-    let exchanges = Arc::new(Exchanges::new());
     let exchange = {
-        let (front, promised, exchanges) = (Arc::clone(front), Arc::clone(&promised), Arc::clone(&exchanges));
-        let client = Client { peer, secure: false };
+        let (front, promised, arrival) = (Arc::clone(front), Arc::clone(&promised), Arc::clone(arrival));
+        let client = Client { peer, secure: front.tls.is_some() };
         let service = service_fn(move |request| {
-            let (front, promised, exchanges) =
-                (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&exchanges));
+            let (front, promised, arrival) =
+                (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&arrival));
             async move {
-                Ok::<_, Infallible>(match preview(&front, &request) {
-                    Some((previews, name)) => previews.answer(&name, request, client, &exchanges).await,
-                    None => answer(&front, request, peer, &promised).map(Body::from),
+                let Some((previews, name)) = preview(&front, &request) else {
+                    return Ok::<_, Infallible>(answer(&front, request, peer, &promised).map(Body::from));
+                };
+                Ok(match arrival.stay(&front) {
+                    Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
+                    Err(full) => no_place(&front, peer, full).map(Body::from),
                 })
             }
         });
@@ -145,27 +166,22 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     };
-    match exchanges.beside(exchange).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            debug!(%peer, %error, "HTTP exchange failed");
-            if error.is_parse() {
-                front.turn_away(peer, Refused::Http, &error.to_string());
-            }
-        }
-        None if exchanges.served() => debug!(%peer, "closed a preview's connection that was not used"),
-        None => {
-            debug!(%peer, "HTTP exchange took too long and was cut");
-            front.turn_away(peer, Refused::Slow, "The request did not come in time.");
+    if let Err(error) = exchange.await {
+        debug!(%peer, %error, "HTTP exchange failed");
+        if error.is_parse() {
+            front.turn_away(peer, Refused::Http, &error.to_string());
         }
     }
     let promised = promised.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     match promised.upgrade.await {
         Ok(upgraded) => {
-            let parts: Parts<TokioIo<TcpStream>> = upgraded.downcast().ok()?;
-            let socket = web_socket(parts).await;
-            let Promised { visitor, admission, subprotocol, base, .. } = promised;
-            Some(Guest { socket, visitor, admission, subprotocol, base })
+            let parts: Parts<TokioIo<Stream>> = upgraded.downcast().ok()?;
+            let Promised { place, visitor, admission, subprotocol, base, .. } = promised;
+            let share = front.crowd.share();
+            let stream = parts.io.into_inner();
+            let stream = stream.into_web_socket(parts.read_buf, Arc::clone(&share), admission.is_some());
+            let socket = web_socket(stream).await;
+            Some(Guest { socket, share, place, visitor, admission, subprotocol, base })
         }
         Err(error) => {
             debug!(%peer, %error, "the client left before its WebSocket was open");
@@ -174,28 +190,47 @@ pub(crate) async fn receive(stream: TcpStream, peer: SocketAddr, front: &Arc<Fro
     }
 }
 
-async fn web_socket(parts: Parts<TokioIo<TcpStream>>) -> WebSocketStream<TcpStream> {
+async fn web_socket(stream: Stream) -> WebSocketStream<Stream> {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::READ_BUFFER)
         .write_buffer_size(limits::WRITE_BUFFER)
         .max_message_size(Some(limits::MAX_MESSAGE))
         .max_frame_size(Some(limits::MAX_MESSAGE));
-    let early = parts.read_buf.to_vec();
-    WebSocketStream::from_partially_read(parts.io.into_inner(), early, Role::Server, Some(config)).await
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
 fn answer(
     front: &Front,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: SocketAddr,
     promised: &Mutex<Option<Promised>>,
 ) -> Answer {
     let headers = request.headers();
-    let judged = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
-    let visitor = match judged {
+    let judgement = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
+    let visitor = match judgement {
         Ok(visitor) => visitor,
         Err(refusal) => return refused(front, peer, &refusal),
     };
+    if request.method() == Method::OPTIONS {
+        return cors::preflight(&visitor, headers);
+    }
+    let page = cors::readable_for(&visitor);
+    let mut answer = judged(front, request, peer, visitor, promised);
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().extend(page);
+    }
+    answer
+}
+
+/// The answer to a visitor whose Host and Origin are fine.
+fn judged(
+    front: &Front,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    visitor: Visitor,
+    promised: &Mutex<Option<Promised>>,
+) -> Answer {
+    let headers = request.headers();
     let offered = handshake::items(headers, &header::SEC_WEBSOCKET_PROTOCOL);
     let shown = Shown::of(&all(headers, &header::AUTHORIZATION), offered);
     let upgrades = headers.contains_key(header::UPGRADE);
@@ -214,9 +249,13 @@ fn answer(
             mistake.answer()
         }
         Ok((answer, subprotocol)) => {
+            let place = match front.places.take(peer.ip()) {
+                Ok(place) => place,
+                Err(full) => return no_place(front, peer, full),
+            };
             let upgrade = hyper::upgrade::on(&mut request);
-            let base = Base::of(request.headers(), false);
-            let promise = Promised { upgrade, visitor, admission, subprotocol, base };
+            let base = Base::of(request.headers(), front.tls.is_some());
+            let promise = Promised { upgrade, place, visitor, admission, subprotocol, base };
             *promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
             answer
         }
@@ -249,6 +288,20 @@ fn refused(front: &Front, peer: SocketAddr, refusal: &Refusal) -> Answer {
     }
     front.turn_away(peer, Refused::by(refusal), &refusal.to_string());
     text(StatusCode::FORBIDDEN, &format!("{refusal}\n{}\n", refusal.advice()))
+}
+
+fn no_place(front: &Front, peer: SocketAddr, full: places::Full) -> Answer {
+    if let Some(left_out) = front.pace.next() {
+        warn!(%peer, reason = %full, left_out, "refused a connection");
+    }
+    front.turn_away(peer, Refused::Full, &full.to_string());
+    let status = match full {
+        places::Full::All => StatusCode::SERVICE_UNAVAILABLE,
+        places::Full::Address => StatusCode::TOO_MANY_REQUESTS,
+    };
+    let mut answer = text(status, &format!("{full}\n"));
+    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+    answer
 }
 
 fn not_let_in(front: &Front, peer: SocketAddr, unauthorized: Unauthorized) -> Answer {

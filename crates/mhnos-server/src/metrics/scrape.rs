@@ -10,10 +10,7 @@ use super::{
         Text,
     },
 };
-use crate::{
-    limits,
-    service::{Service, VERSION},
-};
+use crate::service::{Service, VERSION};
 
 /// What the answer says it is.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,7 +20,7 @@ pub(crate) fn scrape(service: &Service) -> String {
     let mut text = Text::default();
     about(&mut text, service);
     processes(&mut text, service);
-    clients(&mut text, &service.metrics);
+    clients(&mut text, &service.metrics, service.config.max_connections);
     requests(&mut text, service);
     files(&mut text, &service.metrics);
     text.finish()
@@ -136,7 +133,7 @@ fn processes(text: &mut Text, service: &Service) {
     single(text, "mhnos_gap_bytes_total", "Bytes of output that viewers have missed.", &metrics.gap_bytes);
 }
 
-fn clients(text: &mut Text, metrics: &Metrics) {
+fn clients(text: &mut Text, metrics: &Metrics, max: usize) {
     let name = "mhnos_connections";
     text.family(name, Gauge, "WebSockets that are open.");
     // Ends are read first: a connection that comes in between must not make the difference negative.
@@ -144,8 +141,8 @@ fn clients(text: &mut Text, metrics: &Metrics) {
     for ((client, opened), closed) in metrics.opened.each().zip(closed) {
         text.sample(name, &[("client", &client.name())], opened.saturating_sub(closed));
     }
-    let help = "Connections that may be open at once, handshakes included.";
-    text.single("mhnos_connections_max", Gauge, help, limits::MAX_CONNECTIONS);
+    let help = "WebSockets that may be open at once.";
+    text.single("mhnos_connections_max", Gauge, help, max);
     family(text, "mhnos_connections_total", "WebSockets opened.", "client", &metrics.opened);
     let name = "mhnos_disconnections_total";
     family(text, name, "WebSockets ended, by how.", "reason", &metrics.ended);

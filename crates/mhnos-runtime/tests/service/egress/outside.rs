@@ -20,14 +20,18 @@ pub(crate) struct Outside {
 impl Outside {
     /// On a port of the system's choice.
     pub(crate) fn start() -> Self {
-        Self::listen(0)
+        Self::listen_at(own_address(), 0).expect("nobody else has this address")
     }
 
-    /// On this port of an address of its own. Ports below 1024 take root, or a kernel that lets everybody have them.
-    pub(crate) fn listen(port: u16) -> Self {
-        let listener = TcpListener::bind((own_address(), port)).unwrap_or_else(|error| {
-            panic!("cannot listen on port {port}: {error}; as root: sysctl -w net.ipv4.ip_unprivileged_port_start=80")
-        });
+    /// At this address, unless somebody is there. Ports below 1024 take root, or a kernel that lets everybody have them.
+    pub(crate) fn listen_at(address: IpAddr, port: u16) -> Option<Self> {
+        let listener = match TcpListener::bind((address, port)) {
+            Ok(listener) => listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return None,
+            Err(error) => panic!(
+                "cannot listen on port {port}: {error}; as root: sysctl -w net.ipv4.ip_unprivileged_port_start=80"
+            ),
+        };
         let address = listener.local_addr().expect("an address");
         let requests: Arc<AtomicUsize> = Arc::default();
         let counter = Arc::clone(&requests);
@@ -38,7 +42,7 @@ impl Outside {
                 thread::spawn(move || _ = serve(&stream, &counter));
             }
         });
-        Self { address, requests }
+        Some(Self { address, requests })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -61,7 +65,7 @@ impl Outside {
 }
 
 /// Tests run beside each other, in several processes: 127.100.0.0/14 has room for all of them.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = std::process::id() << 6 | NEXT.fetch_add(1, Ordering::SeqCst) & 0x3f;
     Ipv4Addr::from_bits(0x7f64_0000 | number & 0x3_ffff).into()

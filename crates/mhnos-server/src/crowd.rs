@@ -1,0 +1,204 @@
+//! How much of messages is in memory at once, over all connections. Each may send 100 MiB, but not all of them at the
+//! same time: when the budget is used up, the message that has been arriving slowest is given up, so that a crowd of
+//! slow senders stands in nobody's way.
+//!
+//! A message holds its bytes from when they come until its request has been carried out. Small ones
+//! ([`limits::FREE_MESSAGE`]) are not counted.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::limits;
+
+/// The budget of all connections.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    held: Mutex<Held>,
+    budget: usize,
+    this: Weak<Self>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    total: usize,
+    next: u64,
+    messages: HashMap<u64, Message>,
+}
+
+#[derive(Debug)]
+struct Message {
+    bytes: usize,
+    since: Instant,
+    share: Weak<Share>,
+}
+
+impl Message {
+    /// Bytes a second, so that one that has just begun does not count as slow.
+    fn pace(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.since).as_secs_f64();
+        (self.bytes + limits::FREE_MESSAGE) as f64 / (age + 0.1)
+    }
+}
+
+/// One connection's part.
+#[derive(Debug)]
+pub(crate) struct Share {
+    crowd: Arc<Crowd>,
+    number: u64,
+    /// Since the last message was dealt with.
+    bytes: AtomicUsize,
+    /// The message is whole and being dealt with: giving it up would win nothing.
+    busy: AtomicBool,
+    given_up: Notify,
+}
+
+impl Crowd {
+    pub(crate) fn new(budget: usize) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { held: Mutex::default(), budget, this: this.clone() })
+    }
+
+    /// The part of a new connection.
+    pub(crate) fn share(&self) -> Arc<Share> {
+        let crowd = self.this.upgrade().expect("called through an Arc");
+        let mut held = self.lock();
+        held.next += 1;
+        let number = held.next;
+        drop(held);
+        let (bytes, busy) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Share { crowd, number, bytes, busy, given_up: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self, share: &Arc<Share>, bytes: usize) {
+        let now = Instant::now();
+        let mut held = self.lock();
+        let fresh = || Message { bytes: 0, since: now, share: Arc::downgrade(share) };
+        let message = held.messages.entry(share.number).or_insert_with(fresh);
+        let more = bytes - message.bytes;
+        message.bytes = bytes;
+        held.total += more;
+        while held.total > self.budget {
+            let arriving = |message: &&Message| {
+                message.share.upgrade().is_some_and(|share| !share.busy.load(Ordering::Relaxed))
+            };
+            let candidates = held.messages.iter().filter(|(_, message)| arriving(message));
+            let slowest = candidates.min_by(|(_, a), (_, b)| a.pace(now).total_cmp(&b.pace(now)));
+            let Some((number, message)) = slowest.map(|(number, message)| (*number, message.share.clone()))
+            else {
+                return;
+            };
+            held.forget(number);
+            if let Some(share) = message.upgrade() {
+                share.given_up.notify_one();
+            }
+        }
+    }
+}
+
+impl Held {
+    fn forget(&mut self, number: u64) {
+        if let Some(message) = self.messages.remove(&number) {
+            self.total -= message.bytes;
+        }
+    }
+}
+
+impl Share {
+    /// Bytes have come.
+    pub(crate) fn received(self: &Arc<Self>, bytes: usize) {
+        let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if now > limits::FREE_MESSAGE {
+            self.crowd.hold(self, now);
+        }
+    }
+
+    /// A message is whole, and is being dealt with.
+    pub(crate) fn begin(&self) {
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// It has been dealt with.
+    pub(crate) fn end(&self) {
+        self.busy.store(false, Ordering::Relaxed);
+        if self.bytes.swap(0, Ordering::Relaxed) > limits::FREE_MESSAGE {
+            self.crowd.lock().forget(self.number);
+        }
+    }
+
+    /// Returns when this connection's message is given up.
+    pub(crate) async fn given_up(&self) {
+        self.given_up.notified().await;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.crowd.lock().forget(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn is_given_up(share: &Share) -> bool {
+        share.given_up().now_or_never().is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_message_is_given_up_when_the_budget_is_used_up() {
+        let crowd = Crowd::new(10 * MIB);
+        let (slow, fast, other) = (crowd.share(), crowd.share(), crowd.share());
+        slow.received(4 * MIB);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        fast.received(4 * MIB);
+        other.received(3 * MIB);
+        assert!(is_given_up(&slow) && !is_given_up(&fast) && !is_given_up(&other));
+        assert_eq!(crowd.lock().total, 7 * MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_dealt_with_is_not_given_up() {
+        let crowd = Crowd::new(10 * MIB);
+        let (whole, arriving) = (crowd.share(), crowd.share());
+        whole.received(9 * MIB);
+        whole.begin();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        arriving.received(2 * MIB);
+        assert!(!is_given_up(&whole) && is_given_up(&arriving));
+        whole.end();
+        assert_eq!(crowd.lock().total, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_messages_are_free_and_a_connection_that_ends_holds_nothing() {
+        let crowd = Crowd::new(10 * MIB);
+        let share = crowd.share();
+        for _ in 0..1000 {
+            share.received(limits::FREE_MESSAGE);
+            share.begin();
+            share.end();
+        }
+        assert_eq!(crowd.lock().total, 0);
+        share.received(5 * MIB);
+        assert_eq!(crowd.lock().total, 5 * MIB);
+        drop(share);
+        assert_eq!((crowd.lock().total, crowd.lock().messages.len()), (0, 0));
+    }
+}

@@ -1,0 +1,175 @@
+//! The bytes of one connection, plain or through TLS, and the first bounds for what comes in: how much before a token
+//! is shown, how many frames a second and fragments a message, how much of messages is in memory over all connections.
+//! They stand below the WebSocket library, which knows messages only when they are whole.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+use tokio_rustls::server::TlsStream;
+
+use crate::{crowd::Share, limits, meter::FrameMeter};
+
+/// A bound that a client has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Excess {
+    /// More than a token needs, before there was one.
+    #[error("the first message has at most {} bytes where a token is asked for", limits::MAX_AUTH_MESSAGE)]
+    BeforeToken,
+    /// A message in too many pieces.
+    #[error("a message may have at most {} fragments", limits::MAX_FRAGMENTS)]
+    Fragments,
+}
+
+impl Excess {
+    /// The bound behind an error of a [`Stream`].
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    io: Io,
+    /// Read already, by whoever had the connection before.
+    early: Bytes,
+    /// What may still come before a token is shown.
+    allowance: Option<usize>,
+    /// Once it is a WebSocket.
+    intake: Option<Intake>,
+}
+
+#[derive(Debug)]
+struct Intake {
+    meter: FrameMeter,
+    share: Arc<Share>,
+    /// Set while the client is ahead of the pace.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream {
+    pub(crate) fn plain(io: TcpStream) -> Self {
+        Self::new(Io::Plain(io))
+    }
+
+    pub(crate) fn tls(io: TlsStream<TcpStream>) -> Self {
+        Self::new(Io::Tls(Box::new(io)))
+    }
+
+    fn new(io: Io) -> Self {
+        Self { io, early: Bytes::new(), allowance: None, intake: None }
+    }
+
+    /// From now on a WebSocket, which begins with these bytes. `known`: a token was shown, or none is asked for.
+    pub(crate) fn into_web_socket(mut self, early: Bytes, share: Arc<Share>, known: bool) -> Self {
+        self.early = early;
+        self.allowance = (!known).then_some(limits::MAX_AUTH_MESSAGE);
+        self.intake = Some(Intake { meter: FrameMeter::new(Instant::now()), share, pause: None });
+        self
+    }
+
+    /// A token has been shown.
+    pub(crate) fn lift_allowance(&mut self) {
+        self.allowance = None;
+    }
+
+    fn poll_io(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.has_remaining() {
+            let take = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early.split_to(take));
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+
+    /// Reads at most what is still allowed.
+    fn poll_allowed(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(allowance) = self.allowance else { return self.poll_io(cx, buf) };
+        if allowance == 0 {
+            return Poll::Ready(Err(io::Error::other(Excess::BeforeToken)));
+        }
+        let mut part = [0; 1024];
+        let room = part.len().min(allowance).min(buf.remaining());
+        let mut part = ReadBuf::new(&mut part[..room]);
+        ready!(self.poll_io(cx, &mut part))?;
+        buf.put_slice(part.filled());
+        self.allowance = Some(allowance - part.filled().len());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Intake {
+    /// Waits while the client is ahead of its pace.
+    fn poll_pace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.meter.feed(bytes).map_err(io::Error::other)?;
+        self.share.received(bytes.len());
+        self.pause = self.meter.pause(Instant::now()).map(|pause| Box::pin(tokio::time::sleep(pause)));
+        Ok(())
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(intake) = &mut this.intake {
+            ready!(intake.poll_pace(cx));
+        }
+        let before = buf.filled().len();
+        ready!(this.poll_allowed(cx, buf))?;
+        if let Some(intake) = &mut this.intake {
+            intake.take(&buf.filled()[before..])?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_write(cx, bytes),
+            Io::Tls(io) => Pin::new(io).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
