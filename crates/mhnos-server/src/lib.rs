@@ -157,9 +157,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            let counting = quota::watch(&service.workspace, &processes);
-            let secrets = async { tokio::join!(tokens.keep(), keep_tls(tls)) };
-            tokio::join!(discovery::discover(&service, &found), secrets, counting);
+            let upkeep = async { tokio::join!(keep_tls(tls), quota::watch(&service.workspace, &processes)) };
+            tokio::join!(discovery::discover(&service, &found), tokens.keep(), upkeep);
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
