@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-install test-system test-dist test-model bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-dist test-model bench bad-clients conformance fuzz soak \
   dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -69,6 +69,9 @@ fuzz: rust ## run each fuzz target SECONDS long (default 60; TARGETS="request do
 
 test-docker: tools ## image, Compose files and tiers against a real Docker engine (ports 18790 and 18791)
 	deploy/test/docker.sh
+
+test-tiers: rust ## the tests of tiers T3+ and T3 in a container, under Docker's own profiles
+	deploy/test/tiers.sh
 
 test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="deploy/test/over-ssh root@HOST"
 	deploy/test/machine.sh install

@@ -35,7 +35,7 @@ pub const LISTEN_PATIENCE: Duration = Duration::from_millis(100);
 /// slowest.
 pub const PORTS_LOOK: Duration = Duration::from_millis(250);
 
-/// See [`PORTS_LOOK`]. A look costs some 40 µs: fifty idle servers together cost a thousandth of a core.
+/// See [`PORTS_LOOK`]. Fifty idle servers together cost half a hundredth of a core (bench/RESULTS.md).
 pub const PORTS_LOOK_SLOWEST: Duration = Duration::from_secs(2);
 
 /// Connections into one process's network that its supervisor has not answered yet. More than a browser opens at

@@ -11,8 +11,8 @@ pub const READ_TURN: usize = 64 * 1024;
 pub const VIEWER_WINDOW: u64 = 256 * 1024;
 
 /// How long the viewers of a bridge that is gone are waited for before a program may write on beyond half of
-/// its log. Browsers come back within a second or two; less than a stalled viewer gets.
-pub const RESUME_PATIENCE: Duration = Duration::from_secs(5);
+/// its log. Browsers come back within a second or two; it is as long as a viewer may take nothing.
+pub const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of input that may wait for one process to read them.
 pub const INPUT_QUEUE: usize = 1024 * 1024;

@@ -47,7 +47,7 @@ pub use request::{Attach, Encoding, Events, Kill, PresentedToken, Request, Resiz
 pub use server_message::{NotAServerMessage, Output, ServerMessage, parse_server_message};
 pub use signal::Signal;
 pub use spawn::{IsolationMode, LimitsRequest, ProcessType, Pty, Spawn, SpawnOptions, StdinMode};
-pub use status::{Config, Isolation, Status, ToolStatus, WireLimits};
+pub use status::{Config, DoorLimits, Isolation, Status, ToolStatus, WireLimits};
 pub use utf8::incomplete_suffix;
 
 /// Our own number for a process: a JSON number from 1000 up, never reused while the service lives.

@@ -93,4 +93,41 @@ pub struct WireLimits {
     pub retained_ms: u64,
     /// Between a signal that asks a process to end and SIGKILL.
     pub kill_grace_ms: u64,
+    /// The bounds of the door and of a connection.
+    #[serde(flatten)]
+    pub door: DoorLimits,
+}
+
+/// More of `limits`: who may come in, and how fast; 0 where a service does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DoorLimits {
+    /// For the first request of a connection; a slower one is answered 408.
+    pub handshake_ms: u64,
+    /// For the `auth` message, where one is waited for.
+    pub auth_ms: u64,
+    /// Connections whose first request is not done yet; one more cuts the oldest.
+    pub max_handshakes: u64,
+    /// The head of an HTTP request; a larger one is answered 431.
+    pub max_header_bytes: u64,
+    /// WebSockets; more are answered 503.
+    pub max_connections: u64,
+    /// WebSockets of one address; more are answered 429.
+    pub max_connections_per_address: u64,
+    /// Fragments of a message; more close the connection with 1008.
+    pub max_fragments: u64,
+    /// Frames of one connection; it is read no faster.
+    pub frames_per_second: u64,
+    /// What all messages that arrive hold together; the slowest is given up with 1013.
+    pub message_budget_bytes: u64,
+    /// Requests not yet answered; a connection with so many is read no further until one is.
+    pub max_pending_requests: u64,
+    /// Answers not yet taken; likewise.
+    pub max_queued_bytes: u64,
+    /// Spawns of the whole service; more are answered with `TOO_MANY_REQUESTS`.
+    pub spawns_per_second: u64,
+    /// Viewers of one process; another is answered with `TOO_MANY_REQUESTS`.
+    pub max_viewers: u64,
+    /// Between the server's pings; after two without an answer a client is dropped.
+    pub ping_interval_ms: u64,
 }

@@ -27,6 +27,13 @@ pub(crate) fn command() -> Command {
                     "Say what isolation this host gives, layer by layer, and what would give the rest",
                 ),
             )
+            .arg(
+                Arg::new("origin")
+                    .long("origin")
+                    .value_name("ORIGIN")
+                    .conflicts_with("json")
+                    .help("Say instead whether pages of this origin may connect, what their browser does, and what would help"),
+            )
             .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As one JSON object")),
         )
         .subcommand(with_settings(Command::new("health").about(

@@ -15,7 +15,7 @@ use clap::ArgMatches;
 use mhnos_keeper::choose::{Missing, examine};
 use mhnos_protocol::doctor::{Doctor, Finding};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, Tier, enforcement, remedy};
-use mhnos_server::config::Config;
+use mhnos_server::{config::Config, door::explain};
 
 use crate::{cli, serve::place};
 
@@ -37,6 +37,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             return ExitCode::from(REFUSED);
         }
     };
+    if let Some(origin) = arguments.get_one::<String>("origin") {
+        return about_origin(&config, origin);
+    }
     match report(config) {
         Ok(report) => {
             let text = if arguments.get_flag("json") { report.to_json() + "\n" } else { table(&report) };
@@ -48,6 +51,23 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
             ExitCode::from(REFUSED)
         }
     }
+}
+
+/// Exit status 0: pages get through; 1: some browser stands in the way; 2: the service refuses them.
+fn about_origin(config: &Config, origin: &str) -> ExitCode {
+    let remarks = explain(config, origin);
+    for remark in &remarks {
+        println!("{remark}");
+    }
+    let refused = remarks.iter().any(|remark| !remark.ok && remark.about == "service");
+    let hindered = remarks.iter().any(|remark| !remark.ok);
+    ExitCode::from(if refused {
+        REFUSED
+    } else if hindered {
+        DEGRADED
+    } else {
+        ALL_WELL
+    })
 }
 
 fn report(mut config: Config) -> anyhow::Result<Doctor> {

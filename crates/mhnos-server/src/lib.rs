@@ -118,7 +118,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let workspace = open_workspace(bridge.workspace, config).map_err(RunError::Workspace)?;
 
-    let gateway = Arc::new(gateway(&bridge.config, &listeners));
+    let gateway = Arc::new(gateway(&bridge.config, &listeners, &processes.welcome().enforcement));
     let (found, toolbox) = watch::channel(None);
     let keys = config.asks_for_a_token().then(|| tokens.tokens());
     let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
@@ -245,8 +245,18 @@ fn door(config: &Config) -> Door {
     Door::new(config.hosts.clone(), config.allowed_origins.clone())
 }
 
+/// A policy that was set and cannot be kept must not pass for one that is.
+fn warn_of_open_network(config: &Config, enforcement: &Enforcement) {
+    let own = enforcement.layers.contains(&Layer::NetNamespace);
+    if !own && config.egress != mhnos_network::Egress::default() {
+        let (mode, tier) = (enforcement.mode.as_str(), enforcement.tier.as_str());
+        warn!(mode, tier, "MHNOS_EGRESS does nothing here: programs have this machine's network");
+    }
+}
+
 /// The way out for programs with a network of their own.
-fn gateway(config: &Config, listeners: &[TcpListener]) -> Gateway {
+fn gateway(config: &Config, listeners: &[TcpListener], enforcement: &Enforcement) -> Gateway {
+    warn_of_open_network(config, enforcement);
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
     Gateway::new(config.egress.clone(), ports)
 }

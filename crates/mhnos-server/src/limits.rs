@@ -125,8 +125,9 @@ pub const SPAWNS_PER_SECOND: f64 = 250.0;
 /// Viewers of one process; another `attach` is answered with TOO_MANY_REQUESTS.
 pub const MAX_VIEWERS: usize = 2048;
 
-/// Bytes read from a socket at once; allocated for every connection as soon as it opens.
-pub const READ_BUFFER: usize = 8 * 1024;
+/// Bytes read from a socket at once; allocated for every connection as soon as it opens. A frame that is larger gets
+/// room of its own size.
+pub const READ_BUFFER: usize = 4 * 1024;
 
 /// Bytes gathered before they are written to a socket, unless nothing more is waiting.
 pub const WRITE_BUFFER: usize = 64 * 1024;

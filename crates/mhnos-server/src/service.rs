@@ -90,6 +90,26 @@ impl Service {
             retained_processes: limits::RETAINED_PROCESSES as u64,
             retained_ms: limits::RETAINED_FOR.as_millis() as u64,
             kill_grace_ms: self.config.kill_grace.as_millis() as u64,
+            door: self.door_limits(),
+        }
+    }
+
+    fn door_limits(&self) -> wire::DoorLimits {
+        wire::DoorLimits {
+            handshake_ms: limits::HANDSHAKE_DEADLINE.as_millis() as u64,
+            auth_ms: limits::AUTH_DEADLINE.as_millis() as u64,
+            max_handshakes: limits::MAX_HANDSHAKES as u64,
+            max_header_bytes: limits::MAX_REQUEST_HEAD as u64,
+            max_connections: self.config.max_connections as u64,
+            max_connections_per_address: self.config.max_connections_per_address as u64,
+            max_fragments: limits::MAX_FRAGMENTS as u64,
+            frames_per_second: limits::FRAMES_PER_SECOND as u64,
+            message_budget_bytes: limits::MESSAGE_BUDGET as u64,
+            max_pending_requests: limits::MAX_PENDING as u64,
+            max_queued_bytes: limits::MAX_QUEUED_BYTES as u64,
+            spawns_per_second: limits::SPAWNS_PER_SECOND as u64,
+            max_viewers: limits::MAX_VIEWERS as u64,
+            ping_interval_ms: limits::PING_INTERVAL.as_millis() as u64,
         }
     }
 

@@ -277,8 +277,9 @@ impl Driver {
                 self.inner.networks.send_modify(|networks| _ = networks.remove(sandbox));
             }
             FromKeeper::Leave => {
-                self.inner.leave_asked.send_replace(true);
+                // First: who is told to leave may send its clients away at once.
                 self.inner.lock().all().for_each(|process| process.log.viewers_will_be_back());
+                self.inner.leave_asked.send_replace(true);
             }
             FromKeeper::Drain => _ = self.inner.drain_asked.send_replace(true),
             _ => tracing::error!("the keeper speaks out of turn"),

@@ -1,10 +1,10 @@
 //! What the service sends: exact shapes with their key order, and that the client's side reads them.
 
 use mhnos_protocol::{
-    Attached, Authenticated, Config, Connected, Egress, Encoding, ErrorCode, ErrorReply, Event, Exit, Gap,
-    Isolation, Killed, OfPid, Port, PortState, ProcessInfo, ProcessList, ProcessStatus, ProcessType,
-    PushError, PushResults, Reason, Reply, ServerMessage, Spawned, Stats, Status, Success, TokenScope,
-    ToolStatus, Usage, WindowSize, WireLimits, parse_server_message,
+    Attached, Authenticated, Config, Connected, DoorLimits, Egress, Encoding, ErrorCode, ErrorReply, Event,
+    Exit, Gap, Isolation, Killed, OfPid, Port, PortState, ProcessInfo, ProcessList, ProcessStatus,
+    ProcessType, PushError, PushResults, Reason, Reply, ServerMessage, Spawned, Stats, Status, Success,
+    TokenScope, ToolStatus, Usage, WindowSize, WireLimits, parse_server_message,
 };
 use serde_json::value::RawValue;
 
@@ -130,6 +130,7 @@ fn status_begins_as_it_always_did() {
         retained_processes: 7,
         retained_ms: 8,
         kill_grace_ms: 9,
+        door: DoorLimits { handshake_ms: 10, ping_interval_ms: 11, ..DoorLimits::default() },
     };
     let status = Status {
         config: config(),
@@ -141,7 +142,7 @@ fn status_begins_as_it_always_did() {
         tools: vec![tool],
         limits,
     };
-    let expected = r#"{"type":"status","id":ID,"config":{"workspace":"/workspace","sandboxMode":"strict","allowOpenClaw":false,"maxProcesses":50,"maxMemory":1073741824},"stats":{"totalSpawned":0,"totalKilled":0,"active":0},"version":"0.1.0","protocolVersion":"1.1.0","uptime":1.5,"isolation":{"tier":"T1","layers":["user-namespace"]},"tools":[{"type":"workerd","available":false,"problem":"workerd is not installed: npm i -g workerd"}],"limits":{"maxMessageBytes":1,"outputLogBytes":2,"viewerWindowBytes":3,"stallDeadlineMs":4,"stdinQueueBytes":5,"maxPullBytes":6,"retainedProcesses":7,"retainedMs":8,"killGraceMs":9}}"#;
+    let expected = r#"{"type":"status","id":ID,"config":{"workspace":"/workspace","sandboxMode":"strict","allowOpenClaw":false,"maxProcesses":50,"maxMemory":1073741824},"stats":{"totalSpawned":0,"totalKilled":0,"active":0},"version":"0.1.0","protocolVersion":"1.1.0","uptime":1.5,"isolation":{"tier":"T1","layers":["user-namespace"]},"tools":[{"type":"workerd","available":false,"problem":"workerd is not installed: npm i -g workerd"}],"limits":{"maxMessageBytes":1,"outputLogBytes":2,"viewerWindowBytes":3,"stallDeadlineMs":4,"stdinQueueBytes":5,"maxPullBytes":6,"retainedProcesses":7,"retainedMs":8,"killGraceMs":9,"handshakeMs":10,"authMs":0,"maxHandshakes":0,"maxHeaderBytes":0,"maxConnections":0,"maxConnectionsPerAddress":0,"maxFragments":0,"framesPerSecond":0,"messageBudgetBytes":0,"maxPendingRequests":0,"maxQueuedBytes":0,"spawnsPerSecond":0,"maxViewers":0,"pingIntervalMs":11}}"#;
     check_reply(&Reply::Status(Box::new(status)), expected);
 }
 

@@ -15,6 +15,7 @@ mod isolation;
 mod memory;
 mod pattern;
 mod peers;
+mod previews;
 mod round_trip;
 mod socket;
 mod spawn;
@@ -44,6 +45,9 @@ const ALL: &[Measurement] = &[
     ("bridge", |_| viewers::bridge_killed()),
     ("files", |runtime| runtime.block_on(files::both_ways())),
     ("memory", |_| memory::idle()),
+    ("previews", |runtime| runtime.block_on(previews::requests())),
+    ("ports", |runtime| runtime.block_on(previews::ports())),
+    ("idle-servers", |runtime| runtime.block_on(previews::idle_servers())),
 ];
 
 fn main() {

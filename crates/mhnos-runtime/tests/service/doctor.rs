@@ -46,3 +46,20 @@ fn a_host_below_the_floor_is_the_worst_status() {
     assert!(text.contains("would refuse to start"), "{text}");
     assert!(text.contains("kernel.unprivileged_userns_clone=1"), "{text}");
 }
+
+#[test]
+fn an_origin_is_explained_with_the_setting_and_what_browsers_do() {
+    let explained = |origin: &str, environment: &[(&str, &str)]| {
+        let mut command = Command::new(crate::SERVICE);
+        command.args(["doctor", "--origin", origin]).env_clear().envs(environment.iter().copied());
+        let output = command.output().expect("it starts");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (status, said) = explained("http://localhost:8080", &[]);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = explained("https://os.example.org", &[]);
+    assert!(status == Some(2) && said.contains("MHNOS_ALLOWED_ORIGINS=https://os.example.org"), "{said}");
+    let (status, said) =
+        explained("https://os.example.org", &[("MHNOS_ALLOWED_ORIGINS", "https://os.example.org")]);
+    assert!(status == Some(1) && said.contains("Safari") && said.contains("is asked"), "{said}");
+}

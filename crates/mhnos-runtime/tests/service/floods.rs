@@ -103,7 +103,7 @@ async fn a_flood_goes_on_at_the_same_byte_after_a_killed_bridge() {
 /// All at once: nobody sleeps while another is looked after.
 async fn take_more(followers: &mut [Follower]) {
     join_all(followers.iter_mut().map(async |follower| {
-        follower.take_until(follower.position + (1 << 20)).await;
+        follower.take_until(follower.position + (512 << 10)).await;
     }))
     .await;
 }
@@ -120,10 +120,13 @@ async fn an_upgrade_under_load_loses_no_byte() {
         take_more(&mut followers).await;
         let one = bridge(&server).expect("a bridge");
         server.signal(Signal::USR2);
-        // Each is sent away, with all that was written to it before.
-        join_all(followers.iter_mut().map(Follower::take_rest)).await;
+        // Each is sent away, with all that was written to it before, and comes back when it has that.
+        join_all(followers.iter_mut().map(async |follower| {
+            follower.take_rest().await;
+            follower.resume(&server).await;
+        }))
+        .await;
         eventually(SOON, "another bridge", || bridge(&server).filter(|next| *next != one));
-        join_all(followers.iter_mut().map(|follower| follower.resume(&server))).await;
         take_more(&mut followers).await;
         for follower in &followers {
             assert_eq!(follower.gaps, [], "round {round}");

@@ -36,6 +36,7 @@ mod tiers;
 mod tls;
 mod tokens;
 mod upgrade;
+mod viewers;
 
 use mhnos_testing::{Options, Server};
 

@@ -95,8 +95,8 @@ async fn everybody_who_is_turned_away_is_counted_by_the_cause() {
     assert_eq!(status("/metrics", &["Origin: https://evil.example"]), 403);
     assert_eq!(status("/", &["Origin: null"]), 403);
     assert_eq!(status("/", &["Upgrade: websocket"]), 400);
-    let answer = http_raw(address, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 not http\r\n\r\n");
-    assert!(answer.expect("cut or answered").starts_with(b"HTTP/1.1 400"), "a TLS hello to a plain port");
+    let answer = http_raw(address, b"\x01 is not HTTP\r\n\r\n");
+    assert!(answer.expect("cut or answered").starts_with(b"HTTP/1.1 400"), "not HTTP");
     let moved = moved(&server, &before, "mhnos_refusals_total{cause=\"bad_http\"}");
     let counts = [
         ("mhnos_refusals_total{cause=\"bad_handshake\"}", 1),

@@ -208,6 +208,40 @@ async fn killed_at_any_moment_nothing_is_left_in_any_tier() {
     }
 }
 
+/// Without walls nothing but the supervisors holds the programs together, and they learn of the keeper's end by their channels.
+#[tokio::test]
+async fn killed_at_any_moment_nothing_is_left_without_walls_either() {
+    for moment in 0..3 {
+        let mut server = Server::start(options().env("MHNOS_SANDBOX", "none").on("none"));
+        let mut wire = Wire::connect(server.address()).await;
+        for script in [
+            "sleep 1000",
+            "(setsid bash -c 'sleep 1000 & sleep 1000' &) ; sleep 1000",
+            "trap '' TERM HUP INT; while :; do sleep 1; done",
+            // Forks on and on.
+            "trap '' TERM HUP; while :; do (setsid sleep 1000 &); sleep 0.05; done",
+        ] {
+            for pty in [false, true] {
+                let options = json!({"pty": pty});
+                let spawn = json!({"type": "spawn", "id": 1, "processType": "shell", "command": "bash", "args": ["-c", script],
+                                   "options": options});
+                // At the last moment some of them are only being started.
+                if moment < 2 {
+                    wire.spawn(spawn).await;
+                } else {
+                    wire.send(&spawn).await;
+                }
+            }
+        }
+        if moment == 1 {
+            // Nor does it help that there is no bridge just then.
+            kill_process(Pid::from_raw(bridge_of(&server)).expect("a pid"), Signal::KILL).expect("ours");
+        }
+        server.kill();
+        server.assert_nothing_left();
+    }
+}
+
 #[tokio::test]
 async fn a_killed_bridge_is_followed_by_one_that_goes_on_in_any_tier() {
     for host in strict_hosts() {

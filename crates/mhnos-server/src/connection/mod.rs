@@ -6,6 +6,7 @@
 //! order. So a slow socket stalls its own viewers and nobody else's, and nothing is ever written under a
 //! lock. Processes outlive all this: when the task ends, its viewers are gone and that is all.
 
+mod egress;
 mod introduction;
 mod lane;
 mod outbox;
@@ -154,7 +155,7 @@ pub(crate) async fn serve(
         (guest.socket, admission)
     } else {
         let introduced = tokio::select! {
-            introduced = introduction::await_token(guest.socket, peer, front) => introduced,
+            introduced = Box::pin(introduction::await_token(guest.socket, peer, front)) => introduced,
             () = Phase::closing(&mut phase) => None,
         };
         let Some((socket, admission, id)) = introduced else { return };
@@ -166,9 +167,11 @@ pub(crate) async fn serve(
     let presence = Presence::begin(&service, who, dialect);
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, &outbox, &service.metrics);
+    // On the heap: whatever holds a future by value has room for it in each of its own states.
     let lane = Lane::new(&service, &outbox, dialect, &admission, &guest.share, presence.who());
-    let lane = lane.run(&mut stream, &pulse, phase.clone());
-    let end = converse(lane, writer.run(), &outbox, &pulse, phase, admission.clone(), &guest.share).await;
+    let lane = Box::pin(lane.run(&mut stream, &pulse, phase.clone()));
+    let writing = Box::pin(writer.run());
+    let end = converse(lane, writing, &outbox, &pulse, phase, admission.clone(), &guest.share).await;
     debug!(%peer, ?end, "disconnected");
     presence.ends(&end);
     if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {

@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
-use mhnos_network::{Refusals, Refused};
-use mhnos_process::{Gone, Isolation, Process, Replay, Signal, SignalOutcome, WriteError};
+use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome, WriteError};
 use mhnos_protocol::{
-    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, Event, FileEntry, Kill, Killed, OfPid, Pid,
+    Attach, BadEntry, Content, Encoding, ErrorCode, ErrorReply, FileEntry, Kill, Killed, OfPid, Pid,
     PortList, ProcessList, PushError, PushResults, Reply, Request, Resize, Spawn, Spawned, Write,
 };
 use mhnos_sandbox::WindowSize;
@@ -309,33 +308,6 @@ impl Lane<'_> {
         }
     }
 
-    /// Tells of what this process is refused outside from now on, if that is wanted, else no longer.
-    fn watch_egress(&mut self, pid: Pid, refusals: Option<Refusals>) {
-        let Some(refusals) = refusals else {
-            self.egress.remove(&pid);
-            return;
-        };
-        self.egress.insert(pid);
-        if !std::mem::replace(&mut self.watches_egress, true) {
-            self.watches.push(Box::pin(refused(refusals)));
-        }
-    }
-
-    /// Tells of a refusal if one of those asked about may have been meant. Those that are over are asked about no more.
-    fn tell_egress(&mut self, refused: &Refused) {
-        let processes = &self.service.processes;
-        let alive =
-            |pid: &Pid| processes.get(*pid).filter(|process| process.exit().is_none() || process.lingers());
-        self.egress.retain(|pid| alive(pid).is_some());
-        let meant = self.egress.iter().any(|pid| match refused.owner.0 {
-            Some(owner) => owner == *pid,
-            None => alive(pid).is_some_and(|process| process.isolation() == Isolation::Shared),
-        });
-        if meant {
-            self.outbox.push(Item::text(Event::Egress(translate::egress(refused)).to_json()));
-        }
-    }
-
     /// Acts on what watching has shown.
     pub(super) fn seen(&mut self, watched: Watched) {
         match watched {
@@ -343,20 +315,9 @@ impl Lane<'_> {
                 self.exits.remove(&process.pid());
                 self.outbox.push(Item::Exited(process));
             }
-            Watched::Refused(told, refusals) => {
-                self.tell_egress(&told);
-                self.watches_egress = !self.egress.is_empty();
-                if self.watches_egress {
-                    self.watches.push(Box::pin(refused(refusals)));
-                }
-            }
+            Watched::Refused(refused, refusals) => self.refused_outside(&refused, refusals),
         }
     }
-}
-
-async fn refused(mut refusals: Refusals) -> Watched {
-    let refused = refusals.next().await;
-    Watched::Refused(refused, refusals)
 }
 
 /// The answer to a `kill`.

@@ -10,6 +10,7 @@
 
 mod access;
 mod attempts;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod origin;
@@ -19,6 +20,7 @@ use std::net::IpAddr;
 
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
 pub(crate) use attempts::{Bucket, LogPace, one_client};
+pub use explain::{Remark, explain};
 pub(crate) use origin::split_authority;
 pub use origin::{Origin, OriginPattern};
 pub(crate) use token::covers;
@@ -93,6 +95,8 @@ impl Refusal {
 impl Door {
     /// The policy for a service that listens on `listen` and lets `allowed` in beside loopback origins.
     pub fn new(listen: Vec<IpAddr>, allowed: Vec<OriginPattern>) -> Self {
+        // Compared with hosts in this form: `::ffff:192.0.2.7` is 192.0.2.7.
+        let listen = listen.into_iter().map(|address| address.to_canonical()).collect();
         Self { listen, allowed }
     }
 

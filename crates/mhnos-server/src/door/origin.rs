@@ -54,6 +54,11 @@ impl Origin {
         Some(Self { scheme, host, port: port.unwrap_or(scheme.default_port()) })
     }
 
+    /// Whether it is an https page.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
+
     /// The host, in lower case; an IPv6 address without brackets.
     pub(crate) fn host(&self) -> &str {
         &self.host

@@ -1,6 +1,6 @@
-//! The HTTP side of a connection: one request, judged at the door before anything else of it is read, then
-//! `/health`, `/metrics`, a 404, or the upgrade to a WebSocket. The whole exchange has one deadline and one bound for
-//! its size; there is no keep-alive, so nothing idles here.
+//! The HTTP side of a connection: a request for a preview goes there ([`crate::preview`]); any other is the only one of
+//! its connection, judged at the door before anything else of it is read, then answered or upgraded to a WebSocket. Until
+//! a preview was asked for, the whole exchange has one deadline and one bound for its size, and nothing idles here.
 
 mod arrival;
 mod cors;

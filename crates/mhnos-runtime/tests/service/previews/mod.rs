@@ -1,5 +1,6 @@
 //! Previews: what programs listen on, told to those who view them, and reached by host name.
 
+mod browser;
 mod events;
 mod exchanges;
 mod strangers;

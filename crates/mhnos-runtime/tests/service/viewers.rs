@@ -1,0 +1,203 @@
+//! Viewers as they should not be: crawling, of a hundred speeds, coming and going without end, resuming where nothing is.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use mhnos_testing::{Server, Wire, WireOptions};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{requests::bash, start};
+
+/// What the programs write, again and again.
+const LINE: &str = "0123456789 and so on\n";
+
+fn lines(bytes: u64) -> String {
+    format!("yes '{}' | head -c {bytes}", LINE.trim_end())
+}
+
+/// A viewer that takes binary frames and checks them. Returns at the exit: where it got to, and how much it was told is missing.
+async fn follow(wire: &mut Wire, mut position: u64, pause: usize) -> (u64, u64) {
+    let mut missed = 0;
+    loop {
+        match wire.next_frame().await.expect("the connection stays") {
+            Message::Binary(frame) => {
+                let seq = u64::from_le_bytes(frame[8..16].try_into().expect("eight bytes"));
+                let data = &frame[16..];
+                let begin = position as usize % LINE.len();
+                assert!(
+                    data.iter().zip(LINE.bytes().cycle().skip(begin)).all(|(a, b)| *a == b),
+                    "{position}"
+                );
+                position += data.len() as u64;
+                assert_eq!(seq, position, "every byte once, or a gap");
+            }
+            Message::Text(text) => {
+                let message: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                match message["type"].as_str() {
+                    Some("gap") => {
+                        assert_eq!(message["from"], position, "{message}");
+                        let to = message["to"].as_u64().expect("a position");
+                        missed += to - position;
+                        position = to;
+                    }
+                    Some("exit") => return (position, missed),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        for _ in 0..pause {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_viewers_of_different_speed_get_the_same_bytes() {
+    // Several times what a viewer may be behind.
+    const BYTES: u64 = 1_000_000;
+    let server = start();
+    let mut spawner = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = spawner.spawn(bash(&format!("read go; {}", lines(BYTES)))).await;
+    let mut viewers = Vec::new();
+    for _ in 0..100 {
+        let mut wire = Wire::connect_as(server.address(), WireOptions::binary()).await;
+        wire.request(json!({"type": "attach", "id": 1, "pid": pid})).await;
+        viewers.push(wire);
+    }
+    spawner.request(json!({"type": "detach", "id": 2, "pid": pid})).await;
+    spawner.send(&json!({"type": "write", "pid": pid, "data": "go\n"})).await;
+    let following = viewers.iter_mut().enumerate().map(|(number, wire)| follow(wire, 0, number % 50));
+    for (position, missed) in join_all(following).await {
+        assert_eq!((position, missed), (BYTES, 0));
+    }
+}
+
+/// It holds the program back no longer than the stall deadline, and nobody else at all.
+#[tokio::test]
+async fn a_viewer_that_takes_a_byte_a_second_keeps_nobody_for_long() {
+    const BYTES: u64 = 40_000_000;
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::binary()).await;
+    let pid = wire.spawn(bash(&format!("read go; {}", lines(BYTES)))).await;
+    let mut crawler = crawler(&server, pid);
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let crawling = std::thread::spawn(move || {
+        let mut byte = [0];
+        while !stopped.load(std::sync::atomic::Ordering::Acquire) && crawler.read(&mut byte).is_ok() {
+            // Slowness is what this is about.
+            std::thread::park_timeout(Duration::from_secs(1));
+        }
+    });
+    wire.send(&json!({"type": "write", "pid": pid, "data": "go\n"})).await;
+    let mut other = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pings = async {
+        for id in 0..200 {
+            assert_eq!(other.request(json!({"type": "ping", "id": id})).await["type"], "pong");
+        }
+    };
+    let ((position, missed), ()) = tokio::join!(follow(&mut wire, 0, 0), pings);
+    assert_eq!((position, missed), (BYTES, 0));
+    stop.store(true, std::sync::atomic::Ordering::Release);
+    crawling.thread().unpark();
+    crawling.join().expect("it ends");
+}
+
+/// A client that attached and has read nothing since the handshake.
+fn crawler(server: &Server, pid: u64) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address()).expect("it listens");
+    let handshake = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Protocol: mhnos.v1.binary\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(handshake.as_bytes()).expect("it reads");
+    let attach = json!({"type": "attach", "id": 1, "pid": pid}).to_string();
+    // Masked with zeros, which leave it as it is.
+    let mut frame = vec![0x81, 0x80 | attach.len() as u8, 0, 0, 0, 0];
+    assert!(attach.len() < 126);
+    frame.extend(attach.bytes());
+    socket.write_all(&frame).expect("it reads");
+    let (mut seen, mut byte) = (Vec::new(), [0]);
+    while !seen.ends_with(b"\"attached\"") {
+        socket.read_exact(&mut byte).expect("it is attached");
+        seen.push(byte[0]);
+    }
+    socket
+}
+
+#[tokio::test]
+async fn storms_of_attaches_and_detaches_disturb_no_other_viewer() {
+    const BYTES: u64 = 20_000_000;
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::binary()).await;
+    let pid = wire.spawn(bash(&format!("read go; {}", lines(BYTES)))).await;
+    let mut storm = Wire::connect_as(server.address(), WireOptions::binary()).await;
+    wire.send(&json!({"type": "write", "pid": pid, "data": "go\n"})).await;
+    let storming = async {
+        for round in 0..300_u64 {
+            let after = round * 7_919 % 100_000;
+            storm.send(&json!({"type": "attach", "id": round, "pid": pid, "after": after})).await;
+            storm.send(&json!({"type": "detach", "id": round + 1000, "pid": pid})).await;
+            let mut answers = 0;
+            while answers < 2 {
+                if let Message::Text(text) = storm.next_frame().await.expect("the connection stays") {
+                    answers += usize::from(text.contains("\"attached\"") || text.contains("\"detached\""));
+                }
+            }
+        }
+    };
+    let ((position, missed), ()) = tokio::join!(follow(&mut wire, 0, 0), storming);
+    assert_eq!((position, missed), (BYTES, 0));
+}
+
+#[tokio::test]
+async fn who_resumes_where_nothing_is_any_more_is_told_what_is_missing() {
+    const BYTES: u64 = 9_000_000;
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(bash(&lines(BYTES))).await;
+    assert_eq!(wire.run_to_exit(pid).await.0.len() as u64, BYTES);
+    let oldest = BYTES - (4 << 20);
+    for (after, missed) in [(json!(0), oldest), (json!(5), oldest - 5), (json!(oldest), 0), (json!(BYTES), 0)]
+    {
+        let mut late = Wire::connect_as(server.address(), WireOptions::binary()).await;
+        late.send(&json!({"type": "attach", "id": 1, "pid": pid, "after": after})).await;
+        let seen = follow(&mut late, after.as_u64().expect("a position"), 0).await;
+        assert_eq!(seen, (BYTES, missed), "after {after}");
+    }
+    // Beyond the end is at the end; what is no position is refused, and the connection goes on.
+    for after in [json!(BYTES + 1), json!(9_007_199_254_740_991_u64)] {
+        let attached = wire.request(json!({"type": "attach", "id": 2, "pid": pid, "after": after})).await;
+        assert_eq!((&attached["type"], &attached["seq"]), (&json!("attached"), &json!(BYTES)), "{after}");
+    }
+    for after in [json!(-1), json!(0.5), json!("5"), json!([]), json!(1e300)] {
+        let refused = wire.request(json!({"type": "attach", "id": 3, "pid": pid, "after": after})).await;
+        assert_eq!(refused["code"], "INVALID_VALUE", "{after}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_does_not_fit_says_how_much_was_taken() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(bash("echo deaf; read go; exec wc -c")).await;
+    wire.stdout_until(pid, "deaf").await;
+    let data = "x".repeat(3 << 20);
+    let full = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": format!("\n{data}")})).await;
+    // The shell has taken the line; what follows is for `wc`, which does read.
+    assert_eq!(full["type"], "written", "{full}");
+    wire.send(&json!({"type": "closeStdin", "pid": pid})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0.trim(), data.len().to_string());
+    let pid = wire.spawn(bash("echo deaf; sleep 1000")).await;
+    wire.stdout_until(pid, "deaf").await;
+    let full = wire.request(json!({"type": "write", "id": 2, "pid": pid, "data": data})).await;
+    assert_eq!(full["code"], "STDIN_FULL", "{full}");
+    let text = full["error"].as_str().expect("text");
+    let taken: usize = text.split(' ').find_map(|word| word.parse().ok()).expect("a number");
+    assert!(taken >= 1 << 20 && taken < data.len(), "{full}");
+}

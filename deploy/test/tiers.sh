@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The tests of the tiers T3+ and T3 inside a container, under the seccomp and AppArmor profiles that Docker gives every container:
+# abuse, hostile programs, walls, kills, memory, ordinary work. Needs a Docker engine; builds the tests here.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=$(pwd -P)
+deploy/tools/install test
+programs=$(cargo test --locked --no-run --message-format json -p mhnos-keeper --test keeper -p mhnos-runtime --test service |
+  sed -n 's/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p')
+cargo build --locked --package mhnos-testing --bins
+docker build -q -t mhnos-runtime-tests -f deploy/docker/tests.Dockerfile deploy/docker >/dev/null
+# Kinds of host that have namespaces, or control groups, are not to be had in there.
+waived=root,user,relaxed,masked-proc,no-namespaces,no-namespaces-grouped,none
+# The test's own bridge meets the kernel's bound on descriptors in flight, from which the capabilities of a host's root exempt.
+waived+=,a_hostile_bridge_breaks_nothing
+# A control that shows what the kernel says without a filter; a container is never without. `make test` has it.
+control=the_same_calls_outside_are_answered_by_the_kernel
+for program in $programs; do
+  filters=()
+  case $program in */service-*) filters=(tiers:: abuse:: hostile:: compatibility:: --test-threads 2 --skip "$control") ;; esac
+  docker run --rm --init --tmpfs /tmp:exec -v "$here:$here:ro" -w "$here/crates/mhnos-runtime" -e MHNOS_TEST_WAIVED=$waived \
+    mhnos-runtime-tests "$program" "${filters[@]}"
+done
