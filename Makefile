@@ -16,7 +16,7 @@ ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
 .PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-dist test-model bench bad-clients conformance fuzz soak \
-  dist lint tools tools-test rust rust-lints clean
+  dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ bench: rust tools ## measure the built service against running the programs dire
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)
 	MHNOS_MODEL_RUNS=$(or $(RUNS),100) cargo test --release --locked --package mhnos-runtime --test service -- --nocapture model
+
+test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random moments, KILLS rounds in every tier (default 50)
+	MHNOS_TEST_KILLS=$(or $(KILLS),50) MHNOS_TEST_SEED=$(or $(SEED),1) \
+	  cargo test --release --locked --package mhnos-runtime --test service -- --nocapture random_kills
 
 bad-clients: rust tools-test ## hostile clients at full size: memory, and what others notice of them
 	MHNOS_BAD_CLIENTS=1 cargo test --release --locked --package mhnos-runtime --test service -- --nocapture --test-threads=1 bad_clients

@@ -48,6 +48,8 @@ pub enum Reason {
     Memory,
     /// By its process limit.
     Pids,
+    /// By the workspace's quota.
+    Quota,
     /// By the drain of the service.
     Shutdown,
     /// With its sandbox, before its status could be read.
@@ -56,13 +58,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Exited,
         Self::Signaled,
         Self::Killed,
         Self::Timeout,
         Self::Memory,
         Self::Pids,
+        Self::Quota,
         Self::Shutdown,
         Self::Lost,
     ];
@@ -76,6 +79,7 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::Memory => "memory",
             Self::Pids => "pids",
+            Self::Quota => "quota",
             Self::Shutdown => "shutdown",
             Self::Lost => "lost",
         }
@@ -83,7 +87,7 @@ impl Reason {
 
     /// Whether it counts as killed in the statistics: ended by a kill, a timeout or a limit.
     pub fn is_kill(self) -> bool {
-        matches!(self, Self::Killed | Self::Timeout | Self::Memory | Self::Pids)
+        matches!(self, Self::Killed | Self::Timeout | Self::Memory | Self::Pids | Self::Quota)
     }
 }
 

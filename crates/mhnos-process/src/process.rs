@@ -88,6 +88,8 @@ pub(crate) struct Mail {
     pub(crate) ended: Option<Usage>,
     /// The service stops: so shall the process.
     pub(crate) drain: bool,
+    /// The workspace grows beyond its quota.
+    pub(crate) over_quota: bool,
     /// The process is no longer retained: its task is to end.
     pub(crate) forget: bool,
     /// Its key has been changed.

@@ -87,6 +87,7 @@ pub(crate) enum Cause {
     Client,
     Timeout,
     Drain,
+    Quota,
 }
 
 impl Cause {
@@ -95,6 +96,7 @@ impl Cause {
             Self::Client => Reason::Killed,
             Self::Timeout => Reason::Timeout,
             Self::Drain => Reason::Shutdown,
+            Self::Quota => Reason::Quota,
         }
     }
 }

@@ -116,6 +116,9 @@ impl Task {
         if mail.drain {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
+        if mail.over_quota {
+            self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Quota }).await;
+        }
         if mail.new_key {
             self.note.key = self.process.key();
             self.send_note().await;

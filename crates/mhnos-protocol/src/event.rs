@@ -104,6 +104,8 @@ pub enum Reason {
     Memory,
     /// It started more processes than allowed.
     Pids,
+    /// The workspace grew beyond its quota while it ran.
+    Quota,
     /// The service shut down.
     Shutdown,
     /// It vanished with its sandbox; how it ended is not known.

@@ -72,11 +72,17 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// `AUDIT_ARCH_*` of this build.
+/// `AUDIT_ARCH_*`.
+#[cfg(any(test, target_arch = "x86_64"))]
+const X86_64: u32 = 0xC000_003E;
+#[cfg(any(test, target_arch = "aarch64"))]
+const AARCH64: u32 = 0xC000_00B7;
+
+/// That of this build.
 #[cfg(target_arch = "x86_64")]
-const THIS_ARCHITECTURE: u32 = 0xC000_003E;
+const THIS_ARCHITECTURE: u32 = X86_64;
 #[cfg(target_arch = "aarch64")]
-const THIS_ARCHITECTURE: u32 = 0xC000_00B7;
+const THIS_ARCHITECTURE: u32 = AARCH64;
 
 /// The first number of the x32 calls, which reach 64-bit code under other numbers.
 const X32: u32 = 0x4000_0000;
@@ -96,10 +102,14 @@ const RETURN_USER_NOTIF: u32 = 0x7FC0_0000;
 
 /// Compiles rules by number; other numbers fail with ENOSYS. Of two rules for a number the last holds.
 pub(crate) fn compile(rules: &[(u32, Rule)]) -> Vec<Instruction> {
+    compile_for(THIS_ARCHITECTURE, rules)
+}
+
+fn compile_for(architecture: u32, rules: &[(u32, Rule)]) -> Vec<Instruction> {
     let mut program = vec![
         instruction(LOAD, 0, 0, ARCHITECTURE),
         // A process that changes to another architecture's calls (int 0x80) is ended: its numbers mean others.
-        instruction(JUMP_EQUAL, 1, 0, THIS_ARCHITECTURE),
+        instruction(JUMP_EQUAL, 1, 0, architecture),
         instruction(RETURN, 0, 0, RETURN_KILL_PROCESS),
         instruction(LOAD, 0, 0, NUMBER),
     ];
@@ -254,6 +264,56 @@ mod tests {
                             assert_eq!(got, meaning(rule, arguments), "{number} {arguments:?} {profile:?}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// The numbers of aarch64, by the kernel's own table of them.
+    fn aarch64_numbers() -> std::collections::BTreeMap<String, u32> {
+        let header = std::fs::read_to_string("/usr/include/asm-generic/unistd.h")
+            .expect("the kernel's headers: apt-get install linux-libc-dev");
+        let number = |line: &str| {
+            let mut words = line.strip_prefix("#define __NR")?.split_whitespace();
+            let name = words.next()?.trim_start_matches("3264").strip_prefix('_')?.to_owned();
+            // The 64-bit form of what 32-bit architectures have under another name.
+            let name = if name == "fstatat" { "newfstatat".to_owned() } else { name };
+            Some((name, words.next()?.parse().ok()?))
+        };
+        header.lines().filter_map(number).collect()
+    }
+
+    /// From here on a call has the same number on every architecture.
+    const UNIFIED: u32 = 424;
+
+    #[test]
+    fn the_filter_for_aarch64_means_what_its_rules_say() {
+        let numbers = aarch64_numbers();
+        assert_eq!((numbers["openat"], numbers["clone"], numbers["newfstatat"]), (56, 220, 79));
+        for profile in profiles() {
+            let translated = |(number, rule): (u32, Rule)| {
+                let name = syscalls::common_name(number)?;
+                let there = if number >= UNIFIED { number } else { *numbers.get(name).expect(name) };
+                Some((there, rule))
+            };
+            let rules: Vec<_> = syscalls::rules(profile).into_iter().filter_map(translated).collect();
+            let program = compile_for(AARCH64, &rules);
+            let by_number: std::collections::BTreeMap<_, _> = rules.into_iter().collect();
+            let unknown = Rule::Errno(libc::ENOSYS);
+            for number in 0..600 {
+                let rule = by_number.get(&number).unwrap_or(&unknown);
+                for argument in [0, 1, 2, 0x5412, 0x1000_0000, 0x2000_0000, u32::MAX] {
+                    let arguments = [argument, argument ^ 1, 0, argument, 0, 0];
+                    let got = run(&program, AARCH64, number, arguments);
+                    assert_eq!(got, meaning(rule, arguments), "{number} {arguments:?} {profile:?}");
+                }
+            }
+            assert_eq!(run(&program, X86_64, 0, [0; 6]), RETURN_KILL_PROCESS);
+            // unshare, mount and ptrace by their numbers there (unistd.h), not by those of here.
+            for (number, mode) in [(97, None), (40, None), (117, Some(Mode::Strict))] {
+                if mode.is_none_or(|mode| mode == profile.mode) {
+                    let got = run(&program, AARCH64, number, [0; 6]);
+                    assert_eq!(got, RETURN_ERRNO | libc::EPERM as u32, "{number}");
                 }
             }
         }

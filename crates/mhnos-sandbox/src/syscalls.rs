@@ -46,12 +46,13 @@ pub(crate) struct Profile {
 pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
     let Profile { mode, .. } = profile;
     let mut rules: Vec<(u32, Rule)> = Vec::new();
-    let numbered = |numbers: &[i64], rule: &Rule| -> Vec<(u32, Rule)> {
-        numbers.iter().map(|number| (*number as u32, rule.clone())).collect()
+    let numbered = |calls: &[Call], rule: &Rule| -> Vec<(u32, Rule)> {
+        calls.iter().map(|(number, _)| (*number as u32, rule.clone())).collect()
     };
     rules.extend(numbered(ALLOWED, &Rule::Allow));
     rules.extend(numbered(LEGACY, &Rule::Allow));
     rules.extend(numbered(PRIVILEGED, &Rule::Errno(EPERM)));
+    rules.extend(numbered(PRIVILEGED_LEGACY, &Rule::Errno(EPERM)));
     rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
     rules.extend(restricted(profile.unix_sockets));
     if profile.shares_host {
@@ -128,12 +129,15 @@ fn restricted(unix_sockets: bool) -> Vec<(u32, Rule)> {
     ]
 }
 
+/// A call's number here, and its name.
+type Call = (i64, &'static str);
+
 macro_rules! calls {
-    ($($name:ident)*) => { &[$(libc::$name),*] };
+    ($($name:ident)*) => { &[$((libc::$name, stringify!($name))),*] };
 }
 
 /// Calls both architectures have.
-const ALLOWED: &[i64] = calls! {
+const ALLOWED: &[Call] = calls! {
     SYS_accept SYS_accept4 SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_clock_getres SYS_clock_gettime
     SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range SYS_dup SYS_dup3
     SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_execve SYS_execveat SYS_exit
@@ -168,7 +172,7 @@ const ALLOWED: &[i64] = calls! {
 };
 
 /// System V objects and message queues.
-const HOST_IPC: &[i64] = calls! {
+const HOST_IPC: &[Call] = calls! {
     SYS_mq_getsetattr SYS_mq_notify SYS_mq_open SYS_mq_timedreceive SYS_mq_timedsend SYS_mq_unlink SYS_msgctl
     SYS_msgget SYS_msgrcv SYS_msgsnd SYS_semctl SYS_semget SYS_semop SYS_semtimedop SYS_shmat SYS_shmctl SYS_shmdt
     SYS_shmget
@@ -176,7 +180,7 @@ const HOST_IPC: &[i64] = calls! {
 
 /// Older forms that only x86_64 has.
 #[cfg(target_arch = "x86_64")]
-const LEGACY: &[i64] = calls! {
+const LEGACY: &[Call] = calls! {
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_wait
     SYS_eventfd SYS_fork SYS_futimesat SYS_getdents SYS_getpgrp SYS_inotify_init SYS_lchown SYS_link SYS_lstat
     SYS_mkdir SYS_mknod SYS_open SYS_pause SYS_pipe SYS_poll SYS_readlink SYS_rename SYS_rmdir SYS_select
@@ -185,27 +189,13 @@ const LEGACY: &[i64] = calls! {
 
 /// aarch64 never had the older forms.
 #[cfg(not(target_arch = "x86_64"))]
-const LEGACY: &[i64] = &[];
+const LEGACY: &[Call] = &[];
 
 /// Debuggers' calls: only `relaxed` allows them.
-const DEBUGGING: &[i64] = calls! { SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev };
+const DEBUGGING: &[Call] = calls! { SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev };
 
 /// Calls that say "not permitted" because programs ask them expecting just that.
-#[cfg(target_arch = "x86_64")]
-const PRIVILEGED: &[i64] = calls! {
-    SYS_acct SYS_add_key SYS_adjtimex SYS_bpf SYS_chroot SYS_clock_adjtime SYS_clock_settime SYS_delete_module
-    SYS_fanotify_init SYS_fanotify_mark SYS_finit_module SYS_get_mempolicy SYS_init_module SYS_io_cancel
-    SYS_io_destroy SYS_io_getevents SYS_io_setup SYS_io_submit SYS_ioperm SYS_iopl SYS_kcmp SYS_kexec_file_load
-    SYS_kexec_load SYS_keyctl SYS_mbind SYS_memfd_secret SYS_migrate_pages SYS_modify_ldt SYS_mount
-    SYS_move_pages SYS_name_to_handle_at SYS_open_by_handle_at SYS_perf_event_open SYS_pidfd_getfd
-    SYS_pivot_root SYS_process_madvise SYS_process_mrelease SYS_quotactl SYS_reboot SYS_remap_file_pages
-    SYS_request_key SYS_set_mempolicy SYS_setdomainname SYS_sethostname SYS_setns SYS_settimeofday SYS_swapoff
-    SYS_swapon SYS_syslog SYS_umount2 SYS_unshare SYS_userfaultfd SYS_vhangup SYS_vmsplice
-};
-
-/// Calls that say "not permitted" because programs ask them expecting just that.
-#[cfg(not(target_arch = "x86_64"))]
-const PRIVILEGED: &[i64] = calls! {
+const PRIVILEGED: &[Call] = calls! {
     SYS_acct SYS_add_key SYS_adjtimex SYS_bpf SYS_chroot SYS_clock_adjtime SYS_clock_settime SYS_delete_module
     SYS_fanotify_init SYS_fanotify_mark SYS_finit_module SYS_get_mempolicy SYS_init_module SYS_io_cancel
     SYS_io_destroy SYS_io_getevents SYS_io_setup SYS_io_submit SYS_kcmp SYS_kexec_file_load SYS_kexec_load
@@ -215,3 +205,25 @@ const PRIVILEGED: &[i64] = calls! {
     SYS_settimeofday SYS_swapoff SYS_swapon SYS_syslog SYS_umount2 SYS_unshare SYS_userfaultfd SYS_vhangup
     SYS_vmsplice
 };
+
+/// The same, of those that only x86_64 has, or that libc names there only.
+#[cfg(target_arch = "x86_64")]
+const PRIVILEGED_LEGACY: &[Call] =
+    calls! { SYS_ioperm SYS_iopl SYS_memfd_secret SYS_modify_ldt SYS_process_mrelease };
+
+#[cfg(not(target_arch = "x86_64"))]
+const PRIVILEGED_LEGACY: &[Call] = &[];
+
+/// The name, without its prefix, of a call that both architectures have and that has a rule here.
+#[cfg(test)]
+pub(crate) fn common_name(number: u32) -> Option<&'static str> {
+    const RESTRICTED: &[Call] = calls! {
+        SYS_clone SYS_clone3 SYS_ioctl SYS_personality SYS_socket SYS_socketpair SYS_sendto SYS_sendmsg SYS_sendmmsg
+        SYS_sync
+    };
+    let mut all = [ALLOWED, HOST_IPC, DEBUGGING, PRIVILEGED, RESTRICTED].into_iter().flatten();
+    let legacy = LEGACY.iter().chain(PRIVILEGED_LEGACY).any(|(own, _)| *own == i64::from(number));
+    let found = all.find(|(own, _)| *own == i64::from(number));
+    assert!(legacy || found.is_some(), "call {number} has a rule and no name");
+    found.and_then(|(_, name)| name.strip_prefix("SYS_"))
+}

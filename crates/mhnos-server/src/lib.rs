@@ -24,6 +24,7 @@ mod meter;
 mod metrics;
 mod places;
 mod preview;
+mod quota;
 mod secrets;
 mod service;
 mod stream;
@@ -50,7 +51,7 @@ use tracing::{info, warn};
 
 use crate::{
     audit::Audit,
-    config::Config,
+    config::{Config, NO_QUOTA},
     connection::Phase,
     crowd::Crowd,
     door::{Access, Bucket, Door, LogPace},
@@ -115,8 +116,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
     let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
     let (processes, driver) = connected.map_err(RunError::Connect)?;
-    let visible = config.workspace.to_string_lossy();
-    let workspace = Workspace::open(bridge.workspace, &visible).map_err(RunError::Workspace)?;
+    let workspace = open_workspace(bridge.workspace, config).map_err(RunError::Workspace)?;
 
     let gateway = Arc::new(gateway(&bridge.config, &listeners, &processes.welcome().enforcement));
     let (found, toolbox) = watch::channel(None);
@@ -157,7 +157,8 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            tokio::join!(discovery::discover(&service, &found), tokens.keep(), keep_tls(tls));
+            let upkeep = async { tokio::join!(keep_tls(tls), quota::watch(&service.workspace, &processes)) };
+            tokio::join!(discovery::discover(&service, &found), tokens.keep(), upkeep);
             std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
@@ -177,6 +178,14 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
+}
+
+fn open_workspace(root: OwnedFd, config: &Config) -> Result<Workspace, OpenError> {
+    let workspace = Workspace::open(root, &config.workspace.to_string_lossy())?;
+    Ok(match config.workspace_quota {
+        NO_QUOTA => workspace,
+        quota => workspace.with_quota(quota),
+    })
 }
 
 /// Finishes what has begun: another bridge takes over.

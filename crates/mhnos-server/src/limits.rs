@@ -214,6 +214,15 @@ pub const RETAINED_FOR: Duration = Duration::from_mins(10);
 /// How long a viewer may take nothing before it stops holding its process back.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Between two counts of a workspace that has a quota, at least.
+pub const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same, in times of what a count takes: a large workspace costs a twentieth of one core.
+pub const QUOTA_PAUSE_FACTOR: u32 = 20;
+
+/// What a workspace beyond its quota may grow before programs are stopped: a shell that cleans up writes its history.
+pub const QUOTA_GROWTH: u64 = 1 << 20;
+
 /// Lines that wait to be written to the audit log; some hundred bytes each, 2 KiB at most. A burst of spawns and
 /// connections is far below; only a pipe that nobody reads fills it.
 pub const AUDIT_QUEUE: usize = 4096;

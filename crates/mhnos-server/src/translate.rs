@@ -99,6 +99,7 @@ fn reason(reason: Reason) -> wire::Reason {
         Reason::Timeout => wire::Reason::Timeout,
         Reason::Memory => wire::Reason::Memory,
         Reason::Pids => wire::Reason::Pids,
+        Reason::Quota => wire::Reason::Quota,
         Reason::Shutdown => wire::Reason::Shutdown,
         Reason::Lost => wire::Reason::Lost,
     }
@@ -259,7 +260,7 @@ pub(crate) fn path_error(error: &PathError) -> ErrorReply {
         | PathError::Special { .. }
         | PathError::Dangling { .. } => ErrorCode::PathNotFound,
         PathError::TooLarge { .. } => ErrorCode::TooLarge,
-        PathError::Io { .. } => ErrorCode::FileFailed,
+        PathError::Quota { .. } | PathError::Io { .. } => ErrorCode::FileFailed,
     };
     ErrorReply::new(code, error.to_string())
 }

@@ -10,13 +10,14 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{OpenError, PathError, limits, path};
+use crate::{OpenError, PathError, limits, path, quota::Quota};
 
 /// A directory whose files the API may reach, and nothing else.
 #[derive(Clone, Debug)]
 pub struct Workspace {
     root: Arc<OwnedFd>,
     visible: Arc<str>,
+    pub(crate) quota: Option<Arc<Quota>>,
 }
 
 impl Workspace {
@@ -31,10 +32,16 @@ impl Workspace {
         }
         let visible = format!("/{}", path::components(visible).collect::<Vec<_>>().join("/"));
         match open_beneath(root.as_fd(), "", OFlags::RDONLY | OFlags::DIRECTORY, Links::Inside) {
-            Ok(_) => Ok(Self { root: Arc::new(root), visible: visible.into() }),
+            Ok(_) => Ok(Self { root: Arc::new(root), visible: visible.into(), quota: None }),
             Err(error @ (Errno::NOSYS | Errno::PERM)) => Err(OpenError::NoOpenat2(error.into())),
             Err(error) => Err(OpenError::Directory(error.into())),
         }
+    }
+
+    /// The same with a bound, in bytes, on what pushes may make of it.
+    #[must_use]
+    pub fn with_quota(self, limit: u64) -> Self {
+        Self { quota: Some(Arc::new(Quota::new(limit))), ..self }
     }
 
     /// The absolute path under which processes see the workspace, without a trailing slash.

@@ -95,6 +95,19 @@ pub enum PathError {
         /// The bound in bytes.
         max: u64,
     },
+    /// With this file the workspace would hold more than it may.
+    #[error(
+        "{path:?} is not written: the workspace would hold {used} bytes, more than its quota of {limit} \
+         (MHNOS_WORKSPACE_QUOTA)"
+    )]
+    Quota {
+        /// As the client gave it.
+        path: String,
+        /// Bytes there would be.
+        used: u64,
+        /// Bytes there may be.
+        limit: u64,
+    },
     /// The system refused, for another reason (permission, disk full, ...).
     #[error("{path:?} cannot be {operation}: {}", reason(source))]
     Io {

@@ -21,6 +21,7 @@ pub mod limits;
 mod path;
 mod pull;
 mod push;
+mod quota;
 mod resolve;
 mod walk;
 
@@ -28,4 +29,5 @@ pub use confined::Workspace;
 pub use error::{OpenError, PathError, PullError};
 pub use pull::{Piece, Pull, PullSettings, Survey};
 pub use push::{Content, Entry, PushFailure, PushReport};
+pub use quota::Usage;
 pub use resolve::{Kind, Resolved};

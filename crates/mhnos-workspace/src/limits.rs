@@ -21,5 +21,11 @@ pub const PULL_ENTRIES: u64 = 100_000;
 /// Directories inside each other that a pull descends into; each level holds one descriptor.
 pub const PULL_DEPTH: usize = 64;
 
+/// Directories inside each other that are counted for a quota; each level holds one descriptor.
+pub const USAGE_DEPTH: usize = 200;
+
+/// Files and directories that are counted for a quota: some seconds of looking.
+pub const USAGE_ENTRIES: u64 = 2_000_000;
+
 /// Characters of a path that is too long which its error shows.
 pub const SHOWN_CHARACTERS: usize = 80;

@@ -91,8 +91,16 @@ impl Workspace {
         let Some((leaf, parents)) = names.split_last() else {
             return Err(PathError::IsADirectory { path: entry.path.to_owned() });
         };
+        let size = content.len() as u64;
+        if let Some(over) = self.quota.as_ref().and_then(|quota| quota.refusal(size)) {
+            return Err(PathError::Quota { path: entry.path.to_owned(), used: over.used, limit: over.limit });
+        }
         let target = Target { path: entry.path, parent: self.make_directories(entry.path, parents)?, leaf };
-        target.write(content, entry.mtime_ms)
+        target.write(content, entry.mtime_ms)?;
+        if let Some(quota) = &self.quota {
+            quota.add(size);
+        }
+        Ok(())
     }
 
     /// The directory of these names, made as far as it is not there.

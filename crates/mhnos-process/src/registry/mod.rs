@@ -271,6 +271,16 @@ impl Processes {
         }
     }
 
+    /// Stops everything because the workspace grows beyond its quota: SIGTERM, the grace period, SIGKILL. Returns at
+    /// once, with the number of processes.
+    pub fn stop_over_quota(&self) -> usize {
+        let alive = self.inner.lock().list(false);
+        for process in &alive {
+            process.post(|mail| mail.over_quota = true);
+        }
+        alive.len()
+    }
+
     /// Starts nothing new, and stops everything: SIGTERM, the grace period, SIGKILL. Returns when all have
     /// ended, with their exit records set; or when the kernel has not ended what was killed within
     /// [`KILL_PATIENCE`].

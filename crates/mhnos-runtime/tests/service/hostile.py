@@ -1,5 +1,5 @@
 # A hostile program: each attempt prints NAME and what came of it, an error's name or "ok".
-import ctypes, errno, mmap, os, resource, signal, socket, stat, subprocess, sys, time
+import ctypes, errno, fcntl, mmap, os, resource, signal, socket, stat, subprocess, sys, time
 
 def attempt(name, action):
     try:
@@ -76,6 +76,17 @@ def own_filter():
 
 abstract, path, shared = sys.argv[1:4]
 attempt("hard-link", lambda: os.link("/etc/passwd", "passwd-link"))
+def immutable():
+    # FS_IOC_SETFLAGS with FS_IMMUTABLE_FL: a file that even its owner could not remove.
+    write("kept", "x")
+    with open("kept") as file: fcntl.ioctl(file, 0x40086602, (16).to_bytes(8, sys.byteorder))
+
+def freeze():
+    # FIFREEZE: nobody could write to the file system any more.
+    directory = os.open(".", os.O_RDONLY)
+    try: fcntl.ioctl(directory, 0xC0045877, 0)
+    finally: os.close(directory)
+
 attempt("hard-link-own", lambda: (write("one", "x"), os.link("one", "two"), None)[2])
 attempt("rename-out", lambda: os.rename("/etc/hostname", "stolen"))
 attempt("init-root", lambda: os.listdir("/proc/1/root/root"))
@@ -91,6 +102,8 @@ attempt("physical-memory", lambda: os.open("/dev/mem", os.O_RDONLY))
 attempt("kernel-log", lambda: os.open("/dev/kmsg", os.O_RDONLY))
 attempt("cgroup", lambda: write("/sys/fs/cgroup/cgroup.procs", "0"))
 attempt("block-device", lambda: os.mknod("disk", 0o600 | stat.S_IFBLK, os.makedev(8, 0)))
+attempt("immutable", immutable)
+attempt("freeze", freeze)
 attempt("fifo", lambda: os.mkfifo("fifo"))
 attempt("descriptors", many_descriptors)
 attempt("huge-file", huge_file)

@@ -33,6 +33,8 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("kernel-log", &["ENOENT", "EACCES", "EPERM"]),
     ("cgroup", &["ENOENT", "EACCES", "EROFS"]),
     ("block-device", &["EACCES", "EPERM"]),
+    ("immutable", &["EPERM", "ENOTTY", "EOPNOTSUPP"]),
+    ("freeze", &["EPERM", "ENOTTY", "EOPNOTSUPP"]),
     ("descriptors", &["EMFILE"]),
     ("huge-file", &["EFBIG"]),
     ("core-limit", &["0"]),

@@ -20,6 +20,9 @@ use mhnos_network::Egress;
 use mhnos_runtimes::ServiceEnvironment;
 use mhnos_sandbox::{Mode, Tier};
 
+/// For [`Config::workspace_quota`]: no bound.
+pub const NO_QUOTA: u64 = u64::MAX;
+
 /// The effective settings. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -61,6 +64,8 @@ pub struct Config {
     pub max_pids: u32,
     /// CPU of one process tree, in thousandths of a core.
     pub max_cpu_millis: u32,
+    /// Bytes the workspace may hold, or [`NO_QUOTA`].
+    pub workspace_quota: u64,
     /// Output kept per process.
     pub output_log: u64,
     /// Time between the signal and SIGKILL.
@@ -294,6 +299,7 @@ impl Default for Config {
             max_connections_per_address: limits::MAX_CONNECTIONS_PER_ADDRESS,
             max_pids: 512,
             max_cpu_millis: u32::try_from(cores).unwrap_or(1) * 1000,
+            workspace_quota: NO_QUOTA,
             output_log: 4 << 20,
             kill_grace: Duration::from_secs(5),
             log_format: LogFormat::ByTerminal,

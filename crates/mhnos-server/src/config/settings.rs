@@ -208,6 +208,17 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| values::show_cores(config.max_cpu_millis),
     },
     Setting {
+        variable: "MHNOS_WORKSPACE_QUOTA",
+        default: "off",
+        accepts: "off, or a size of at least 1m: bytes, or a number with k, m, g or t",
+        about: "Bytes the workspace's files may take. Beyond it a push is refused, file by file; and when programs make \
+                the workspace grow further, all running programs are stopped, with `reason` `quota`. Files are counted \
+                every second or less often, so a program can be ahead of the count; a bound that nothing passes is a file \
+                system of its own.",
+        apply: reads!(workspace_quota, values::quota),
+        show: |config| values::show_quota(config.workspace_quota),
+    },
+    Setting {
         variable: "MHNOS_EGRESS",
         default: "public",
         accepts: "public, off, or a list, separated by commas, of names (registry.example.org, *.example.com), \

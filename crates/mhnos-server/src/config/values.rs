@@ -11,7 +11,7 @@ use std::{
 
 use mhnos_sandbox::{Mode, Tier};
 
-use super::{AuditLog, GivenToken, LogFormat, LogLevel, SecretText, secret::SEALED};
+use super::{AuditLog, GivenToken, LogFormat, LogLevel, NO_QUOTA, SecretText, secret::SEALED};
 use crate::door::{OriginPattern, split_authority};
 
 /// What `MHNOS_HOST=localhost` stands for.
@@ -80,6 +80,18 @@ pub(super) fn token(text: &str) -> GivenToken {
         SEALED => GivenToken::Sealed,
         text => GivenToken::Here(SecretText::new(text)),
     }
+}
+
+/// A size, or [`NO_QUOTA`].
+pub(super) fn quota(text: &str) -> Option<u64> {
+    match text {
+        "off" => Some(NO_QUOTA),
+        text => size(text).filter(|size| *size >= 1 << 20),
+    }
+}
+
+pub(super) fn show_quota(quota: u64) -> String {
+    if quota == NO_QUOTA { "off".to_owned() } else { quota.to_string() }
 }
 
 /// Bytes: a number, perhaps with a fraction, and a unit of 1024 (`k`, `kb`, `kib`, … `t`), any case.
