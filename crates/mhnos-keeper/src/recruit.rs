@@ -73,6 +73,10 @@ impl Recruit {
         let sent = self.channel.send(&order, &attached);
         // The program's ends must be its own alone, or nobody would see it close them.
         drop(fds);
+        if sent.is_err() {
+            // It may have failed, and said why; or it waits for a word that does not come.
+            let _ = sys::kill(self.pid, libc::SIGKILL);
+        }
         let notices = self.outcome()?;
         match sent {
             Ok(()) => Ok(Started { leader: self.pid, master, notices }),

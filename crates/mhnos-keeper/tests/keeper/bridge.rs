@@ -57,7 +57,7 @@ impl Bridge {
                     bridge.adopted_ports.extend(ports);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
                 }
-                FromKeeper::Network { .. } => {}
+                FromKeeper::Network { .. } | FromKeeper::Starting { .. } => {}
                 FromKeeper::Adopted => return bridge,
                 other => panic!("unexpected {other:?}"),
             }
@@ -65,7 +65,13 @@ impl Bridge {
     }
 
     pub(crate) fn send(&self, message: &ToKeeper) {
-        self.socket.send(message, &[]).expect("send");
+        // A long message is a descriptor. As many of those are on their way as may be (unix(7)), and the keeper has
+        // not had its turn.
+        let too_many = |error: &std::io::Error| error.raw_os_error() == Some(libc::ETOOMANYREFS);
+        while let Err(error) = self.socket.send(message, &[]) {
+            assert!(too_many(&error), "send: {error}");
+            std::thread::yield_now();
+        }
     }
 
     /// The channel itself, for what is no message.

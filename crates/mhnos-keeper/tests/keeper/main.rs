@@ -220,16 +220,19 @@ fn keeper(arguments: &[String]) -> ExitCode {
 fn play(name: &str) -> ExitCode {
     let fd = sys::take_inherited(BRIDGE_CHANNEL_FD).expect("channel");
     rustix::io::ioctl_fionbio(&fd, false).expect("blocking");
-    let mut bridge = Bridge::greet(Socket::from_fd(fd));
     let keeper = rustix::process::getppid().expect("keeper");
     let script =
         TESTS.iter().find(|(test, _)| *test == name).map_or(faults::script as Script, |(_, one)| *one);
-    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| script(&mut bridge)));
-    if played.is_err() {
+    let played = std::panic::catch_unwind(|| {
+        let mut bridge = Bridge::greet(Socket::from_fd(fd));
+        script(&mut bridge);
+        bridge
+    });
+    let Ok(mut bridge) = played else {
         // The keeper would start another bridge, which would fail likewise, for ever.
         sys::kill(keeper, libc::SIGKILL).expect("end the keeper");
         return ExitCode::FAILURE;
-    }
+    };
     println!("passed");
     sys::kill(keeper, libc::SIGTERM).expect("stop the keeper");
     bridge.until(|message| matches!(message, FromKeeper::Drain).then_some(()));
