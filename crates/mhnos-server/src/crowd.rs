@@ -199,6 +199,7 @@ mod tests {
         share.received(5 * MIB);
         assert_eq!(crowd.lock().total, 5 * MIB);
         drop(share);
-        assert_eq!((crowd.lock().total, crowd.lock().messages.len()), (0, 0));
+        let held = crowd.lock();
+        assert_eq!((held.total, held.messages.len()), (0, 0));
     }
 }

@@ -157,7 +157,8 @@ mod tests {
         drop(one);
         assert!(places.take(address("127.0.0.2")).is_ok());
         drop(other);
-        assert_eq!((places.lock().all, places.lock().by.len()), (0, 0));
+        let taken = places.lock();
+        assert_eq!((taken.all, taken.by.len()), (0, 0));
     }
 
     #[test]

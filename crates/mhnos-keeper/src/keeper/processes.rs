@@ -33,6 +33,14 @@ impl Keeper {
 
     pub(super) fn try_spawn(&mut self, order: &mut Order) -> Result<(), Failure> {
         let id = self.sandbox_for(order.isolation)?;
+        self.spawn_in(id, order).map_err(|failure| match failure.errno {
+            // Its init has ended already.
+            libc::EPIPE => self.died_of(id).unwrap_or(failure),
+            _ => failure,
+        })
+    }
+
+    fn spawn_in(&mut self, id: u32, order: &mut Order) -> Result<(), Failure> {
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
         let supervisor = self.supervisor_for(id, order)?;
         let (mut held, inside) = Held::prepare(
@@ -190,7 +198,11 @@ impl Keeper {
         let sandbox = held.sandbox;
         match held.phase {
             Phase::Starting(_) => {
+                // The word of its init may be on its way, and the end of both told by that.
                 self.on_sandbox(sandbox);
+                if !self.held.contains_key(&pid) {
+                    return;
+                }
                 let unknown =
                     Failure { stage: Stage::Sandbox, errno: 0, detail: "the sandbox has ended".to_owned() };
                 let failure = self.sandboxes.get(&sandbox).and_then(|s| s.failure.clone()).unwrap_or(unknown);

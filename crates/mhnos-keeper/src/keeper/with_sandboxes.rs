@@ -96,6 +96,18 @@ impl Keeper {
         }
     }
 
+    /// What an init that is gone has said of why it could not put up its walls.
+    pub(super) fn died_of(&mut self, id: u32) -> Option<Failure> {
+        let sandbox = self.sandboxes.get_mut(&id)?;
+        // That may not have been read yet; it is the only thing such an init says.
+        if let Ok(received) = sandbox.outbox.recv::<FromInit>()
+            && let FromInit::SetupFailed(failure) = received.message
+        {
+            sandbox.failure = Some(failure);
+        }
+        sandbox.failure.clone()
+    }
+
     /// Programs that were waiting for walls that could not be put up.
     pub(super) fn refuse_starting(&mut self, id: u32, failure: Option<&Failure>) {
         let starting = |held: &Held| held.sandbox == id && matches!(held.phase, Phase::Starting(_));

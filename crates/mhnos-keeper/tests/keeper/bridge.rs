@@ -250,13 +250,18 @@ impl Bridge {
 
     /// The supervisor of a tree whose programs have `marker` among their arguments.
     pub(crate) fn supervisor(&self, marker: &str) -> rustix::process::Pid {
-        let found = marked(marker).into_iter().find_map(|pid| {
+        let of = |pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             let parent: i32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
             let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
             (name == "mhnos-supervise\n").then(|| rustix::process::Pid::from_raw(parent))?
-        });
-        found.expect("a supervisor")
+        };
+        // In the middle of an exec a process has no arguments.
+        loop {
+            if let Some(found) = marked(marker).into_iter().find_map(of) {
+                return found;
+            }
+        }
     }
 }
 

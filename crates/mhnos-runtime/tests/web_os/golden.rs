@@ -138,8 +138,12 @@ fn still(value: Value) -> Value {
         Value::Object(fields) => {
             // A program may or may not have ended when it is attached to.
             let attached = fields.get("type").is_some_and(|kind| kind == "attached");
+            // A shell that is told to end while it starts may miss that, and is ended after the grace period.
+            let killed = fields.get("reason").is_some_and(|reason| reason == "killed");
             let still_field = |(name, value): (String, Value)| {
-                let volatile = VOLATILE.contains(&name.as_str()) || (attached && name == "status");
+                let volatile = VOLATILE.contains(&name.as_str())
+                    || (attached && name == "status")
+                    || (killed && name == "signal");
                 let value = if volatile { ANY.into() } else { still(value) };
                 (name, value)
             };
