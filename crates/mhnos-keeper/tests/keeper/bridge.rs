@@ -21,6 +21,8 @@ pub(crate) struct Bridge {
     pub(crate) adopted: Vec<(Pid, Option<Exit>, Vec<u8>)>,
     /// Those of the adopted of which nothing is left.
     pub(crate) over: Vec<Pid>,
+    /// Those an earlier bridge has ordered of which nothing else is known yet.
+    pub(crate) starting: Vec<Pid>,
     pub(crate) fds: BTreeMap<Pid, Vec<(Descriptor, OwnedFd)>>,
     /// Connections, by their tokens.
     pub(crate) dialed: BTreeMap<u32, OwnedFd>,
@@ -38,6 +40,7 @@ impl Bridge {
             enforcement: None,
             adopted: Vec::new(),
             over: Vec::new(),
+            starting: Vec::new(),
             fds: BTreeMap::new(),
             dialed: BTreeMap::new(),
             adopted_ports: Vec::new(),
@@ -57,7 +60,8 @@ impl Bridge {
                     bridge.adopted_ports.extend(ports);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
                 }
-                FromKeeper::Network { .. } | FromKeeper::Starting { .. } => {}
+                FromKeeper::Network { .. } => {}
+                FromKeeper::Starting { pid } => bridge.starting.push(pid),
                 FromKeeper::Adopted => return bridge,
                 other => panic!("unexpected {other:?}"),
             }

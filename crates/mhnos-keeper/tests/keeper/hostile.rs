@@ -37,6 +37,17 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
         bridge.send(&ToKeeper::Forget { pid });
         alive.remove(&pid);
     }
+    for pid in std::mem::take(&mut bridge.starting) {
+        // Whatever was wrong with its order, it is not being started for ever.
+        let lives = bridge.until(|message| match message {
+            FromKeeper::Adopt(adoption) if adoption.pid == pid => Some(adoption.usage.is_none()),
+            FromKeeper::Refused { pid: refused, .. } if *refused == pid => Some(false),
+            _ => None,
+        });
+        if lives {
+            alive.insert(pid);
+        }
+    }
     if bridge.generation == 1 {
         swollen_messages_cost_the_keeper_nothing(bridge);
     }

@@ -102,6 +102,30 @@ async fn metrics_have_the_same_door() {
 }
 
 #[tokio::test]
+async fn pages_that_are_let_in_may_read_answers_and_are_told_so_before() {
+    const ALLOW: &str = "access-control-allow-";
+    let ask = async |method: &str, more: &str| {
+        let request = format!("{method} /health HTTP/1.1\r\nHost: localhost:18790\r\n{more}\r\n");
+        exchange(request.as_bytes()).await.0.to_ascii_lowercase()
+    };
+    let page = "Origin: http://localhost:8080\r\n";
+    let answer = ask("GET", page).await;
+    assert!(answer.starts_with("http/1.1 200") && answer.contains("vary: origin\r\n"), "{answer}");
+    assert!(answer.contains(&format!("{ALLOW}origin: http://localhost:8080\r\n")), "{answer}");
+    for network in ["private", "local"] {
+        let asks = format!("{page}Access-Control-Request-{network}-Network: true\r\n");
+        let answer = ask("OPTIONS", &asks).await;
+        assert!(answer.starts_with("http/1.1 204"), "{answer}");
+        assert!(answer.contains(&format!("{ALLOW}{network}-network: true\r\n")), "{answer}");
+        assert!(!ask("OPTIONS", page).await.contains("-network"), "only what is asked for is granted");
+    }
+    // Who is no page needs nothing of this; a page that is not let in gets none of it.
+    assert!(!ask("GET", "").await.contains(ALLOW));
+    let foreign = ask("OPTIONS", "Origin: https://evil.example\r\n").await;
+    assert!(foreign.starts_with("http/1.1 403") && !foreign.contains(ALLOW), "{foreign}");
+}
+
+#[tokio::test]
 async fn everything_else_is_not_found() {
     check("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "404", "Not Found").await;
     check("GET /health/ HTTP/1.1\r\nHost: localhost\r\n\r\n", "404", "Not Found").await;
