@@ -22,7 +22,13 @@ pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<A
     let mut toolbox = Toolbox::default();
     // OpenClaw takes long to say its version and nobody may start it unless it is allowed.
     let wanted = |tool: &Tool| *tool != Tool::OpenClaw || service.config.allow_openclaw;
-    let located = locate(service, Tool::ALL.into_iter().filter(wanted).collect()).await;
+    let located = match locate(service, Tool::ALL.into_iter().filter(wanted).collect()).await {
+        Ok(located) => located,
+        Err(text) => {
+            toolbox.give_up(&text);
+            Vec::new()
+        }
+    };
     let questions = located.into_iter().map(|(tool, path)| {
         let launch = toolbox.probe(tool, &path, &service.context);
         async move {
@@ -40,20 +46,14 @@ pub(crate) async fn discover(service: &Service, publish: &watch::Sender<Option<A
 
 /// Where the tools are, as programs will see it. The bridge may not be able to reach these places itself
 /// (a checkout below `/root`), so the sandbox is asked which of the possible files can be executed.
-async fn locate(service: &Service, tools: Vec<Tool>) -> Vec<(Tool, String)> {
+async fn locate(service: &Service, tools: Vec<Tool>) -> Result<Vec<(Tool, String)>, String> {
     let mut known: HashMap<String, bool> = HashMap::new();
     loop {
         let (found, unknown) = search(&tools, &service.config.path, &known);
         if unknown.is_empty() {
-            return found;
+            return Ok(found);
         }
-        let executable = match ask(service, executables(&unknown, service)).await {
-            Ok(said) => said,
-            Err(error) => {
-                warn!(%error, "cannot look for programs in the sandbox");
-                String::new()
-            }
-        };
+        let executable = ask(service, executables(&unknown, service)).await?;
         let executable: HashSet<&str> = executable.lines().collect();
         known.extend(unknown.into_iter().map(|path| (path.clone(), executable.contains(path.as_str()))));
     }
