@@ -17,11 +17,6 @@ const PROBE_HOME: &str = "/tmp";
 pub enum Finding {
     /// Nobody has looked yet, or no directory of `PATH` has it.
     Missing,
-    /// Whether it is there could not be found out.
-    Unknown {
-        /// What came in the way.
-        text: String,
-    },
     /// It is there and will do.
     Found {
         /// Absolute path.
@@ -45,9 +40,9 @@ pub enum Finding {
     },
 }
 
-/// All findings. Filled once at start: for each of [`Tool::ALL`] in that order (OpenClaw runs on the Node that
-/// was found), [`Tool::locate`], then the launch of [`Toolbox::probe`], then [`Toolbox::record`] with what it
-/// printed.
+/// All findings. Filled at start, and anew where something was missing: for each of [`Tool::ALL`] in that order
+/// (OpenClaw runs on the Node that was found), [`Tool::locate`], then the launch of [`Toolbox::probe`], then
+/// [`Toolbox::record`] with what it printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolbox {
     findings: [Finding; 5],
@@ -83,11 +78,6 @@ impl Toolbox {
         };
     }
 
-    /// Notes that nothing could be looked for, and why.
-    pub fn give_up(&mut self, text: &str) {
-        self.findings = std::array::from_fn(|_| Finding::Unknown { text: text.to_owned() });
-    }
-
     /// What is known of this tool.
     pub fn finding(&self, tool: Tool) -> &Finding {
         &self.findings[tool as usize]
@@ -107,12 +97,6 @@ impl Toolbox {
             }
             Finding::Found { .. } => return None,
             Finding::Missing => format!("{} is not installed{needed}", tool.program()),
-            Finding::Unknown { text } => {
-                return Some(format!(
-                    "whether {} is installed could not be found out: no program could be run to look for it ({text})",
-                    tool.program()
-                ));
-            }
             Finding::TooOld { path, version } => {
                 format!("{path} is {label} {version}{needed}")
             }
@@ -137,7 +121,7 @@ impl Toolbox {
                     format!("OpenClaw {openclaw} needs Node.js 24.16 or newer (not 25); {path} is {version}");
                 Some(install_hint(&what, Tool::Node))
             }
-            Finding::Missing | Finding::Unknown { .. } | Finding::Broken { .. } => self.problem(Tool::Node),
+            Finding::Missing | Finding::Broken { .. } => self.problem(Tool::Node),
         }
     }
 }
@@ -187,10 +171,6 @@ mod tests {
             ),
         );
         check(Tool::Workerd, &[], Some("workerd is not installed. Install it with: npm install -g workerd"));
-        let mut toolbox = Toolbox::default();
-        toolbox.give_up("it vanished");
-        let problem = toolbox.problem(Tool::Node).expect("a problem");
-        assert!(problem.ends_with("(it vanished)") && !problem.contains("not installed"), "{problem}");
         check(
             Tool::Workerd,
             &[(Tool::Workerd, Err("exited with 127"))],

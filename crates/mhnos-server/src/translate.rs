@@ -235,7 +235,7 @@ fn tool_status(
             (Some(path.clone()), Some(version.to_string()))
         }
         Some(Finding::Broken { path, .. }) => (Some(path.clone()), None),
-        Some(Finding::Missing | Finding::Unknown { .. }) | None => (None, None),
+        Some(Finding::Missing) | None => (None, None),
     };
     let problem = if tool == Tool::OpenClaw && !allow_openclaw {
         Some(RecipeError::OpenClawDisabled.to_string())
