@@ -235,7 +235,8 @@ impl Refusal {
     /// Puts it around this process and all it starts.
     pub fn install(&self) {
         set_no_new_privs(true).expect("no new privileges");
-        sys::install_filter(&filter(self.number, self.only, RETURN_ERRNO | self.errno as u32)).expect("a filter");
+        sys::install_filter(&filter(self.number, self.only, RETURN_ERRNO | self.errno as u32))
+            .expect("a filter");
     }
 }
 
