@@ -82,7 +82,7 @@ const checks = {
 
   /** OpenClaw's gateway answers inside, and is left running. */
   async gateway(runtime) {
-    await runtime.spawn('openclaw', 'gateway');
+    const gateway = await runtime.spawn('openclaw', 'gateway');
     const python = `
 import sys, time, urllib.request
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -92,7 +92,9 @@ for _ in range(600):
     except OSError:
         time.sleep(0.2)
 sys.exit("the gateway did not answer")`;
-    const answer = await runtime.outputOf(await runtime.spawn('python', '-c', [python], { pty: false }));
+    const asking = await runtime.spawn('python', '-c', [python], { pty: false });
+    const ended = exitOf(runtime, gateway).then((exit) => Promise.reject(new Error(`it ended: ${JSON.stringify(exit)}`)));
+    const answer = await Promise.race([runtime.outputOf(asking), ended]);
     runtime.leave();
     return answer.trim();
   },

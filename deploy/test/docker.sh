@@ -116,8 +116,9 @@ if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && [ -z 
   apparmor_parser -r deploy/docker/apparmor || fail "the AppArmor profile must be loaded by root before"
 fi
 if compose2 version >/dev/null 2>&1; then
-  strong() { MHNOS_MAX_MEMORY=256m MHNOS_SANDBOX_MIN_TIER=T1 compose2 -f docker-compose.yml -f docker-compose.strong.yml --profile openclaw "$@"; }
-  strong up -d
+  strong() { MHNOS_SANDBOX_MIN_TIER=T1 compose2 -f docker-compose.yml -f docker-compose.strong.yml --profile openclaw "$@"; }
+  MHNOS_MAX_MEMORY=256m strong up -d mhnos-runtime
+  strong up -d mhnos-runtime-openclaw
   for one in mhnos-runtime mhnos-runtime-openclaw; do holds "$one is healthy" healthy "$(strong ps -q $one)"; done
   check $runtime tier T1
   check $runtime tools
