@@ -58,7 +58,7 @@ impl<'m> Message<'m> {
 fn after_chunks(mut bytes: &[u8]) -> Option<&[u8]> {
     let line = |bytes: &mut &[u8]| {
         let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
-        let line = str::from_utf8(&bytes[..end]).expect("text").to_owned();
+        let line = String::from_utf8_lossy(&bytes[..end]).into_owned();
         *bytes = &bytes[end + 2..];
         Some(line)
     };
