@@ -85,12 +85,10 @@ async fn a_peer_that_answers_no_ping_is_dropped() {
     let address = server.address();
     let mut answering = Wire::connect_as(address, WireOptions::modern()).await;
     let mut silent = tokio::task::spawn_blocking(move || until_dropped(address));
-    let frames = loop {
-        // Its library answers pings while it reads.
-        tokio::select! {
-            frames = &mut silent => break frames.expect("no panic"),
-            message = answering.next_or_end() => panic!("nothing is said to it: {message:?}"),
-        }
+    // Its library answers pings while it reads.
+    let frames = tokio::select! {
+        frames = &mut silent => frames.expect("no panic"),
+        message = answering.next_or_end() => panic!("nothing is said to it: {message:?}"),
     };
     assert_eq!(
         frames.windows(2).filter(|frame| *frame == [0x89, 0]).count(),
