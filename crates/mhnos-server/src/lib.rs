@@ -16,6 +16,8 @@ mod discovery;
 pub mod door;
 mod egress;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod launcher;
 pub mod limits;

@@ -166,7 +166,7 @@ pub const PULL_BUFFER: usize = 64 * 1024;
 /// Bytes of a pull's answer that are in memory at once; one buffer's worth more at most.
 pub const PULL_FRAGMENT: usize = 256 * 1024;
 
-/// Interval of the server's pings.
+/// Interval of the server's pings, unless set otherwise. Proxies cut connections that are idle for a minute.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Ping rounds without any sign of life after which a connection is dropped.

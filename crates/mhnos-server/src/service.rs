@@ -111,7 +111,7 @@ impl Service {
             max_queued_bytes: limits::MAX_QUEUED_BYTES as u64,
             spawns_per_second: limits::SPAWNS_PER_SECOND as u64,
             max_viewers: limits::MAX_VIEWERS as u64,
-            ping_interval_ms: limits::PING_INTERVAL.as_millis() as u64,
+            ping_interval_ms: self.config.ping_interval.as_millis() as u64,
         }
     }
 
