@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,15 +17,20 @@ use tokio::{
     time::sleep,
 };
 
-use crate::limits::PIECE;
+use crate::{
+    gateway::Way,
+    limits::PIECE,
+    pace::{Pace, Turn},
+};
 
 /// Moves everything. Ends of either direction are passed on one by one.
 pub(crate) async fn both_ways(
     mut inside: impl AsyncRead + AsyncWrite + Unpin,
     outside: TcpStream,
-    idle: Duration,
+    way: &Way,
 ) -> io::Result<()> {
-    let mut outside = Counted::new(outside);
+    let idle = way.gateway.bounds.idle;
+    let mut outside = Counted::new(outside, Arc::clone(&way.pace));
     let moves = outside.moves();
     tokio::select! {
         moved = copy_bidirectional_with_sizes(&mut inside, &mut outside, PIECE, PIECE) => moved.map(drop),
@@ -45,26 +50,26 @@ pub(crate) async fn stalled(moves: Arc<AtomicU64>, idle: Duration) {
     }
 }
 
-/// A connection that counts whenever something moves on it, in either direction.
+/// A connection to the outside: counts whenever something moves on it, in either direction, and keeps the sandbox's pace.
 pub(crate) struct Counted {
     stream: TcpStream,
     moves: Arc<AtomicU64>,
+    pace: Arc<Pace>,
+    turn: Turn,
 }
 
 impl Counted {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, moves: Arc::default() }
+    pub(crate) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
+        Self { stream, moves: Arc::default(), pace, turn: Turn::default() }
     }
 
     pub(crate) fn moves(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.moves)
     }
 
-    fn count<T>(&self, outcome: Poll<T>) -> Poll<T> {
-        if outcome.is_ready() {
-            self.moves.fetch_add(1, Ordering::Relaxed);
-        }
-        outcome
+    fn moved(&self, bytes: usize) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.pace.moved(bytes);
     }
 }
 
@@ -74,8 +79,12 @@ impl AsyncRead for Counted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.count(outcome)
+        let this = &mut *self;
+        ready!(this.turn.poll(&this.pace, context));
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        this.moved(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -85,8 +94,11 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.count(outcome)
+        let this = &mut *self;
+        ready!(this.turn.poll(&this.pace, context));
+        let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+        this.moved(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

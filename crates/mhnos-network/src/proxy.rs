@@ -26,13 +26,14 @@ use tokio::{net::TcpStream, time::timeout};
 
 use self::body::Driven;
 use crate::{
-    dial::DialError,
+    dial::{DialError, Outside, Purpose},
     gateway::Way,
     limits::{MAX_HEAD, MAX_HEADERS},
     pipe::{self, Counted},
     report::Via,
     socks,
     target::Target,
+    upstream::Declined,
 };
 
 mod body;
@@ -91,7 +92,7 @@ async fn http(stream: TcpStream, way: &Arc<Way>) -> io::Result<()> {
     let tunnel = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Tunnel { upgrade, outside }) = tunnel else { return Ok(()) };
     let inside = upgrade.await.map_err(io::Error::other)?;
-    pipe::both_ways(TokioIo::new(inside), outside, way.gateway.bounds.idle).await
+    pipe::both_ways(TokioIo::new(inside), outside, way).await
 }
 
 async fn answer(mut request: Request<Incoming>, way: &Way, granted: &Mutex<Option<Tunnel>>) -> Answer {
@@ -112,7 +113,7 @@ async fn answer(mut request: Request<Incoming>, way: &Way, granted: &Mutex<Optio
         let what = "This is the service's proxy for programs. It takes CONNECT, and requests with a whole http:// URL.\n";
         return text(StatusCode::BAD_REQUEST, what);
     };
-    match way.dial(&target, Via::Proxy).await {
+    match way.reach(&target, Purpose::Request, Via::Proxy).await {
         Ok(outside) => pass_on(request, outside, way).await,
         Err(error) => failed(&target, &error),
     }
@@ -134,18 +135,20 @@ fn authority(uri: &Uri, default: Option<u16>) -> Option<Target> {
 }
 
 /// Sends a request on and gives back what is answered, while it is being answered.
-async fn pass_on(mut request: Request<Incoming>, outside: TcpStream, way: &Way) -> Answer {
+async fn pass_on(mut request: Request<Incoming>, outside: Outside, way: &Way) -> Answer {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
-    *request.uri_mut() = path;
+    if !outside.whole_url {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
+        *request.uri_mut() = path;
+    }
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());
     if let Some(host) = host {
         request.headers_mut().insert(header::HOST, host);
     }
 
-    let outside = Counted::new(outside);
+    let outside = Counted::new(outside.stream, Arc::clone(&way.pace));
     let moves = outside.moves();
     let bad = |error: hyper::Error| {
         text(StatusCode::BAD_GATEWAY, &format!("The server's answer is no HTTP: {error}\n"))
@@ -206,6 +209,13 @@ fn failed(target: &Target, error: &DialError) -> Answer {
         }
         DialError::TimedOut => {
             (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", format!("{target} does not answer"))
+        }
+        DialError::Upstream(declined) => {
+            let why = match declined {
+                Declined::Status(status) => format!("answers {status}"),
+                Declined::Broken(error) => format!("does not connect: {error}"),
+            };
+            (StatusCode::BAD_GATEWAY, "proxy_internal_error", format!("{target}: MHNOS_UPSTREAM_PROXY {why}"))
         }
         DialError::Unreachable(error) => {
             (StatusCode::BAD_GATEWAY, "connection_refused", format!("{target} cannot be reached: {error}"))

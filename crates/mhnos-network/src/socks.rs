@@ -38,7 +38,7 @@ pub(crate) async fn serve(mut stream: TcpStream, way: &Way) -> io::Result<()> {
     match way.dial(&target, Via::Proxy).await {
         Ok(outside) => {
             reply(&mut stream, GRANTED).await?;
-            pipe::both_ways(stream, outside, way.gateway.bounds.idle).await
+            pipe::both_ways(stream, outside, way).await
         }
         Err(error) => reply(&mut stream, code(&error)).await,
     }
@@ -51,7 +51,7 @@ fn code(error: &DialError) -> u8 {
         DialError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             CONNECTION_REFUSED
         }
-        DialError::NoSuchName | DialError::Unreachable(_) => HOST_UNREACHABLE,
+        DialError::NoSuchName | DialError::Unreachable(_) | DialError::Upstream(_) => HOST_UNREACHABLE,
     }
 }
 
