@@ -11,6 +11,10 @@ pub const SPARES_PAUSE: Duration = Duration::from_millis(10);
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 
+/// Walks over such a tree that only stop what they find, before it is killed: each finds what forked during the last,
+/// and there is an end to that at the process limit.
+pub const TREE_STOP_WALKS: u32 = 64;
+
 /// Between two looks at a tree that no control group limits.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 

@@ -36,5 +36,5 @@ pub(crate) async fn serve(stream: TcpStream, way: &Way) -> io::Result<()> {
         reset(&stream);
         return Ok(());
     };
-    pipe::both_ways(stream, outside, way).await
+    pipe::both_ways(stream, outside, way.gateway.bounds.idle).await
 }

@@ -48,8 +48,8 @@ pub(crate) enum Purpose {
 
 /// A connection to the outside.
 #[derive(Debug)]
-pub(crate) struct Outside {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Reached<S = TcpStream> {
+    pub(crate) stream: S,
     /// It ends at the operator's proxy, which wants the request's whole URL.
     pub(crate) whole_url: bool,
 }
@@ -65,7 +65,7 @@ enum Route {
 ///
 /// # Cancel safety
 /// Attempts end.
-pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -> Result<Outside, DialError> {
+pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -> Result<Reached, DialError> {
     gateway.egress.admit(target).map_err(DialError::Refused)?;
     let found = match &target.host {
         Host::Address(address) => Ok(vec![*address]),
@@ -80,7 +80,7 @@ pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -
             let stream = timeout(gateway.bounds.connect, connect(target.port, &allowed)).await;
             stream.map(|stream| {
                 let stream = stream.map_err(DialError::Unreachable)?;
-                Ok(Outside { stream, whole_url: false })
+                Ok(Reached { stream, whole_url: false })
             })
         }
     };
@@ -134,7 +134,7 @@ async fn through(
     target: &Target,
     known: &[IpAddr],
     purpose: Purpose,
-) -> Result<Outside, DialError> {
+) -> Result<Reached, DialError> {
     let broken = |error| DialError::Upstream(Declined::Broken(error));
     let addresses = match upstream.host() {
         Host::Address(address) => vec![*address],
@@ -149,7 +149,7 @@ async fn through(
     if purpose == Purpose::Bytes {
         tunnel(&mut stream, target).await.map_err(DialError::Upstream)?;
     }
-    Ok(Outside { stream, whole_url: purpose == Purpose::Request })
+    Ok(Reached { stream, whole_url: purpose == Purpose::Request })
 }
 
 /// The addresses that may be connected to. If there is none, the rule that refuses the first.

@@ -18,11 +18,11 @@ use tracing::{debug, warn};
 
 use crate::{
     address, captured,
-    dial::{DialError, Outside, Purpose, dial},
+    dial::{DialError, Purpose, Reached, dial},
     dns::{self, Answer},
     limits::{ACCEPT_PAUSE, Bounds, MAX_QUESTION},
     names::Names,
-    pace::Pace,
+    pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
     proxy,
     report::{Refusals, Reporter, Via},
@@ -130,7 +130,7 @@ pub(crate) struct Way {
     owner: Owner,
     names: Mutex<Names>,
     places: Arc<Semaphore>,
-    pub(crate) pace: Arc<Pace>,
+    pace: Arc<Pace>,
 }
 
 /// A sandbox has as many connections as it may have.
@@ -145,8 +145,8 @@ enum Role {
 
 impl Way {
     /// Connects for bytes both ways; a refusal is told.
-    pub(crate) async fn dial(&self, target: &Target, via: Via) -> Result<TcpStream, DialError> {
-        self.reach(target, Purpose::Bytes, via).await.map(|outside| outside.stream)
+    pub(crate) async fn dial(&self, target: &Target, via: Via) -> Result<Paced, DialError> {
+        self.reach(target, Purpose::Bytes, via).await.map(|reached| reached.stream)
     }
 
     /// Connects; a refusal is told.
@@ -155,16 +155,17 @@ impl Way {
         target: &Target,
         purpose: Purpose,
         via: Via,
-    ) -> Result<Outside, DialError> {
+    ) -> Result<Reached<Paced>, DialError> {
         let outcome = dial(&self.gateway, target, purpose).await;
         match &outcome {
-            Ok(outside) => _ = outside.stream.set_nodelay(true),
+            Ok(reached) => _ = reached.stream.set_nodelay(true),
             Err(DialError::Refused(rule)) => {
                 self.refused(target.host.to_string(), Some(target.port), *rule, via);
             }
             Err(error) => debug!(%target, ?error, "no connection to the outside"),
         }
-        outcome
+        let Reached { stream, whole_url } = outcome?;
+        Ok(Reached { stream: Paced::new(stream, Arc::clone(&self.pace)), whole_url })
     }
 
     pub(crate) fn refused(&self, host: String, port: Option<u16>, rule: RuleName, via: Via) {

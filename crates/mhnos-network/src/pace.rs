@@ -6,13 +6,18 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
-    sync::{Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use crate::limits::PACE_AHEAD;
 
@@ -52,24 +57,65 @@ impl Pace {
     }
 }
 
-/// One connection's wait for its turn.
-#[derive(Debug, Default)]
-pub(crate) struct Turn(Option<Pin<Box<Sleep>>>);
+/// A connection to the outside that keeps its sandbox's pace.
+pub(crate) struct Paced {
+    stream: TcpStream,
+    pace: Arc<Pace>,
+    /// Set while it waits.
+    pause: Option<Pin<Box<Sleep>>>,
+}
 
-impl Turn {
+impl Paced {
+    pub(crate) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
+        Self { stream, pace, pause: None }
+    }
+
     /// Ready when more may move.
-    pub(crate) fn poll(&mut self, pace: &Pace, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            if let Some(sleep) = &mut self.0 {
-                if sleep.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
-                self.0 = None;
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
             }
-            match pace.wait() {
+            match self.pace.wait() {
                 None => return Poll::Ready(()),
-                Some(more) => self.0 = Some(Box::pin(sleep_until(more))),
+                Some(more) => self.pause = Some(Box::pin(sleep_until(more))),
             }
         }
+    }
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_turn(context));
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.pace.moved(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(context));
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.pace.moved(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

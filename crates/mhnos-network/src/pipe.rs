@@ -7,30 +7,24 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
-    net::TcpStream,
     time::sleep,
 };
 
-use crate::{
-    gateway::Way,
-    limits::PIECE,
-    pace::{Pace, Turn},
-};
+use crate::limits::PIECE;
 
 /// Moves everything. Ends of either direction are passed on one by one.
 pub(crate) async fn both_ways(
     mut inside: impl AsyncRead + AsyncWrite + Unpin,
-    outside: TcpStream,
-    way: &Way,
+    outside: impl AsyncRead + AsyncWrite + Unpin,
+    idle: Duration,
 ) -> io::Result<()> {
-    let idle = way.gateway.bounds.idle;
-    let mut outside = Counted::new(outside, Arc::clone(&way.pace));
+    let mut outside = Counted::new(outside);
     let moves = outside.moves();
     tokio::select! {
         moved = copy_bidirectional_with_sizes(&mut inside, &mut outside, PIECE, PIECE) => moved.map(drop),
@@ -50,55 +44,48 @@ pub(crate) async fn stalled(moves: Arc<AtomicU64>, idle: Duration) {
     }
 }
 
-/// A connection to the outside: counts whenever something moves on it, in either direction, and keeps the sandbox's pace.
-pub(crate) struct Counted {
-    stream: TcpStream,
+/// A connection that counts whenever something moves on it, in either direction.
+pub(crate) struct Counted<S> {
+    stream: S,
     moves: Arc<AtomicU64>,
-    pace: Arc<Pace>,
-    turn: Turn,
 }
 
-impl Counted {
-    pub(crate) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
-        Self { stream, moves: Arc::default(), pace, turn: Turn::default() }
+impl<S> Counted<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, moves: Arc::default() }
     }
 
     pub(crate) fn moves(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.moves)
     }
 
-    fn moved(&self, bytes: usize) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
-        self.pace.moved(bytes);
+    fn count<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        if outcome.is_ready() {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
     }
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        ready!(this.turn.poll(&this.pace, context));
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-        this.moved(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.count(outcome)
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        ready!(this.turn.poll(&this.pace, context));
-        let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-        this.moved(written);
-        Poll::Ready(Ok(written))
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count(outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -38,7 +38,7 @@ pub(crate) async fn serve(mut stream: TcpStream, way: &Way) -> io::Result<()> {
     match way.dial(&target, Via::Proxy).await {
         Ok(outside) => {
             reply(&mut stream, GRANTED).await?;
-            pipe::both_ways(stream, outside, way).await
+            pipe::both_ways(stream, outside, way.gateway.bounds.idle).await
         }
         Err(error) => reply(&mut stream, code(&error)).await,
     }
