@@ -93,7 +93,7 @@ async fn the_policy_judges_before_the_operators_proxy_is_asked() {
         match rule {
             None => assert!(head.starts_with("HTTP/1.1 200"), "{egress} {to}: {head}"),
             Some(rule) => {
-                assert!(head.contains(&format!("x-mhnos-egress: {rule}\r")), "{egress} {to}: {head}")
+                assert!(head.contains(&format!("x-mhnos-egress: {rule}\r")), "{egress} {to}: {head}");
             }
         }
         assert_eq!(operator.asked().len(), usize::from(rule.is_none()), "{egress} {to}");
