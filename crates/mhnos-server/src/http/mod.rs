@@ -211,7 +211,11 @@ fn answer(
     promised: &Mutex<Option<Promised>>,
 ) -> Answer {
     let headers = request.headers();
-    let judgement = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
+    let mut hosts = all(headers, &header::HOST);
+    // A target with a host of its own counts for more than the header (RFC 9112, section 3.2.2): two are one too many.
+    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    hosts.extend(target.filter(|target| !hosts.iter().any(|host| host.eq_ignore_ascii_case(target))));
+    let judgement = front.door.judge(&hosts, &all(headers, &header::ORIGIN));
     let visitor = match judgement {
         Ok(visitor) => visitor,
         Err(refusal) => return refused(front, peer, &refusal),
