@@ -220,6 +220,15 @@ async fn a_request_that_is_too_large_or_no_http_is_refused() {
         "x".repeat(2 * limits::MAX_REQUEST_HEAD)
     );
     check(&long, "431", "").await;
+    // The bound is met, not only by what is far beyond it.
+    let cookie = "x".repeat(limits::MAX_REQUEST_HEAD);
+    let long = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
+    let (answer, _) = exchange(long.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let most = "x".repeat(limits::MAX_REQUEST_HEAD - 100);
+    let most = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: {most}\r\n\r\n");
+    let (answer, _) = exchange(most.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let many = "a: b\r\n".repeat(limits::MAX_REQUEST_HEADERS);
     check(&format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), "431", "").await;
     check("EHLO localhost\r\n\r\n", "400", "").await;
