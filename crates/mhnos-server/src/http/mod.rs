@@ -7,6 +7,7 @@ mod cors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod handshake;
+mod head;
 
 use std::{
     convert::Infallible,
@@ -153,15 +154,15 @@ pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Ar
             let (front, promised, arrival) =
                 (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&arrival));
             async move {
-                if size(&request) > limits::MAX_REQUEST_HEAD {
-                    return Ok::<_, Infallible>(too_large(&front, peer).map(Body::from));
+                if let Some(answer) = head::beyond_bound(&front, &request, peer) {
+                    return Ok::<_, Infallible>(answer.map(Body::Left));
                 }
                 let Some((previews, name)) = preview(&front, &request) else {
-                    return Ok(answer(&front, request, peer, &promised).map(Body::from));
+                    return Ok(answer(&front, request, peer, &promised).map(Body::Left));
                 };
                 Ok(match arrival.stay(&front) {
                     Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
-                    Err(full) => no_place(&front, peer, full).map(Body::from),
+                    Err(full) => no_place(&front, peer, full).map(Body::Left),
                 })
             }
         });
@@ -272,19 +273,6 @@ fn judged(
             answer
         }
     }
-}
-
-/// Bytes of a request's head, about. The reader has taken it in pieces that are as large as all of it may be.
-fn size<B>(request: &Request<B>) -> usize {
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let line = |(name, value): (&HeaderName, &header::HeaderValue)| name.as_str().len() + value.len() + 4;
-    target + request.headers().iter().map(line).sum::<usize>()
-}
-
-fn too_large(front: &Front, peer: SocketAddr) -> Answer {
-    let what = format!("The head of a request may have {} bytes.", limits::MAX_REQUEST_HEAD);
-    front.turn_away(peer, Refused::Http, &what);
-    text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &format!("{what}\n"))
 }
 
 /// The preview a request is for.
