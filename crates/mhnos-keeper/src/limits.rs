@@ -11,6 +11,10 @@ pub const SPARES_PAUSE: Duration = Duration::from_millis(10);
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 
+/// From the hang-up of a terminal to its repetition: a shell that was just starting may have missed the first, and
+/// would otherwise live until the end of its grace period.
+pub const HANGUP_AGAIN: Duration = Duration::from_millis(500);
+
 /// Between two looks at a tree that no control group limits.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
