@@ -15,6 +15,10 @@ pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 /// would otherwise live until the end of its grace period.
 pub const HANGUP_AGAIN: Duration = Duration::from_millis(500);
 
+/// Walks over such a tree that only stop what they find, before it is killed: each finds what forked during the last,
+/// and there is an end to that at the process limit.
+pub const TREE_STOP_WALKS: u32 = 64;
+
 /// Between two looks at a tree that no control group limits.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 

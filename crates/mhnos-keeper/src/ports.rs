@@ -86,8 +86,10 @@ impl Ports {
         let Some(notices) = &self.notices else { return };
         // An error: its caller has died.
         let Ok(notice) = sys::next_notice(notices) else { return };
-        let link =
-            Path::new("/proc").join(notice.thread.to_string()).join("fd").join(notice.argument.to_string());
+        let link = Path::new("/proc")
+            .join(notice.thread.to_string())
+            .join("fd")
+            .join(notice.arguments[0].to_string());
         let named = notice.thread > 0 && !proc_is_foreign();
         match named.then(|| socket_at(&link)).flatten() {
             Some(inode) if self.expected.len() < MAX_PORTS => _ = self.expected.insert(inode),

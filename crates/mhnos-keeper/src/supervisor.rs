@@ -5,12 +5,13 @@
 //! program ([`Recruit`]); a spawn is then one message to it and an exec. The supervisor is a child subreaper, so that every descendant whose parent dies (a
 //! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
 //! has no children left, and only then does it end itself. To kill the tree it walks its descendants in
-//! `/proc` and kills what it finds, again and again until `wait4` says that there is no child: whatever
+//! `/proc`, stops and then kills what it finds, again and again until `wait4` says that there is no child: whatever
 //! forks during a walk is found by the next one. What daemonises itself faster than it is found is stopped by
 //! its control group, which lets it fork no more; without one, by a Landlock domain around the supervisor that
 //! signals do not leave, so that a single `kill(-1)` is a kill of the whole tree and of nothing else.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -28,7 +29,7 @@ use rustix::{
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
     inner::{Execute, FromSupervisor, ToSupervisor, failure},
-    limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL},
+    limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL, TREE_STOP_WALKS},
     ports::Ports,
     recruit::{Recruit, Started},
     socket::{RecvError, Socket},
@@ -283,6 +284,9 @@ impl Supervisor {
         if let Some(enclosed) = &self.enclosed {
             return enclosed.signal_all(signal);
         }
+        if signal == libc::SIGKILL {
+            stop_all();
+        }
         for member in descendants() {
             // Gone meanwhile is as good as signalled.
             let _ = sys::kill(member.pid, signal);
@@ -303,6 +307,23 @@ impl Supervisor {
             let interval = Timespec { tv_sec: 0, tv_nsec: TREE_KILL_INTERVAL.subsec_nanos().into() };
             let _ = poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&interval));
             while sys::next_signal(&self.children).is_some() {}
+        }
+    }
+}
+
+/// Stops descendants until a walk finds no new one. What was killed at once would leave its place below the process
+/// limit to what forks faster than it is found; what is stopped keeps it.
+fn stop_all() {
+    let mut stopped = HashSet::new();
+    for _ in 0..TREE_STOP_WALKS {
+        let running: Vec<Pid> =
+            descendants().into_iter().map(|member| member.pid).filter(|pid| !stopped.contains(pid)).collect();
+        if running.is_empty() {
+            return;
+        }
+        for pid in running {
+            let _ = sys::kill(pid, libc::SIGSTOP);
+            stopped.insert(pid);
         }
     }
 }

@@ -1,13 +1,39 @@
 //! What must hold for any bytes from a program that wants out. The targets of `fuzz/` call these, and so does a test
 //! with the corpora and simple changes of them.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::Arc;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    sync::mpsc,
+};
+
+use self::reference::Message;
 use crate::{
+    dial::DialError,
     dns::{self, Answer},
+    limits::Bounds,
+    policy::RuleName,
+    proxy::{self, Outside},
     socks,
     target::Target,
 };
+
+/// A reader of HTTP that is not the proxy's.
+#[path = "../../../fuzz/reference/http.rs"]
+mod reference;
+
+/// Parts what a program sends from what servers answer.
+const AND: &[u8] = b"\n===\n";
+
+fn run<T>(what: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(what))
+}
 
 /// A question for a name: what is answered belongs to it, and is an answer.
 pub fn dns(bytes: &[u8]) {
@@ -31,38 +57,127 @@ pub fn dns(bytes: &[u8]) {
 
 /// A SOCKS conversation up to the destination, and what a proxy may be asked for as text.
 pub fn socks(bytes: &[u8]) {
-    thread_local! {
-        static RUNTIME: tokio::runtime::Runtime =
-            tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (mut near, far) = tokio::io::duplex(1024);
+    let ask = async {
+        let asked = socks::ask(&mut near).await;
+        drop(near);
+        asked
+    };
+    let (asked, answers) = run(async { tokio::join!(ask, talk(far, bytes)) });
+    if let Ok(Ok(target)) = asked {
+        let again = Target::parse(&target.host.to_string(), target.port);
+        assert_eq!(again, Some(target), "read again it is another place");
+        assert_eq!(answers, [5, 0]);
     }
-    let (near, mut far) = tokio::io::duplex(1024);
-    RUNTIME.with(|runtime| {
-        runtime.block_on(async {
-            let (mut answers, mut stream) = (Vec::new(), near);
-            let send = async {
-                // What is not read any more is not missed.
-                let _ = far.write_all(bytes).await;
-                let _ = far.shutdown().await;
-                let _ = far.read_to_end(&mut answers).await;
-            };
-            let ask = async {
-                let asked = socks::ask(&mut stream).await;
-                drop(stream);
-                asked
-            };
-            let (asked, ()) = tokio::join!(ask, send);
-            if let Ok(Ok(target)) = asked {
-                let again = Target::parse(&target.host.to_string(), target.port);
-                assert_eq!(again, Some(target), "read again it is another place");
-                assert_eq!(answers, [5, 0]);
-            }
-        });
-    });
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Some((host, port)) = text.rsplit_once(':')
         && let Some(target) = Target::parse(host, port.parse().unwrap_or(0))
     {
         assert_eq!(Target::parse(&target.host.to_string(), target.port), Some(target));
+    }
+}
+
+/// Sends everything and gives what came back.
+async fn talk(mut stream: DuplexStream, bytes: &[u8]) -> Vec<u8> {
+    // What is not read any more is not missed.
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut answers = Vec::new();
+    let _ = stream.read_to_end(&mut answers).await;
+    answers
+}
+
+/// A program's connection to the proxy, and what every server behind it answers.
+pub fn proxy(bytes: &[u8]) {
+    let cut = bytes.windows(AND.len()).position(|part| part == AND);
+    let (sent, answer) = cut.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + AND.len()..]));
+    run(async {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (dialled, mut servers) = mpsc::channel(SERVERS);
+        let world = Arc::new(World { bounds: Bounds::default(), dialled });
+        let passing = async move {
+            // Whatever is wrong is answered, or the connection ends.
+            let _ = proxy::http(near, &world).await;
+        };
+        let serving = async {
+            let mut busy = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    Some((target, stream)) = servers.recv() => busy.push(serve(target, stream, answer, sent)),
+                    Some(()) = busy.next() => {}
+                    else => break,
+                }
+            }
+        };
+        tokio::join!(talk(far, sent), passing, serving)
+    });
+}
+
+/// Servers a program may reach at once.
+const SERVERS: usize = 4;
+
+/// An outside of memory.
+struct World {
+    bounds: Bounds,
+    dialled: mpsc::Sender<(Target, DuplexStream)>,
+}
+
+impl Outside for World {
+    type Stream = DuplexStream;
+
+    async fn dial(&self, target: &Target) -> Result<DuplexStream, DialError> {
+        assert_eq!(Target::parse(&target.host.to_string(), target.port).as_ref(), Some(target));
+        if target.port.is_multiple_of(7) {
+            return Err(DialError::Refused(RuleName("off")));
+        }
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        self.dialled.try_send((target.clone(), far)).map_err(|_| DialError::NoSuchName)?;
+        Ok(near)
+    }
+
+    fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+}
+
+/// A server that answers a head, or whatever comes instead, and reads on.
+async fn serve(target: Target, mut stream: DuplexStream, answer: &[u8], sent: &[u8]) {
+    let mut all = Vec::new();
+    let mut piece = [0; 4096];
+    let mut answered = false;
+    while let Ok(read @ 1..) = stream.read(&mut piece).await {
+        all.extend_from_slice(&piece[..read]);
+        if !answered && Message::read(&all).is_some() {
+            answered = true;
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+        }
+    }
+    // A tunnel: byte for byte. What is passed on never looks like it, as it has lost its host.
+    if sent.ends_with(&all) {
+        return;
+    }
+    let Some(request) = Message::read(&all) else { return };
+    let hosts = request.all("host");
+    let host = str::from_utf8(hosts.first().expect("a Host")).expect("text").rsplit_once('@');
+    assert!(hosts.len() == 1 && host.is_none(), "{hosts:?}");
+    let (name, port) = split(hosts[0]);
+    assert_eq!(Target::parse(name, port), Some(target), "one host is connected to, another is asked for");
+    for gone in ["keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade", "connection"] {
+        assert!(request.all(gone).is_empty(), "{gone}");
+    }
+    if let Some(rest) = request.after_body(false) {
+        assert_eq!(rest, b"", "bytes behind the end of a request");
+    }
+}
+
+fn split(host: &[u8]) -> (&str, u16) {
+    let text = str::from_utf8(host).expect("text");
+    match text.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && !port.ends_with(']') => {
+            (name, port.parse().expect("a port"))
+        }
+        _ => (text, 80),
     }
 }
 
@@ -73,6 +188,11 @@ mod tests {
     #[test]
     fn no_question_surprises() {
         replay("dns", super::dns);
+    }
+
+    #[test]
+    fn no_request_to_the_proxy_surprises() {
+        replay("proxy", super::proxy);
     }
 
     #[test]

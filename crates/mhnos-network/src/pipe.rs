@@ -13,7 +13,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
-    net::TcpStream,
     time::sleep,
 };
 
@@ -22,7 +21,7 @@ use crate::limits::PIECE;
 /// Moves everything. Ends of either direction are passed on one by one.
 pub(crate) async fn both_ways(
     mut inside: impl AsyncRead + AsyncWrite + Unpin,
-    outside: TcpStream,
+    outside: impl AsyncRead + AsyncWrite + Unpin,
     idle: Duration,
 ) -> io::Result<()> {
     let mut outside = Counted::new(outside);
@@ -46,13 +45,13 @@ pub(crate) async fn stalled(moves: Arc<AtomicU64>, idle: Duration) {
 }
 
 /// A connection that counts whenever something moves on it, in either direction.
-pub(crate) struct Counted {
-    stream: TcpStream,
+pub(crate) struct Counted<S> {
+    stream: S,
     moves: Arc<AtomicU64>,
 }
 
-impl Counted {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+impl<S> Counted<S> {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, moves: Arc::default() }
     }
 
@@ -68,7 +67,7 @@ impl Counted {
     }
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -79,7 +78,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -6,8 +6,10 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,13 +24,17 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 use self::body::Driven;
 use crate::{
     dial::DialError,
     gateway::Way,
-    limits::{MAX_HEAD, MAX_HEADERS},
+    limits::{Bounds, MAX_HEAD, MAX_HEADERS},
     pipe::{self, Counted},
     report::Via,
     socks,
@@ -53,9 +59,30 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// A `CONNECT` that has been granted: what the connection becomes after the answer.
-struct Tunnel {
+struct Tunnel<O> {
     upgrade: OnUpgrade,
-    outside: TcpStream,
+    outside: O,
+}
+
+/// Where connections to the outside come from.
+pub(crate) trait Outside: Send + Sync + 'static {
+    /// One of them.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn dial(&self, target: &Target) -> impl Future<Output = Result<Self::Stream, DialError>> + Send;
+    fn bounds(&self) -> &Bounds;
+}
+
+impl Outside for Way {
+    type Stream = TcpStream;
+
+    async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
+        Way::dial(self, target, Via::Proxy).await
+    }
+
+    fn bounds(&self) -> &Bounds {
+        &self.gateway.bounds
+    }
 }
 
 /// Serves one connection.
@@ -69,14 +96,17 @@ pub(crate) async fn serve(stream: TcpStream, way: &Arc<Way>) -> io::Result<()> {
     }
 }
 
-async fn http(stream: TcpStream, way: &Arc<Way>) -> io::Result<()> {
-    let granted: Arc<Mutex<Option<Tunnel>>> = Arc::default();
+pub(crate) async fn http<O: Outside>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    way: &Arc<O>,
+) -> io::Result<()> {
+    let granted: Arc<Mutex<Option<Tunnel<O::Stream>>>> = Arc::new(Mutex::new(None));
     let exchange = {
         let (way, granted) = (Arc::clone(way), Arc::clone(&granted));
-        let ask = way.gateway.bounds.ask;
+        let ask = way.bounds().ask;
         let service = service_fn(move |request| {
             let (way, granted) = (Arc::clone(&way), Arc::clone(&granted));
-            async move { Ok::<_, Infallible>(answer(request, &way, &granted).await) }
+            async move { Ok::<_, Infallible>(answer(request, &*way, &granted).await) }
         });
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -91,15 +121,19 @@ async fn http(stream: TcpStream, way: &Arc<Way>) -> io::Result<()> {
     let tunnel = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Tunnel { upgrade, outside }) = tunnel else { return Ok(()) };
     let inside = upgrade.await.map_err(io::Error::other)?;
-    pipe::both_ways(TokioIo::new(inside), outside, way.gateway.bounds.idle).await
+    pipe::both_ways(TokioIo::new(inside), outside, way.bounds().idle).await
 }
 
-async fn answer(mut request: Request<Incoming>, way: &Way, granted: &Mutex<Option<Tunnel>>) -> Answer {
+async fn answer<O: Outside>(
+    mut request: Request<Incoming>,
+    way: &O,
+    granted: &Mutex<Option<Tunnel<O::Stream>>>,
+) -> Answer {
     if request.method() == Method::CONNECT {
         let Some(target) = authority(request.uri(), None) else {
             return text(StatusCode::BAD_REQUEST, "CONNECT needs a host and a port\n");
         };
-        return match way.dial(&target, Via::Proxy).await {
+        return match way.dial(&target).await {
             Ok(outside) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tunnel { upgrade, outside });
@@ -112,8 +146,8 @@ async fn answer(mut request: Request<Incoming>, way: &Way, granted: &Mutex<Optio
         let what = "This is the service's proxy for programs. It takes CONNECT, and requests with a whole http:// URL.\n";
         return text(StatusCode::BAD_REQUEST, what);
     };
-    match way.dial(&target, Via::Proxy).await {
-        Ok(outside) => pass_on(request, outside, way).await,
+    match way.dial(&target).await {
+        Ok(outside) => pass_on(request, outside, way.bounds().idle).await,
         Err(error) => failed(&target, &error),
     }
 }
@@ -126,15 +160,21 @@ fn is_http(uri: &Uri) -> bool {
 fn authority(uri: &Uri, default: Option<u16>) -> Option<Target> {
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     // A port that is none is a mistake, not an invitation to take the default.
-    let port = match authority.port() {
-        Some(port) => Some(port.as_str().parse().ok()?),
-        None => default.filter(|_| !authority.as_str().ends_with(':')),
+    let port = match authority.as_str().strip_prefix(authority.host())? {
+        "" => default?,
+        rest => {
+            rest.strip_prefix(':').filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?.parse().ok()?
+        }
     };
-    Target::parse(authority.host(), port?)
+    Target::parse(authority.host(), port)
 }
 
 /// Sends a request on and gives back what is answered, while it is being answered.
-async fn pass_on(mut request: Request<Incoming>, outside: TcpStream, way: &Way) -> Answer {
+async fn pass_on(
+    mut request: Request<Incoming>,
+    outside: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    idle: Duration,
+) -> Answer {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
@@ -160,7 +200,7 @@ async fn pass_on(mut request: Request<Incoming>, outside: TcpStream, way: &Way) 
     };
     let mut connection = Box::pin(connection);
     let mut response = Box::pin(sender.send_request(request));
-    let mut stalled = Box::pin(pipe::stalled(moves, way.gateway.bounds.idle));
+    let mut stalled = Box::pin(pipe::stalled(moves, idle));
     let answered = tokio::select! {
         biased;
         answered = &mut response => answered,
@@ -181,6 +221,10 @@ async fn pass_on(mut request: Request<Incoming>, outside: TcpStream, way: &Way) 
 
 /// Takes out what is meant for one hop, and what `Connection` names as such.
 fn strip(headers: &mut HeaderMap) {
+    // Of two ends a coding's is the one that counts (RFC 9112, section 6.3), and it ends here.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

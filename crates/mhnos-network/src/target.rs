@@ -26,9 +26,10 @@ impl Target {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = match bare {
             Some(address) => Host::Address(IpAddr::V6(address.parse().ok()?)),
-            None => host
-                .parse()
-                .map_or_else(|_| name(host).map(Host::Name), |address| Some(Host::Address(address)))?,
+            None => match host.parse().or_else(|_| undotted(host).parse().map(IpAddr::V4)) {
+                Ok(address) => Host::Address(address),
+                Err(_) => Host::Name(name(host)?),
+            },
         };
         let host = match host {
             Host::Address(address) => Host::Address(plain(address)),
@@ -38,10 +39,15 @@ impl Target {
     }
 }
 
+/// Without the dot that may end a host, and an IPv4 address too (URL standard, "ends in a number").
+fn undotted(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
+}
+
 /// A host name in the form in which it is compared; `None` if it is none. Underscores are none of RFC 952's letters,
 /// and in use all the same.
 pub(crate) fn name(text: &str) -> Option<String> {
-    let text = text.strip_suffix('.').unwrap_or(text);
+    let text = undotted(text);
     let label = |label: &str| {
         let letters = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
         (1..=63).contains(&label.len()) && letters
@@ -80,6 +86,8 @@ mod tests {
         };
         check("Registry.Example.ORG.", Some("registry.example.org:80"));
         check("127.0.0.1", Some("127.0.0.1:80"));
+        check("127.0.0.1.", Some("127.0.0.1:80"));
+        check("127.0.0.1..", None);
         check("[::1]", Some("[::1]:80"));
         check("::1", Some("[::1]:80"));
         check("[::ffff:10.0.0.1]", Some("10.0.0.1:80"));

@@ -40,9 +40,9 @@ pub enum Finding {
     },
 }
 
-/// All findings. Filled once at start: for each of [`Tool::ALL`] in that order (OpenClaw runs on the Node that
-/// was found), [`Tool::locate`], then the launch of [`Toolbox::probe`], then [`Toolbox::record`] with what it
-/// printed.
+/// All findings. Filled at start, and anew where something was missing: for each of [`Tool::ALL`] in that order
+/// (OpenClaw runs on the Node that was found), [`Tool::locate`], then the launch of [`Toolbox::probe`], then
+/// [`Toolbox::record`] with what it printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolbox {
     findings: [Finding; 5],

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -56,17 +59,40 @@ impl Key {
     }
 }
 
-/// The frames of one process. Held by each viewer of it.
+/// The frames of one process.
 #[derive(Debug)]
-pub(crate) struct ProcessFrames {
+struct ProcessFrames {
     pid: Pid,
     recent: Mutex<VecDeque<(Key, Bytes)>>,
+    viewers: AtomicUsize,
+}
+
+/// A viewer's hold on the frames of its process; it is counted as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<ProcessFrames>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.viewers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Seat {
+    fn of(frames: Arc<ProcessFrames>) -> Self {
+        frames.viewers.fetch_add(1, Ordering::Relaxed);
+        Self(frames)
+    }
+
+    /// The frame for a piece; `None` if the piece holds no whole character.
+    pub(crate) fn frame(&self, piece: &Piece<'_>, format: Format) -> Option<Bytes> {
+        let alone = self.0.viewers.load(Ordering::Relaxed) == 1;
+        self.0.frame(piece, format, !alone)
+    }
 }
 
 impl ProcessFrames {
-    /// The frame for a piece; `None` if the piece holds no whole character. `shared`: somebody else may want
-    /// it too.
-    pub(crate) fn frame(&self, piece: &Piece<'_>, format: Format, shared: bool) -> Option<Bytes> {
+    /// `shared`: somebody else may want it too.
+    fn frame(&self, piece: &Piece<'_>, format: Format, shared: bool) -> Option<Bytes> {
         if !shared {
             return encode(self.pid, piece, format);
         }
@@ -121,17 +147,32 @@ pub(crate) struct FrameShelf {
 }
 
 impl FrameShelf {
-    /// The frames of a process; they are forgotten when the last holder lets go.
-    pub(crate) fn of(&self, pid: Pid) -> Arc<ProcessFrames> {
-        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(frames) = processes.get(&pid).and_then(Weak::upgrade) {
-            return frames;
-        }
-        processes.retain(|_, frames| frames.strong_count() > 0);
-        let frames = Arc::new(ProcessFrames { pid, recent: Mutex::default() });
-        processes.insert(pid, Arc::downgrade(&frames));
-        frames
+    /// A seat before a process. The frames are forgotten when the last viewer leaves.
+    pub(crate) fn seat(&self, pid: Pid) -> Seat {
+        Seat::of(frames_of(&mut self.lock(), pid))
     }
+
+    /// The same, if fewer than `most` are taken.
+    pub(crate) fn seat_below(&self, most: usize, pid: Pid) -> Option<Seat> {
+        let mut processes = self.lock();
+        let frames = frames_of(&mut processes, pid);
+        (frames.viewers.load(Ordering::Relaxed) < most).then(|| Seat::of(frames))
+    }
+
+    /// While it is held no seat is taken.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, Weak<ProcessFrames>>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn frames_of(processes: &mut HashMap<Pid, Weak<ProcessFrames>>, pid: Pid) -> Arc<ProcessFrames> {
+    if let Some(frames) = processes.get(&pid).and_then(Weak::upgrade) {
+        return frames;
+    }
+    processes.retain(|_, frames| frames.strong_count() > 0);
+    let frames = Arc::new(ProcessFrames { pid, recent: Mutex::default(), viewers: AtomicUsize::new(0) });
+    processes.insert(pid, Arc::downgrade(&frames));
+    frames
 }
 
 #[cfg(test)]
@@ -153,19 +194,20 @@ mod tests {
     #[test]
     fn equal_pieces_share_one_encoding() {
         let shelf = FrameShelf::default();
-        let (one, two) = (shelf.of(1000), shelf.of(1000));
-        let first = one.frame(&piece(0, b"hello\n"), Format::Text, true).expect("a frame");
-        let second = two.frame(&piece(0, b"hello\n"), Format::Text, true).expect("a frame");
+        let one = shelf.seat(1000);
+        let alone = one.frame(&piece(0, b"hello\n"), Format::Text).expect("a frame");
+        let two = shelf.seat(1000);
+        let first = one.frame(&piece(0, b"hello\n"), Format::Text).expect("a frame");
+        let second = two.frame(&piece(0, b"hello\n"), Format::Text).expect("a frame");
         assert_eq!(first.as_ptr(), second.as_ptr());
-        let raw = two.frame(&piece(0, b"hello\n"), Format::Binary, true).expect("a frame");
+        let raw = two.frame(&piece(0, b"hello\n"), Format::Binary).expect("a frame");
         assert_ne!(first, raw);
         let carried = Piece { carry: &[0xe2, 0x82], ..piece(0, b"\xac\n") };
         assert_ne!(
-            one.frame(&carried, Format::Text, true),
-            two.frame(&piece(0, b"\xac\n"), Format::Text, true),
+            one.frame(&carried, Format::Text),
+            two.frame(&piece(0, b"\xac\n"), Format::Text),
             "a viewer after a gap has no carry"
         );
-        let alone = one.frame(&piece(0, b"hello\n"), Format::Text, false).expect("a frame");
         assert_eq!(first, alone);
         assert_ne!(first.as_ptr(), alone.as_ptr());
     }
@@ -173,11 +215,21 @@ mod tests {
     #[test]
     fn the_shelf_forgets_processes_nobody_views() {
         let shelf = FrameShelf::default();
-        let kept = shelf.of(1000);
-        drop(shelf.of(1001));
-        let _ = shelf.of(1002);
+        let kept = shelf.seat(1000);
+        drop(shelf.seat(1001));
+        let _ = shelf.seat(1002);
         assert_eq!(shelf.processes.lock().unwrap().len(), 2);
         drop(kept);
+    }
+
+    #[test]
+    fn seats_are_counted_and_free_again() {
+        let shelf = FrameShelf::default();
+        let (one, two) = (shelf.seat(1000), shelf.seat_below(2, 1000));
+        assert!(two.is_some() && shelf.seat_below(2, 1000).is_none());
+        assert!(shelf.seat_below(2, 1001).is_some(), "another process has its own");
+        drop(one);
+        assert!(shelf.seat_below(2, 1000).is_some());
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub(crate) async fn launch(service: &Service, spawn: &wire::Spawn) -> Result<Arc
     }
     let toolbox = toolbox(service).await?;
     let limits = limits(service, &spawn.options.limits);
-    let recipe = prepare(service, spawn, &toolbox, limits)?;
+    let recipe = prepare(service, spawn, &toolbox, limits).inspect_err(|error| {
+        if error.code == ErrorCode::ProgramNotFound {
+            service.missed.notify_one();
+        }
+    })?;
     let (program, cwd) = (recipe.launch.program.clone(), recipe.launch.cwd.clone());
     let options = &spawn.options;
     let request = SpawnRequest {

@@ -16,6 +16,8 @@ mod discovery;
 pub mod door;
 mod egress;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod launcher;
 pub mod limits;
@@ -46,7 +48,11 @@ use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::Context;
 use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -129,6 +135,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         gateway: Arc::clone(&gateway),
         workspace,
         toolbox,
+        missed: Notify::new(),
         frames: frames::FrameShelf::default(),
         spawns: Mutex::new(Bucket::full(
             limits::SPAWN_BURST,
@@ -159,7 +166,6 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         let discovery = async {
             let upkeep = async { tokio::join!(keep_tls(tls), quota::watch(&service.workspace, &processes)) };
             tokio::join!(discovery::discover(&service, &found), tokens.keep(), upkeep);
-            std::future::pending::<()>().await;
         };
         let replaced = tokio::select! {
             () = discovery => false,

@@ -166,7 +166,7 @@ pub const PULL_BUFFER: usize = 64 * 1024;
 /// Bytes of a pull's answer that are in memory at once; one buffer's worth more at most.
 pub const PULL_FRAGMENT: usize = 256 * 1024;
 
-/// Interval of the server's pings.
+/// Interval of the server's pings, unless set otherwise. Proxies cut connections that are idle for a minute.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Ping rounds without any sign of life after which a connection is dropped.
@@ -181,8 +181,17 @@ pub const LEAVE_ANSWERS: Duration = Duration::from_millis(500);
 /// How long it waits for a client to answer the close frame. All clients wait for the slowest of them.
 pub const LEAVE_CLOSE: Duration = Duration::from_millis(100);
 
-/// How long a program may take to tell its version when the service starts.
+/// How long a program may take to tell its version when the service starts: spawns wait for it.
 pub const DISCOVERY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The same when it is asked again: nobody waits, and a hundred megabytes may have to come from a slow disk.
+pub const DISCOVERY_DEADLINE_LATER: Duration = Duration::from_mins(1);
+
+/// Between two looks at least, and before a program that gave no answer is asked again; doubled each time.
+pub const DISCOVERY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+pub const DISCOVERY_LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Between SIGTERM and SIGKILL for such a program.
 pub const DISCOVERY_GRACE: Duration = Duration::from_millis(500);

@@ -14,7 +14,7 @@ use mhnos_process::Processes;
 use mhnos_protocol::{self as wire, PROTOCOL_VERSION};
 use mhnos_runtimes::{Context, Toolbox};
 use mhnos_workspace::{PullSettings, Workspace};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::debug;
 
 use crate::{
@@ -42,6 +42,8 @@ pub(crate) struct Service {
     pub(crate) context: Context,
     /// The programs found; `None` until all have been looked for.
     pub(crate) toolbox: watch::Receiver<Option<Arc<Toolbox>>>,
+    /// Told when a spawn lacked a program: it is looked for again.
+    pub(crate) missed: Notify,
     pub(crate) frames: FrameShelf,
     /// The pace of spawns.
     pub(crate) spawns: Mutex<Bucket>,
@@ -109,7 +111,7 @@ impl Service {
             max_queued_bytes: limits::MAX_QUEUED_BYTES as u64,
             spawns_per_second: limits::SPAWNS_PER_SECOND as u64,
             max_viewers: limits::MAX_VIEWERS as u64,
-            ping_interval_ms: limits::PING_INTERVAL.as_millis() as u64,
+            ping_interval_ms: self.config.ping_interval.as_millis() as u64,
         }
     }
 

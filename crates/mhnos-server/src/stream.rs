@@ -42,6 +42,21 @@ impl Excess {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Not over any network.
+    #[cfg(any(test, fuzzing))]
+    Memory(tokio::io::DuplexStream),
+}
+
+/// The same, whichever it is.
+macro_rules! with_io {
+    ($io:expr, $name:ident => $what:expr) => {
+        match $io {
+            Io::Plain($name) => $what,
+            Io::Tls($name) => $what,
+            #[cfg(any(test, fuzzing))]
+            Io::Memory($name) => $what,
+        }
+    };
 }
 
 /// One connection.
@@ -73,6 +88,11 @@ impl Stream {
         Self::new(Io::Tls(Box::new(io)))
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn memory(io: tokio::io::DuplexStream) -> Self {
+        Self::new(Io::Memory(io))
+    }
+
     fn new(io: Io) -> Self {
         Self { io, early: Bytes::new(), allowance: None, intake: None }
     }
@@ -96,10 +116,7 @@ impl Stream {
             buf.put_slice(&self.early.split_to(take));
             return Poll::Ready(Ok(()));
         }
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
-        }
+        with_io!(&mut self.io, io => Pin::new(io).poll_read(cx, buf))
     }
 
     /// Reads at most what is still allowed.
@@ -153,23 +170,14 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
-            Io::Plain(io) => Pin::new(io).poll_write(cx, bytes),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, bytes),
-        }
+        with_io!(&mut self.get_mut().io, io => Pin::new(io).poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
-            Io::Plain(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
+        with_io!(&mut self.get_mut().io, io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
-            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        with_io!(&mut self.get_mut().io, io => Pin::new(io).poll_shutdown(cx))
     }
 }

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+pub mod older;
+
 use mhnos_sandbox::{Mode, Tier, sys, sys::Instruction};
 use rustix::{
     fs::{Gid, Uid},
@@ -31,6 +33,8 @@ pub struct Host {
     pub grouped: bool,
     /// What the keeper must find.
     pub tier: Tier,
+    /// The version of its kernel's Landlock; `None` for this one's.
+    pub landlock: Option<u32>,
     refused: &'static [Refusal],
 }
 
@@ -70,6 +74,15 @@ const NO_FRESH_PROC: Refusal =
 /// As the kernel answers where the service itself is behind a filter some of whose calls are seen by another.
 const NO_NOTICES: Refusal = Refusal { number: libc::SYS_seccomp, errno: libc::EBUSY, only: &[(1, 8, 8)] };
 
+/// As Linux 6.1 answers to what came later: the auxiliary vector by prctl (6.4), sealed memory files (6.3), and calls
+/// of newer numbers (fchmodat2 6.6, statmount 6.8).
+const LINUX_6_1: [Refusal; 4] = [
+    Refusal { number: libc::SYS_prctl, errno: libc::EINVAL, only: &[(0, u32::MAX, 0x4155_5856)] },
+    Refusal { number: libc::SYS_memfd_create, errno: libc::EINVAL, only: &[(1, 8, 8)] },
+    Refusal { number: libc::SYS_fchmodat2, errno: libc::ENOSYS, only: &[] },
+    Refusal { number: 457, errno: libc::ENOSYS, only: &[] },
+];
+
 /// All kinds.
 pub const HOSTS: &[Host] = &[
     Host {
@@ -78,6 +91,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: true,
         tier: Tier::T1,
+        landlock: None,
         refused: &[],
     },
     Host {
@@ -86,6 +100,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T1,
+        landlock: None,
         refused: &[],
     },
     Host {
@@ -94,6 +109,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Relaxed,
         grouped: false,
         tier: Tier::T1,
+        landlock: None,
         refused: &[],
     },
     Host {
@@ -102,6 +118,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T2,
+        landlock: None,
         refused: &[NO_FRESH_PROC],
     },
     Host {
@@ -110,6 +127,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T3Plus,
+        landlock: None,
         refused: &[NO_NAMESPACES],
     },
     Host {
@@ -118,6 +136,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: true,
         tier: Tier::T3Plus,
+        landlock: None,
         refused: &[NO_NAMESPACES, NO_NOTICES],
     },
     Host {
@@ -126,7 +145,17 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T3Plus,
+        landlock: None,
         refused: &[NO_NAMESPACES],
+    },
+    Host {
+        name: "container-linux-6.1",
+        starter: Starter::RootOfContainer,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3Plus,
+        landlock: Some(2),
+        refused: &[NO_NAMESPACES, LINUX_6_1[0], LINUX_6_1[1], LINUX_6_1[2], LINUX_6_1[3]],
     },
     Host {
         name: "one-user",
@@ -134,6 +163,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::Strict,
         grouped: false,
         tier: Tier::T3,
+        landlock: None,
         refused: &[NO_NAMESPACES],
     },
     Host {
@@ -142,6 +172,7 @@ pub const HOSTS: &[Host] = &[
         mode: Mode::None,
         grouped: false,
         tier: Tier::None,
+        landlock: None,
         refused: &[],
     },
 ];
@@ -162,6 +193,9 @@ impl Host {
 
     /// Becomes the user who starts the keeper.
     pub fn begin(&self) {
+        if let Some(version) = self.landlock {
+            older::pretend(version);
+        }
         if self.starter != Starter::User {
             assert!(geteuid().is_root(), "root is needed for this host; waive it by name or run as root");
             if self.starter == Starter::RootOfContainer {
@@ -181,6 +215,9 @@ impl Host {
     }
 }
 
+/// `SECCOMP_RET_ERRNO`.
+const RETURN_ERRNO: u32 = 0x0005_0000;
+
 fn keep_two_capabilities() {
     let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
     for capability in CapabilitySet::all().difference(kept).iter() {
@@ -198,31 +235,31 @@ impl Refusal {
     /// Puts it around this process and all it starts.
     pub fn install(&self) {
         set_no_new_privs(true).expect("no new privileges");
-        sys::install_filter(&self.compile()).expect("a filter");
+        sys::install_filter(&filter(self.number, self.only, RETURN_ERRNO | self.errno as u32))
+            .expect("a filter");
     }
+}
 
-    fn compile(&self) -> Vec<Instruction> {
-        const LOAD: u16 = 0x20;
-        const AND: u16 = 0x54;
-        const JUMP_EQUAL: u16 = 0x15;
-        const RETURN: u16 = 0x06;
-        let instruction = |code, jump_false, operand| Instruction { code, jump_true: 0, jump_false, operand };
-        // From the end: what is left to skip grows.
-        let mut program = vec![
-            instruction(RETURN, 0, 0x0005_0000 | self.errno as u32),
-            instruction(RETURN, 0, 0x7FFF_0000),
-        ];
-        for (argument, mask, value) in self.only.iter().rev() {
-            let past = program.len() as u8 - 1;
-            let test = [
-                instruction(LOAD, 0, 16 + 8 * argument),
-                instruction(AND, 0, *mask),
-                instruction(JUMP_EQUAL, past, *value),
-            ];
-            program.splice(0..0, test);
-        }
+/// Calls of this number whose arguments have these values (argument, mask, value) are answered with `action`, one of
+/// `SECCOMP_RET_*`; all else is allowed.
+fn filter(number: i64, only: &[(u32, u32, u32)], action: u32) -> Vec<Instruction> {
+    const LOAD: u16 = 0x20;
+    const AND: u16 = 0x54;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let instruction = |code, jump_false, operand| Instruction { code, jump_true: 0, jump_false, operand };
+    // From the end: what is left to skip grows.
+    let mut program = vec![instruction(RETURN, 0, action), instruction(RETURN, 0, 0x7FFF_0000)];
+    for (argument, mask, value) in only.iter().rev() {
         let past = program.len() as u8 - 1;
-        program.splice(0..0, [instruction(LOAD, 0, 0), instruction(JUMP_EQUAL, past, self.number as u32)]);
-        program
+        let test = [
+            instruction(LOAD, 0, 16 + 8 * argument),
+            instruction(AND, 0, *mask),
+            instruction(JUMP_EQUAL, past, *value),
+        ];
+        program.splice(0..0, test);
     }
+    let past = program.len() as u8 - 1;
+    program.splice(0..0, [instruction(LOAD, 0, 0), instruction(JUMP_EQUAL, past, number as u32)]);
+    program
 }

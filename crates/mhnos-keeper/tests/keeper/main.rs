@@ -82,6 +82,10 @@ fn main() -> ExitCode {
     match arguments.get(1).map(String::as_str) {
         Some("keeper") => keeper(&arguments[2..]),
         Some("bridge") => play(&arguments[2]),
+        Some(host::older::ANSWER) => {
+            host::older::answer(&arguments[2]);
+            ExitCode::SUCCESS
+        }
         filter => suite(filter.filter(|text| !text.starts_with('-'))),
     }
 }

@@ -35,7 +35,14 @@ fn sized(small: usize, large: usize) -> usize {
     if full() { large } else { small }
 }
 
-/// A connection from `local` (some address of 127/8), with what was sent on it.
+/// For tests that hold thousands of connections.
+pub(crate) fn allow_many_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let whole = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, whole).expect("raised");
+}
+
+/// A connection, with what was sent on it.
 fn connect(address: SocketAddr, first: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -133,9 +140,7 @@ async fn settles(server: &Server, before: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_handshakes_are_in_nobodys_way() {
     let server = start();
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let whole = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, whole).expect("raised");
+    allow_many_files();
     let (before, memory) = (open_files(&server), resident_kib(&server));
     let bystander = Bystander::of(&server).await;
     let address = server.address();

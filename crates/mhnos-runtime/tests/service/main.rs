@@ -22,6 +22,7 @@ mod floods;
 mod health;
 mod hostile;
 mod life;
+mod limits;
 mod metrics;
 mod model;
 mod previews;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mhnos_testing::{Scratch, Server, Wire, WireOptions};
+use mhnos_testing::{Scratch, Server, Wire, WireOptions, eventually_async};
 use serde_json::{Value, json};
 
 use crate::{options, start};
@@ -203,6 +203,57 @@ async fn programs_in_a_directory_that_only_the_service_can_reach_are_found() {
     let server = Server::start(options().env("MHNOS_PATH", format!("{}:/usr/bin:/bin", bin.display())));
     let mut wire = Wire::connect(server.address()).await;
     let pid = wire.spawn(json!({"processType": "node", "command": "-v"})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "v99.1.2\n");
+}
+
+fn write_node(directory: &Scratch, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let node = directory.path().join("node.new");
+    std::fs::write(&node, script).expect("write");
+    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::rename(&node, directory.path().join("node")).expect("rename");
+}
+
+fn start_with_programs_of(directory: &Scratch) -> Server {
+    Server::start(options().env("MHNOS_PATH", directory.path().display().to_string()))
+}
+
+/// Asks again and again until an answer will do.
+async fn asked_until(wire: &mut Wire, message: Value, what: &str, will_do: impl Fn(&Value) -> bool) -> Value {
+    let ask = async || Some(wire.request(message.clone()).await).filter(|answer| will_do(answer));
+    eventually_async(Duration::from_mins(2), what, ask).await
+}
+
+/// As on a disk so slow that the first question ran into its deadline.
+#[tokio::test]
+async fn a_program_that_gave_no_answer_is_asked_again() {
+    let directory = Scratch::new();
+    write_node(&directory, "#!/bin/sh\nkill -KILL $$\n");
+    let server = start_with_programs_of(&directory);
+    let mut wire = Wire::connect(server.address()).await;
+    let status = json!({"type": "status", "id": 1});
+    let problem_is = |answer: &Value, text: &str| {
+        let node = answer["tools"].as_array().into_iter().flatten().find(|tool| tool["type"] == "node");
+        node.is_some_and(|node| node["problem"].as_str().unwrap_or_default().contains(text))
+    };
+    asked_until(&mut wire, status.clone(), "no answer", |now| problem_is(now, "it is asked again")).await;
+    write_node(&directory, "#!/bin/sh\necho v99.1.2\n");
+    asked_until(&mut wire, status, "an answer", |now| !problem_is(now, "it")).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "-v"})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "v99.1.2\n");
+}
+
+#[tokio::test]
+async fn a_program_installed_after_the_start_is_found_once_it_was_missed() {
+    let directory = Scratch::new();
+    let server = start_with_programs_of(&directory);
+    let mut wire = Wire::connect(server.address()).await;
+    let spawn = json!({"type": "spawn", "id": 1, "processType": "node", "command": "-v"});
+    let refusal = wire.request(spawn.clone()).await;
+    assert_eq!(refusal["code"], "PROGRAM_NOT_FOUND", "{refusal}");
+    write_node(&directory, "#!/bin/sh\necho v99.1.2\n");
+    let spawned = asked_until(&mut wire, spawn, "a spawn", |answer| answer["type"] == "spawned").await;
+    let pid = spawned["pid"].as_u64().expect("a pid");
     assert_eq!(wire.run_to_exit(pid).await.0, "v99.1.2\n");
 }
 

@@ -13,8 +13,8 @@ pub struct Notice {
     id: u64,
     /// The thread that makes it, as the receiver's pid namespace numbers it; 0 if it is not visible there.
     pub thread: i32,
-    /// Its first argument.
-    pub argument: u64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
 }
 
 /// Puts this process and all it becomes behind a filter some of whose calls wait to be seen. Returns where they
@@ -55,13 +55,22 @@ pub fn next_notice(notices: impl AsFd) -> io::Result<Notice> {
     }
     // SAFETY: zeros are valid, and the kernel has written a valid value.
     let request = unsafe { request.assume_init() };
-    Ok(Notice { id: request.id, thread: request.pid as i32, argument: request.data.args[0] })
+    Ok(Notice { id: request.id, thread: request.pid as i32, arguments: request.data.args })
 }
 
 /// Lets a call go on as if nobody had looked. That its caller has died is no error.
 pub fn let_go_on(notices: impl AsFd, notice: &Notice) {
     let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-    let mut response = libc::seccomp_notif_resp { id: notice.id, val: 0, error: 0, flags };
+    respond(notices, libc::seccomp_notif_resp { id: notice.id, val: 0, error: 0, flags });
+}
+
+/// Answers a call in the kernel's place: with a value or an error number. That its caller has died is no error.
+pub fn answer(notices: impl AsFd, notice: &Notice, answer: Result<i64, i32>) {
+    let (val, error) = answer.map_or_else(|errno| (0, -errno), |value| (value, 0));
+    respond(notices, libc::seccomp_notif_resp { id: notice.id, val, error, flags: 0 });
+}
+
+fn respond(notices: impl AsFd, mut response: libc::seccomp_notif_resp) {
     // SAFETY: the kernel reads one `seccomp_notif_resp`, which lives during the call.
     unsafe { libc::ioctl(number(notices), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response) };
 }

@@ -60,6 +60,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Those of one address.
     pub max_connections_per_address: usize,
+    /// Between two pings of the service.
+    pub ping_interval: Duration,
     /// Processes and threads of one process tree.
     pub max_pids: u32,
     /// CPU of one process tree, in thousandths of a core.
@@ -297,6 +299,7 @@ impl Default for Config {
             tls_key: None,
             max_connections: limits::MAX_CONNECTIONS,
             max_connections_per_address: limits::MAX_CONNECTIONS_PER_ADDRESS,
+            ping_interval: limits::PING_INTERVAL,
             max_pids: 512,
             max_cpu_millis: u32::try_from(cores).unwrap_or(1) * 1000,
             workspace_quota: NO_QUOTA,

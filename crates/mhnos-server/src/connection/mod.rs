@@ -171,7 +171,8 @@ pub(crate) async fn serve(
     let lane = Lane::new(&service, &outbox, dialect, &admission, &guest.share, presence.who());
     let lane = Box::pin(lane.run(&mut stream, &pulse, phase.clone()));
     let writing = Box::pin(writer.run());
-    let end = converse(lane, writing, &outbox, &pulse, phase, admission.clone(), &guest.share).await;
+    let heartbeat = heartbeat(service.config.ping_interval, &outbox, &pulse);
+    let end = converse(lane, writing, heartbeat, &outbox, phase, admission.clone(), &guest.share).await;
     debug!(%peer, ?end, "disconnected");
     presence.ends(&end);
     if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
@@ -183,8 +184,8 @@ pub(crate) async fn serve(
 async fn converse(
     lane: impl Future<Output = End>,
     writer: impl Future<Output = Result<(), Error>>,
+    heartbeat: impl Future<Output = ()>,
     outbox: &Outbox,
-    pulse: &Pulse,
     mut phase: watch::Receiver<Phase>,
     mut admission: Admission,
     share: &Share,
@@ -193,7 +194,7 @@ async fn converse(
     let end = tokio::select! {
         end = &mut lane => end,
         _ = &mut writer => End::Unwritable,
-        () = heartbeat(outbox, pulse) => End::Silent,
+        () = heartbeat => End::Silent,
         () = Phase::closing(&mut phase) => End::Stopping,
         () = admission.revoked() => End::Revoked,
         () = share.given_up() => End::Broken(CloseCode::Again, "too many large messages at once: send it again later"),
@@ -241,8 +242,8 @@ async fn discard(mut socket: Stream) {
 }
 
 /// Pings in rounds; returns when the client has missed too many.
-async fn heartbeat(outbox: &Outbox, pulse: &Pulse) {
-    let mut rounds = tokio::time::interval(limits::PING_INTERVAL);
+async fn heartbeat(every: Duration, outbox: &Outbox, pulse: &Pulse) {
+    let mut rounds = tokio::time::interval(every);
     // The first tick is immediate.
     rounds.tick().await;
     loop {

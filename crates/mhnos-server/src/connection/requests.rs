@@ -81,28 +81,26 @@ impl Lane<'_> {
         self.watch_egress(process.pid(), refusals);
         self.audit(&translate::spawned(spawn, &process));
         let viewer = process.attach(Replay::Retained, Arc::clone(&self.outbox.wake));
-        let frames = self.service.frames.of(process.pid());
         let manner = self.manner(translate::encoding(process.info().encoding));
-        let view = View::spawned(process, viewer, frames, manner, self.dialect.web_os);
+        let seat = self.service.frames.seat(process.pid());
+        let view = View::spawned(process, viewer, seat, manner, self.dialect.web_os);
         self.outbox.push(Item::View(Box::new(view)));
     }
 
     fn attach(&mut self, id: Id, attach: Attach) {
         let Some(process) = self.process(&id, attach.pid) else { return };
-        let frames = self.service.frames.of(process.pid());
-        // One is in the hands of each viewer, and this one.
-        if Arc::strong_count(&frames) > limits::MAX_VIEWERS {
+        let Some(seat) = self.service.frames.seat_below(limits::MAX_VIEWERS, process.pid()) else {
             let text =
                 format!("Process {} has {} viewers, and no more may be", attach.pid, limits::MAX_VIEWERS);
             return self.fail(&id, ErrorReply::new(ErrorCode::TooManyRequests, text).about(attach.pid));
-        }
+        };
         let refusals = attach.events.egress.then(|| self.service.gateway.refusals());
         self.watch_egress(attach.pid, refusals);
         self.audit(&Audited::Attach { pid: attach.pid });
         let replay = attach.after.map_or(Replay::Retained, Replay::After);
         let viewer = process.attach(replay, Arc::clone(&self.outbox.wake));
         let encoding = attach.encoding.unwrap_or_else(|| translate::encoding(process.info().encoding));
-        let view = View::attached(process, viewer, frames, self.manner(encoding), id);
+        let view = View::attached(process, viewer, seat, self.manner(encoding), id);
         self.outbox.push(Item::View(Box::new(view)));
     }
 

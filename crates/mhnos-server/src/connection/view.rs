@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{data_message, soon, text_message};
 use crate::{
-    frames::{Format, ProcessFrames, room_at},
+    frames::{Format, Seat, room_at},
     limits,
     metrics::Metrics,
     preview::PortEvents,
@@ -43,7 +43,7 @@ enum Stage {
 pub(super) struct View {
     process: Arc<Process>,
     viewer: Viewer,
-    frames: Arc<ProcessFrames>,
+    seat: Seat,
     format: Format,
     /// Whether output waits for more and ends with whole lines (see [`crate::web_os`]).
     gathers: bool,
@@ -75,36 +75,30 @@ impl View {
     pub(super) fn attached(
         process: Arc<Process>,
         viewer: Viewer,
-        frames: Arc<ProcessFrames>,
+        seat: Seat,
         manner: Manner,
         id: Option<Box<RawValue>>,
     ) -> Self {
         let until = process.end_position();
-        Self::new(process, viewer, frames, manner, Stage::Replaying { until, id })
+        Self::new(process, viewer, seat, manner, Stage::Replaying { until, id })
     }
 
     /// The view of the client that has just spawned the process.
     pub(super) fn spawned(
         process: Arc<Process>,
         viewer: Viewer,
-        frames: Arc<ProcessFrames>,
+        seat: Seat,
         manner: Manner,
         hold_exit: bool,
     ) -> Self {
-        Self::new(process, viewer, frames, manner, Stage::Live { hold: hold_exit })
+        Self::new(process, viewer, seat, manner, Stage::Live { hold: hold_exit })
     }
 
-    fn new(
-        process: Arc<Process>,
-        viewer: Viewer,
-        frames: Arc<ProcessFrames>,
-        manner: Manner,
-        stage: Stage,
-    ) -> Self {
+    fn new(process: Arc<Process>, viewer: Viewer, seat: Seat, manner: Manner, stage: Stage) -> Self {
         let Manner { format, gathers, sizes, ports } = manner;
         let size = process.window_size().filter(|_| sizes);
         let (gathering, after_exit) = (None, Vec::new());
-        Self { process, viewer, frames, format, gathers, gathering, size, stage, ports, after_exit }
+        Self { process, viewer, seat, format, gathers, gathering, size, stage, ports, after_exit }
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -120,9 +114,8 @@ impl View {
         if self.tell_size(ready) || self.tell_ports(ready) {
             return true;
         }
-        let shared = Arc::strong_count(&self.frames) > 1;
-        let (frames, format) = (&self.frames, self.format);
-        let encode = |piece: Piece<'_>| frames.frame(&piece, format, shared);
+        let (seat, format) = (&self.seat, self.format);
+        let encode = |piece: Piece<'_>| seat.frame(&piece, format);
         let next = if self.gathers {
             self.viewer.next_cut(limits::FRAME_BYTES as usize, web_os::whole_lines, encode)
         } else {

@@ -35,7 +35,7 @@ pub fn door(bytes: &[u8]) {
 }
 
 /// The same decision, made in another way: by what text is left when everything that may be there is taken off.
-fn is_own_host(host: &[u8]) -> bool {
+pub(crate) fn is_own_host(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else { return false };
     let host = host.to_ascii_lowercase();
     let without_port = match host.rsplit_once(':') {
@@ -56,7 +56,7 @@ fn mapped(host: &str) -> bool {
         .is_some_and(|a| a.to_canonical() == IpAddr::from([192, 0, 2, 7]))
 }
 
-fn is_loopback_page(origin: &[u8]) -> bool {
+pub(crate) fn is_loopback_page(origin: &[u8]) -> bool {
     let Ok(origin) = str::from_utf8(origin) else { return false };
     let origin = origin.to_ascii_lowercase();
     let Some(rest) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {

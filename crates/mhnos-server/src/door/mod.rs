@@ -12,7 +12,7 @@ mod access;
 mod attempts;
 mod explain;
 #[cfg(any(test, fuzzing))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod origin;
 mod token;
 

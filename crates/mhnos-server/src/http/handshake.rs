@@ -3,7 +3,7 @@
 //! declined: compression would cost more than it saves on loopback.
 
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::Incoming,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
@@ -28,6 +28,8 @@ pub(crate) enum Subprotocol {
 /// What is wrong with a handshake.
 pub(super) enum Mistake {
     Method,
+    /// The HTTP of the request knows no upgrade.
+    Old,
     Upgrade,
     Key,
     Version,
@@ -37,6 +39,7 @@ impl Mistake {
     pub(super) fn says(&self) -> &'static str {
         match self {
             Self::Method => "Invalid HTTP method",
+            Self::Old => "Invalid HTTP version",
             Self::Upgrade => "Invalid Upgrade header",
             Self::Key => "Missing or invalid Sec-WebSocket-Key header",
             Self::Version => "Missing or invalid Sec-WebSocket-Version header",
@@ -46,7 +49,7 @@ impl Mistake {
     pub(super) fn answer(&self) -> Answer {
         match self {
             Self::Method => text(StatusCode::METHOD_NOT_ALLOWED, self.says()),
-            Self::Upgrade | Self::Key => text(StatusCode::BAD_REQUEST, self.says()),
+            Self::Old | Self::Upgrade | Self::Key => text(StatusCode::BAD_REQUEST, self.says()),
             Self::Version => {
                 let mut answer = text(StatusCode::BAD_REQUEST, self.says());
                 answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -61,6 +64,9 @@ pub(super) fn accept(request: &Request<Incoming>) -> Result<(Answer, Subprotocol
     let headers = request.headers();
     if request.method() != Method::GET {
         return Err(Mistake::Method);
+    }
+    if request.version() < Version::HTTP_11 {
+        return Err(Mistake::Old);
     }
     if !lists(headers, &header::UPGRADE, "websocket") || !lists(headers, &header::CONNECTION, "upgrade") {
         return Err(Mistake::Upgrade);

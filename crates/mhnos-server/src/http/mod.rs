@@ -4,6 +4,8 @@
 
 mod arrival;
 mod cors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handshake;
 
 use std::{
@@ -160,11 +162,7 @@ pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Ar
                 })
             }
         });
-        http1::Builder::new()
-            .max_buf_size(limits::MAX_REQUEST_HEAD)
-            .max_headers(limits::MAX_REQUEST_HEADERS)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades()
+        reading().serve_connection(TokioIo::new(stream), service).with_upgrades()
     };
     if let Err(error) = exchange.await {
         debug!(%peer, %error, "HTTP exchange failed");
@@ -188,6 +186,13 @@ pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Ar
             None
         }
     }
+}
+
+/// How requests are read.
+pub(crate) fn reading() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(limits::MAX_REQUEST_HEAD).max_headers(limits::MAX_REQUEST_HEADERS);
+    builder
 }
 
 async fn web_socket(stream: Stream) -> WebSocketStream<Stream> {

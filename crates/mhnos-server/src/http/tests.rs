@@ -196,6 +196,10 @@ async fn a_wrong_handshake_is_told_what_is_wrong() {
     check("Upgrade: WebSocket", "Upgrade: h2c", "400", "Invalid Upgrade header").await;
     check("keep-alive, Upgrade", "keep-alive", "400", "Invalid Upgrade header").await;
     check("GET /", "POST /", "405", "Invalid HTTP method").await;
+    let old = format!("{}\r\n", UPGRADE.replace("HTTP/1.1", "HTTP/1.0"));
+    let (answer, guest) = exchange(old.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.ends_with("Invalid HTTP version"), "{answer}");
+    assert!(guest.is_none());
 }
 
 #[tokio::test]

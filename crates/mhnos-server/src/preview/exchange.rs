@@ -27,6 +27,7 @@ use super::{
     Body, Client, Patience, Previews,
     body::{Moved, Upload},
     headers::{self, Names, toward_client, toward_process},
+    judge::judge,
     name::Name,
     page::{self, Nothing},
     patience::InUse,
@@ -126,7 +127,8 @@ impl Exchanges {
         client: Client,
         in_use: InUse,
     ) -> Result<Response<Body>, Nothing> {
-        let page = previews.judge(&request).map_err(|refusal| Nothing::Refused(refusal.to_string()))?;
+        let page = judge(&request, &previews.door, &previews.domain);
+        let page = page.map_err(|refusal| Nothing::Refused(refusal.to_string()))?;
         let process = previews.process(name).ok_or(Nothing::Unknown)?;
         let names = Names::of(request.headers(), name.port, client.secure);
         let upgrades = headers::upgrade(request.headers()).is_some();

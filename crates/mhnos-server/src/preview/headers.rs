@@ -43,6 +43,10 @@ fn listed(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn end_hop(headers: &mut HeaderMap) {
+    // Of two ends a coding's is the one that counts (RFC 9112, section 6.3), and it ends here.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = listed(headers).filter_map(|name| name.parse().ok()).collect();
     for name in named.iter().chain(&OF_ONE_HOP) {
         headers.remove(name);

@@ -12,8 +12,8 @@ use hyper::{
     header::{self, HeaderMap},
 };
 
-use super::{Previews, name::Name};
-use crate::door::Origin;
+use super::name::Name;
+use crate::door::{Door, Origin};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,45 +37,44 @@ pub(super) enum Page {
     Allowed,
 }
 
-impl Previews {
-    pub(super) fn judge<B>(&self, request: &Request<B>) -> Result<Page, Refusal> {
-        if request.method() == Method::CONNECT {
-            return Err(Refusal::Proxy);
-        }
-        let headers = request.headers();
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let site = text("sec-fetch-site");
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        match (origins.next(), origins.next()) {
-            (Some(_), Some(_)) => Err(Refusal::BadOrigin),
-            (Some(origin), None) => {
-                let origin = origin.to_str().map_err(|_| Refusal::BadOrigin)?;
-                // A page whose referrer policy hides it says `null` to itself, too.
-                if origin == "null" && site == Some("same-origin") {
-                    return Ok(Page::Own);
-                }
-                self.judge_origin(origin, headers)
+/// Judges a request for a preview of `domain`.
+pub(super) fn judge<B>(request: &Request<B>, door: &Door, domain: &str) -> Result<Page, Refusal> {
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::Proxy);
+    }
+    let headers = request.headers();
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let site = text("sec-fetch-site");
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (Some(_), Some(_)) => Err(Refusal::BadOrigin),
+        (Some(origin), None) => {
+            let origin = origin.to_str().map_err(|_| Refusal::BadOrigin)?;
+            // A page whose referrer policy hides it says `null` to itself, too.
+            if origin == "null" && site == Some("same-origin") {
+                return Ok(Page::Own);
             }
-            (None, _) => {
-                let visits = text("sec-fetch-mode") == Some("navigate")
-                    && matches!(*request.method(), Method::GET | Method::HEAD);
-                match site {
-                    None | Some("same-origin" | "none") => Ok(Page::Own),
-                    Some(_) if visits => Ok(Page::Own),
-                    Some(_) => Err(Refusal::OtherSite),
-                }
+            judge_origin(origin, headers, door, domain)
+        }
+        (None, _) => {
+            let visits = text("sec-fetch-mode") == Some("navigate")
+                && matches!(*request.method(), Method::GET | Method::HEAD);
+            match site {
+                None | Some("same-origin" | "none") => Ok(Page::Own),
+                Some(_) if visits => Ok(Page::Own),
+                Some(_) => Err(Refusal::OtherSite),
             }
         }
     }
+}
 
-    fn judge_origin(&self, text: &str, headers: &HeaderMap) -> Result<Page, Refusal> {
-        let foreign = || Refusal::Foreign(text.to_owned());
-        let origin = Origin::parse(text).ok_or_else(foreign)?;
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        if host.is_some_and(|host| origin.is_at(host)) {
-            return Ok(Page::Own);
-        }
-        let is_preview = Name::parse(origin.host(), &self.domain).is_some();
-        if !is_preview && self.door.admits(&origin) { Ok(Page::Allowed) } else { Err(foreign()) }
+fn judge_origin(text: &str, headers: &HeaderMap, door: &Door, domain: &str) -> Result<Page, Refusal> {
+    let foreign = || Refusal::Foreign(text.to_owned());
+    let origin = Origin::parse(text).ok_or_else(foreign)?;
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(|host| origin.is_at(host)) {
+        return Ok(Page::Own);
     }
+    let is_preview = Name::parse(origin.host(), domain).is_some();
+    if !is_preview && door.admits(&origin) { Ok(Page::Allowed) } else { Err(foreign()) }
 }

@@ -11,6 +11,8 @@
 
 mod body;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod headers;
 mod judge;
 mod name;
@@ -76,9 +78,7 @@ impl Previews {
 
     /// The preview that a request is for, by its Host.
     pub(crate) fn addressed<B>(&self, request: &Request<B>) -> Option<Name> {
-        let mut hosts = request.headers().get_all(header::HOST).iter();
-        let host = hosts.next()?.to_str().ok()?;
-        if hosts.next().is_some() { None } else { Name::parse(host, &self.domain) }
+        Name::of(request.headers(), &self.domain)
     }
 
     /// Answers a request for a preview.

@@ -15,6 +15,13 @@ pub(crate) struct Name {
 }
 
 impl Name {
+    /// From the one Host of a request.
+    pub(super) fn of(headers: &HeaderMap, domain: &str) -> Option<Self> {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = hosts.next()?.to_str().ok()?;
+        if hosts.next().is_some() { None } else { Self::parse(host, domain) }
+    }
+
     /// From `host[:port]`. Numbers must be written as they are, so that no preview has two origins.
     pub(crate) fn parse(authority: &str, domain: &str) -> Option<Self> {
         let (host, _) = split_authority(authority)?;

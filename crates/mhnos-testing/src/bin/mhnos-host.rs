@@ -5,10 +5,13 @@
 
 use std::{os::unix::process::CommandExt, process::Command};
 
-use mhnos_testing::host::Host;
+use mhnos_testing::host::{Host, older};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    if let [_, older::ANSWER, version] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return older::answer(version);
+    }
     let [_, kind, program, rest @ ..] = &arguments[..] else {
         panic!("usage: mhnos-host KIND PROGRAM [ARGUMENT]...");
     };

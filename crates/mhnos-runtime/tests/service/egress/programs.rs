@@ -66,8 +66,17 @@ impl Drop for Files {
     }
 }
 
+/// Node.js, asking for `/x` in the two ways it has.
+fn node_fetch(url: &str) -> String {
+    format!("node -e \"fetch('{url}/x').then(r => r.text()).then(t => process.stdout.write(t))\"")
+}
+
+fn node_get(url: &str) -> String {
+    format!("node -e \"require('http').get('{url}/x', r => r.pipe(process.stdout))\"")
+}
+
 #[tokio::test]
-async fn curl_node_and_python_find_the_proxy_by_themselves() {
+async fn curl_and_python_find_the_proxy_by_themselves() {
     let outside = Outside::start();
     let server = Server::start(policy(&outside.rule()));
     let url = outside.url();
@@ -75,8 +84,9 @@ async fn curl_node_and_python_find_the_proxy_by_themselves() {
         format!("curl -sS {url}/x"),
         format!("curl -sS --socks5-hostname 127.0.0.1:3128 {url}/x"),
         format!("curl -sS --proxytunnel {url}/x"),
-        format!("node -e \"fetch('{url}/x').then(r => r.text()).then(t => process.stdout.write(t))\""),
-        format!("node -e \"require('http').get('{url}/x', r => r.pipe(process.stdout))\""),
+        // Ports other than 80 and 443: Node.js asks for the proxy if it is told to.
+        format!("export NODE_USE_ENV_PROXY=1; {}", node_fetch(&url)),
+        format!("export NODE_USE_ENV_PROXY=1; {}", node_get(&url)),
         format!(
             "python3 -c \"import urllib.request as r; print(r.urlopen('{url}/x').read().decode(), end='')\""
         ),
@@ -91,6 +101,26 @@ async fn curl_node_and_python_find_the_proxy_by_themselves() {
     let sums = said(&server, &upload).await;
     let sums: Vec<_> = sums.lines().collect();
     assert_eq!(sums[0], sums[1], "a body of three megabytes goes out and comes back");
+}
+
+/// What programs of type node get by default starts fast and reaches ports 80 and 443 (below); the rest is one
+/// variable away.
+#[tokio::test]
+async fn node_reaches_other_ports_when_its_environment_says_so() {
+    let outside = Outside::start();
+    let server = Server::start(policy(&outside.rule()));
+    server
+        .write("get.mjs", format!("process.stdout.write(await (await fetch('{}/x')).text())", outside.url()));
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let run = async |wire: &mut Wire, env: serde_json::Value| {
+        let options = json!({"pty": false, "env": env});
+        let pid = wire.spawn(json!({"processType": "node", "command": "get.mjs", "options": options})).await;
+        wire.run_to_exit(pid).await
+    };
+    let (stdout, stderr, exit) = run(&mut wire, json!({"NODE_USE_ENV_PROXY": "1"})).await;
+    assert_eq!((stdout.as_str(), exit["code"].as_i64()), ("GET /x", Some(0)), "{stderr}");
+    let (_, stderr, exit) = run(&mut wire, json!({})).await;
+    assert!(exit["code"] == 1 && stderr.contains("ECONNREFUSED"), "{exit} {stderr}");
 }
 
 #[tokio::test]
@@ -151,12 +181,7 @@ async fn programs_that_know_of_no_proxy_are_caught() {
     let outside = eventually(Duration::from_mins(2), "port 80 is free", || Outside::listen_at(address, 80));
     let server = Server::start(policy(&outside.rule()));
     let url = format!("http://{address}");
-    for script in [
-        format!("curl -sS --noproxy '*' {url}/x"),
-        format!(
-            "env -u NODE_USE_ENV_PROXY node -e \"require('http').get('{url}/x', r => r.pipe(process.stdout))\""
-        ),
-    ] {
+    for script in [format!("curl -sS --noproxy '*' {url}/x"), node_fetch(&url), node_get(&url)] {
         assert_eq!(said(&server, &script).await, "GET /x", "{script}");
     }
     server.write(
@@ -255,7 +280,7 @@ async fn https_without_a_proxy_reaches_the_host_its_name_stands_for() {
     let registries = Registries::of_this_machine();
     let server = Server::start(policy(&registries.rule()));
     let script = format!(
-        "{}unset NODE_USE_ENV_PROXY; export NODE_EXTRA_CA_CERTS=$npm_config_cafile; node -e \"\
+        "{}export NODE_EXTRA_CA_CERTS=$npm_config_cafile; node -e \"\
            require('dns').lookup(new URL(process.env.npm_config_registry).hostname, {{family: 4}}, (_, a) => console.log(a));\
            require('https').get(process.env.npm_config_registry, r => {{ console.log(r.statusCode < 500); r.resume() }})\"",
         registries.environment
