@@ -1,12 +1,14 @@
 //! Connecting, and the bare connection.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use mhnos_protocol::{Connected, Event, ServerMessage, parse_server_message};
-use tokio::io::AsyncWriteExt;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
@@ -16,7 +18,17 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::limits::{CONNECT_TIMEOUT, MAX_INCOMING_BYTES, REFUSAL_BODY_BYTES, REQUEST_TIMEOUT};
-use crate::{Client, ConnectError};
+use crate::{Client, ConnectError, tls};
+
+const PLAIN: &str = "ws";
+const SECURE: &str = "wss";
+
+/// The bytes below a WebSocket, plain or through TLS.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for S {}
+
+/// A connection of either kind.
+pub(crate) type Socket = WebSocketStream<Box<dyn Stream>>;
 
 /// How to introduce oneself.
 #[derive(Clone, Debug)]
@@ -27,6 +39,8 @@ pub struct Options {
     pub origin: Option<String>,
     /// Sent as `Authorization: Bearer …`.
     pub token: Option<String>,
+    /// For `wss`: certificates in PEM form, of authorities or the service's own. No others are trusted.
+    pub trust: Option<String>,
     /// How long an answer may take.
     pub request_timeout: Duration,
 }
@@ -37,6 +51,7 @@ impl Default for Options {
             subprotocols: vec![mhnos_protocol::SUBPROTOCOL.to_owned()],
             origin: None,
             token: None,
+            trust: None,
             request_timeout: REQUEST_TIMEOUT,
         }
     }
@@ -67,31 +82,51 @@ pub async fn connect(url: &str, options: Options) -> Result<Client, ConnectError
 
 /// Opens a WebSocket and reads nothing from it.
 pub async fn connect_raw(url: &str, options: &Options) -> Result<RawConnection, ConnectError> {
-    let request = request(url, options)?;
+    timeout(CONNECT_TIMEOUT, async {
+        let request = request(url, options)?;
+        let stream = open(url, &request, options).await?;
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_INCOMING_BYTES))
+            .max_frame_size(Some(MAX_INCOMING_BYTES));
+        let handshake = client_async_with_config(request, stream, Some(config));
+        let (socket, response) = handshake.await.map_err(refusal)?;
+        Ok(RawConnection { subprotocol: subprotocol(&response), socket })
+    })
+    .await
+    .unwrap_or(Err(ConnectError::Timeout(CONNECT_TIMEOUT)))
+}
+
+/// Connects to the host of the request, through TLS if its scheme says so.
+async fn open(url: &str, request: &Request, options: &Options) -> Result<Box<dyn Stream>, ConnectError> {
     let no_address = || ConnectError::Url { url: url.to_owned() };
+    let secure = request.uri().scheme_str() == Some(SECURE);
     let host = request.uri().host().ok_or_else(no_address)?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = request.uri().port_u16().unwrap_or(80);
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), port)))
-        .await
-        .map_err(|_| ConnectError::Timeout(CONNECT_TIMEOUT))?
+    let port = request.uri().port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let tls = if secure {
+        let config = tls::trusting(options.trust.as_deref().unwrap_or_default());
+        let name = ServerName::try_from(host.clone()).map_err(|_| no_address())?;
+        Some((TlsConnector::from(config.map_err(ConnectError::Trust)?), name))
+    } else {
+        None
+    };
+    let stream = TcpStream::connect((host.as_str(), port)).await;
+    let stream = stream
         .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-        .map_err(|source| ConnectError::Tcp { host, port, source })?;
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MAX_INCOMING_BYTES))
-        .max_frame_size(Some(MAX_INCOMING_BYTES));
-    let handshake = client_async_with_config(request, stream, Some(config));
-    let (socket, response) = timeout(CONNECT_TIMEOUT, handshake)
-        .await
-        .map_err(|_| ConnectError::Timeout(CONNECT_TIMEOUT))?
-        .map_err(refusal)?;
-    Ok(RawConnection { subprotocol: subprotocol(&response), socket })
+        .map_err(|source| ConnectError::Tcp { host: host.clone(), port, source })?;
+    match tls {
+        None => Ok(Box::new(stream)),
+        Some((connector, name)) => match connector.connect(name, stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(ConnectError::Tls { host, port, source }),
+        },
+    }
 }
 
 fn request(url: &str, options: &Options) -> Result<Request, ConnectError> {
     let no_address = || ConnectError::Url { url: url.to_owned() };
     let mut request = url.into_client_request().map_err(|_| no_address())?;
-    if request.uri().scheme_str() != Some("ws") {
+    if !matches!(request.uri().scheme_str(), Some(PLAIN | SECURE)) {
         return Err(no_address());
     }
     let headers = request.headers_mut();
@@ -141,7 +176,7 @@ async fn greeting(raw: &mut RawConnection) -> Result<Connected, ConnectError> {
 #[derive(Debug)]
 pub struct RawConnection {
     subprotocol: Option<String>,
-    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) socket: Socket,
 }
 
 impl RawConnection {

@@ -9,18 +9,15 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use mhnos_protocol::{ErrorReply, Event, Pid, Reply, Request, ServerMessage, parse_server_message};
 use serde_json::value::RawValue;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
+use crate::connect::Socket;
 use crate::limits::{CLOSE_TIMEOUT, EVENTS_PER_PROCESS, OUTGOING_MESSAGES, STRAY_ERRORS};
 use crate::process::ProcessEvent;
 use crate::{Closed, RequestError};
-
-type Socket = WebSocketStream<TcpStream>;
 
 /// What a process's stream carries.
 #[derive(Debug)]

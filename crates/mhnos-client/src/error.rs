@@ -5,11 +5,13 @@ use std::time::Duration;
 use mhnos_protocol::ErrorReply;
 use tokio_tungstenite::tungstenite;
 
+use crate::tls::TrustError;
+
 /// No connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address cannot be used.
-    #[error("{url} is no address of the form ws://host:port/")]
+    #[error("{url} is no address of the form ws://host:port/ or wss://host:port/")]
     Url {
         /// What was given.
         url: String,
@@ -17,6 +19,20 @@ pub enum ConnectError {
     /// Nobody listens there, or the network does not reach it.
     #[error("cannot connect to {host}:{port}")]
     Tcp {
+        /// Whom.
+        host: String,
+        /// Where.
+        port: u16,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// For `wss` it must be said whom to trust, and this is no such thing.
+    #[error("wss needs certificates to trust (Options::trust)")]
+    Trust(#[source] TrustError),
+    /// The server does not speak TLS, or is not to be trusted.
+    #[error("no TLS with {host}:{port}")]
+    Tls {
         /// Whom.
         host: String,
         /// Where.

@@ -13,6 +13,7 @@ mod connection;
 mod error;
 pub mod limits;
 mod process;
+pub mod tls;
 
 pub use client::Client;
 pub use connect::{Options, RawConnection, connect, connect_raw};

@@ -2,17 +2,25 @@
 //!
 //! It needs nothing but a connection, so it works where there is no curl and no shell. Exit status 0 and the service's own
 //! answer on stdout if it is well, else 1 and one line that says what was found instead.
+//!
+//! Where TLS is spoken, it is spoken with whoever shows the certificate of the settings. Another certificate is told and
+//! is no illness: a new file is taken up within seconds, or at a restart where the service's account cannot read it, and
+//! what restarts a service for its health must not do so for that.
 
 use std::{
     fmt::Display,
+    fs,
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::ArgMatches;
+use mhnos_client::tls;
 use mhnos_server::config::Config;
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::cli;
 
@@ -35,7 +43,11 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     let addresses = config.hosts.iter().map(|host| SocketAddr::new(reachable(*host), config.port));
     let mut refusals = Vec::new();
     for address in addresses {
-        match ask(address, config.tls_cert.is_some()) {
+        let answer = match &config.tls_cert {
+            Some(certificate) => ask_securely(address, certificate),
+            None => ask(address).and_then(well),
+        };
+        match answer {
             Ok(body) => {
                 println!("{body}");
                 return ExitCode::SUCCESS;
@@ -60,24 +72,74 @@ fn reachable(host: IpAddr) -> IpAddr {
     }
 }
 
-/// The body of a good answer. Where TLS is spoken, that the service says so is answer enough.
-fn ask(address: SocketAddr, tls: bool) -> Result<String, String> {
+/// A status line, and a body.
+type Answer = (String, String);
+
+fn ask(address: SocketAddr) -> Result<Answer, String> {
+    exchange(connect(address)?, address).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => "what listens there does not speak HTTP".to_owned(),
+        _ => format!("the service does not answer: {}", reason(&error)),
+    })
+}
+
+/// The body of a good answer through TLS; or, if there can be no such answer for want of the right certificate, what the
+/// service says without.
+fn ask_securely(address: SocketAddr, certificate: &Path) -> Result<String, String> {
+    let trusted = fs::read_to_string(certificate).map_err(|error| error.to_string());
+    let trusted = trusted.and_then(|text| tls::trusting(&text).map_err(|error| error.to_string()));
+    let why = match trusted {
+        Err(error) => format!("{}: {error}", certificate.display()),
+        Ok(config) => {
+            let told = |error: rustls::Error| error.to_string();
+            let session = ClientConnection::new(config, address.ip().into()).map_err(told)?;
+            match exchange(StreamOwned::new(session, connect(address)?), address) {
+                Ok(answer) => return well(answer),
+                Err(error) if is_of_certificate(&error) => error.to_string(),
+                Err(error) => return Err(format!("the service does not answer: {}", reason(&error))),
+            }
+        }
+    };
+    eprintln!(
+        "mhnos-runtime: {address}: the service's certificate could not be compared with MHNOS_TLS_CERT: {why}"
+    );
+    match ask(address)? {
+        (_, body) if body.contains("speaks TLS") => Ok(r#"{"status":"ok"}"#.to_owned()),
+        answer => well(answer),
+    }
+}
+
+fn is_of_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     let told = |what: &'static str| move |error: io::Error| format!("{what}: {}", reason(&error));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(told("no service listens"))?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(told("no service listens"))?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(told("cannot wait"))?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(told("cannot wait"))?;
+    Ok(stream)
+}
+
+/// Asks once. [`io::ErrorKind::InvalidData`]: the answer is no HTTP.
+fn exchange(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<Answer> {
     let request = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(told("the service takes no request"))?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).map_err(told("the service does not answer"))?;
+    match stream.take(LONGEST_ANSWER).read_to_end(&mut answer) {
+        // The end may come without TLS's own farewell.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+        _ => {}
+    }
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("what listens there does not speak HTTP")?;
-    let status = head.lines().next().unwrap_or_default();
-    let code = status.split(' ').nth(1);
-    if code == Some("200") {
-        Ok(body.trim_end().to_owned())
-    } else if tls && code == Some("400") && body.contains("speaks TLS") {
-        Ok(r#"{"status":"ok"}"#.to_owned())
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.trim_end().to_owned()))
+}
+
+/// The body, if the status is 200.
+fn well((status, body): Answer) -> Result<String, String> {
+    if status.split(' ').nth(1) == Some("200") {
+        Ok(body)
     } else {
         Err(format!("the service answers {status}"))
     }

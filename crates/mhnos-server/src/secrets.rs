@@ -193,6 +193,22 @@ impl Watched {
     }
 }
 
+/// Has `keeper` look at its files again and again, where waiting for a disk holds up nobody.
+pub(crate) async fn look_again<K: Send + 'static>(mut keeper: K, look: fn(&mut K), files: &str) {
+    let mut looks = tokio::time::interval(limits::SECRET_POLL);
+    loop {
+        looks.tick().await;
+        let once = move || {
+            look(&mut keeper);
+            keeper
+        };
+        match tokio::task::spawn_blocking(once).await {
+            Ok(same) => keeper = same,
+            Err(error) => return error!(%error, "changes of {files} are no longer seen"),
+        }
+    }
+}
+
 /// The tokens in force, kept up to date with their file.
 pub(crate) struct TokenKeeper {
     secrets: Secrets,
@@ -230,18 +246,9 @@ impl TokenKeeper {
     }
 
     /// Looks again and again; returns when there is nothing to look at.
-    pub(crate) async fn keep(mut self) {
-        let mut looks = tokio::time::interval(limits::SECRET_POLL);
-        while self.file.is_some() {
-            looks.tick().await;
-            let look = move || {
-                self.look();
-                self
-            };
-            match tokio::task::spawn_blocking(look).await {
-                Ok(same) => self = same,
-                Err(error) => return error!(%error, "changes of the token file are no longer seen"),
-            }
+    pub(crate) async fn keep(self) {
+        if self.file.is_some() {
+            look_again(self, Self::look, "the token file").await;
         }
     }
 

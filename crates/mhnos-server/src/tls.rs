@@ -12,8 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    limits,
-    secrets::{Secrets, Watched},
+    secrets::{Secrets, Watched, look_again},
 };
 
 /// What is wrong with a certificate or its key. Never shows any of them.
@@ -88,19 +87,8 @@ impl TlsKeeper {
     }
 
     /// Looks again and again.
-    pub(crate) async fn keep(mut self) {
-        let mut looks = tokio::time::interval(limits::SECRET_POLL);
-        loop {
-            looks.tick().await;
-            let look = move || {
-                self.look();
-                self
-            };
-            match tokio::task::spawn_blocking(look).await {
-                Ok(same) => self = same,
-                Err(error) => return error!(%error, "changes of the certificate are no longer seen"),
-            }
-        }
+    pub(crate) async fn keep(self) {
+        look_again(self, Self::look, "the certificate and its key").await;
     }
 
     fn look(&mut self) {

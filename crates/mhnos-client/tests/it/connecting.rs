@@ -1,6 +1,16 @@
 //! Getting a connection, and what is said when there is none.
 
+use std::sync::Arc;
+
 use mhnos_client::{Closed, ConnectError, Message, Options, connect, connect_raw};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, IsCa, Issuer, KeyPair};
+use rustls::{ServerConfig, crypto::ring::default_provider, pki_types::PrivateKeyDer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 
 use crate::fake::{finish, serve, serve_bytes};
 
@@ -59,7 +69,7 @@ async fn an_address_where_nobody_listens_is_an_error() {
     drop(listener);
     let error = connect(&format!("ws://{address}/"), Options::default()).await.unwrap_err();
     assert!(matches!(error, ConnectError::Tcp { port, .. } if port == address.port()), "{error:?}");
-    for url in ["", "localhost:1", "http://localhost:1/", "wss://localhost:1/", "ws:///"] {
+    for url in ["", "localhost:1", "http://localhost:1/", "ws:///"] {
         let error = connect(url, Options::default()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Url { .. }), "{url}: {error:?}");
     }
@@ -98,4 +108,71 @@ async fn a_close_is_answered_and_reported() {
     let client = connect(&url, Options::default()).await.unwrap();
     assert!(matches!(client.close().await, Closed::Frame { .. }));
     finish(tasks).await;
+}
+
+/// A server of TLS with this certificate and key, for one connection that is hung up on.
+async fn tls_server(made: &CertifiedKey<KeyPair>) -> (u16, JoinSet<()>) {
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        // One that does not trust it ends the handshake.
+        if let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+            let _ = stream.read(&mut [0; 4096]).await;
+        }
+    });
+    (port, tasks)
+}
+
+#[tokio::test]
+async fn wss_trusts_what_it_is_told_to_and_nothing_else() {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&signing_key, &issuer)
+        .unwrap();
+    let signed = CertifiedKey { cert, signing_key };
+    // As `openssl req -x509` makes it: its own authority.
+    let key = KeyPair::generate().unwrap();
+    let mut own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = CertifiedKey { cert: own.self_signed(&key).unwrap(), signing_key: key };
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for (server, trust, host, trusted) in [
+        (&signed, Some(root.pem()), "localhost", true),
+        (&signed, Some(root.pem()), "127.0.0.1", false),
+        (&signed, Some(signed.cert.pem()), "127.0.0.1", true),
+        (&own, Some(own.cert.pem()), "localhost", true),
+        (&own, Some(other.cert.pem()), "localhost", false),
+        (&own, Some(format!("{}{}", other.cert.pem(), own.cert.pem())), "127.0.0.1", true),
+    ] {
+        let (port, tasks) = tls_server(server).await;
+        let options = Options { trust, ..Options::default() };
+        let error = connect(&format!("wss://{host}:{port}/"), options).await.unwrap_err();
+        match error {
+            ConnectError::Refused { status: 403, .. } => assert!(trusted),
+            ConnectError::Tls { .. } => assert!(!trusted, "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+        finish(tasks).await;
+    }
+    for trust in [None, Some("nonsense".to_owned())] {
+        let options = Options { trust, ..Options::default() };
+        let error = connect("wss://127.0.0.1:1/", options).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Trust(_)), "{error:?}");
+    }
 }

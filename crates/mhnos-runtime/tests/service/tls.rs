@@ -1,6 +1,13 @@
 //! TLS on the service's own port, with certificates made for the test.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use mhnos_testing::{Scratch, Server, eventually_async, http_get, http_raw};
@@ -16,7 +23,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use crate::options;
+use crate::{SERVICE, options};
 
 /// A certificate for localhost and its files.
 struct Identity {
@@ -87,6 +94,51 @@ async fn https_and_wss_are_spoken_on_the_one_port() {
     assert!(
         wss.next().await.expect("a message").expect("no error").to_text().expect("text").contains("pong")
     );
+}
+
+/// `mhnos-runtime health` with this certificate in its settings.
+fn health(server: &Server, certificate: &Path) -> Output {
+    let mut command = Command::new(SERVICE);
+    command.args(["health", "--host", "127.0.0.1"]).env_clear();
+    command.arg("--runtime-port").arg(server.address().port().to_string());
+    command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(certificate).output().expect("runs")
+}
+
+#[test]
+fn health_is_asked_for_through_tls_and_another_certificate_is_told() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let whole = health(&server, &identity.cert);
+    let body: serde_json::Value = serde_json::from_slice(&whole.stdout).expect("the service's answer");
+    assert!(whole.status.success() && body["sandbox"]["tier"].is_string(), "{whole:?}");
+    assert!(whole.stderr.is_empty(), "{whole:?}");
+    let other = Identity::new();
+    for (certificate, why) in
+        [(&*other.cert, "certificate"), (Path::new("/nowhere/cert.pem"), "No such file")]
+    {
+        let short = health(&server, certificate);
+        assert!(short.status.success() && short.stdout == b"{\"status\":\"ok\"}\n", "{short:?}");
+        assert!(String::from_utf8_lossy(&short.stderr).contains(why), "{short:?}");
+    }
+    // Where TLS should be spoken and is not, something is wrong.
+    let plain = crate::start();
+    let output = health(&plain, &identity.cert);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[tokio::test]
+async fn the_client_reaches_the_service_by_its_own_certificate_alone() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let url = format!("wss://{}/", server.address());
+    let trusting = |certificate: &Path| {
+        let trust = Some(fs::read_to_string(certificate).expect("there"));
+        mhnos_client::Options { trust, ..mhnos_client::Options::default() }
+    };
+    let client = mhnos_client::connect(&url, trusting(&identity.cert)).await.expect("trusted");
+    assert!(client.greeting().config.workspace.starts_with('/'));
+    let error = mhnos_client::connect(&url, trusting(&Identity::new().cert)).await.expect_err("not trusted");
+    assert!(matches!(error, mhnos_client::ConnectError::Tls { .. }), "{error:?}");
 }
 
 #[tokio::test]

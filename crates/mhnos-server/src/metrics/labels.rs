@@ -14,6 +14,16 @@ pub(crate) trait Label: Copy + PartialEq + 'static {
 }
 
 macro_rules! labels {
+    // With the value that each stands for.
+    ($(#[$about:meta])* $name:ident of $from:ty { $($variant:ident = $text:literal for $what:pat),* $(,)? }) => {
+        labels! { $(#[$about])* $name { $($variant = $text),* } }
+
+        impl $name {
+            pub(crate) fn of(from: $from) -> Self {
+                match from { $($what => Self::$variant),* }
+            }
+        }
+    };
     ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,63 +102,31 @@ impl Refused {
 
 labels! {
     /// What a client asked.
-    Asked {
-        Spawn = "spawn",
-        Attach = "attach",
-        Detach = "detach",
-        Write = "write",
-        CloseStdin = "closeStdin",
-        Resize = "resize",
-        Kill = "kill",
-        List = "list",
-        Ports = "ports",
-        RevokePreview = "revokePreview",
-        Status = "status",
-        Ping = "ping",
-        Auth = "auth",
-        Push = "push",
-        Pull = "pull",
-    }
-}
-
-impl Asked {
-    pub(crate) fn of(request: &Request) -> Self {
-        match request {
-            Request::Spawn(_) => Self::Spawn,
-            Request::Attach(_) => Self::Attach,
-            Request::Detach { .. } => Self::Detach,
-            Request::Write(_) => Self::Write,
-            Request::CloseStdin { .. } => Self::CloseStdin,
-            Request::Resize(_) => Self::Resize,
-            Request::Kill(_) => Self::Kill,
-            Request::List { .. } => Self::List,
-            Request::Ports { .. } => Self::Ports,
-            Request::RevokePreview { .. } => Self::RevokePreview,
-            Request::Status => Self::Status,
-            Request::Ping => Self::Ping,
-            Request::Auth(_) => Self::Auth,
-            Request::Push { .. } => Self::Push,
-            Request::Pull => Self::Pull,
-        }
+    Asked of &Request {
+        Spawn = "spawn" for Request::Spawn(_),
+        Attach = "attach" for Request::Attach(_),
+        Detach = "detach" for Request::Detach { .. },
+        Write = "write" for Request::Write(_),
+        CloseStdin = "closeStdin" for Request::CloseStdin { .. },
+        Resize = "resize" for Request::Resize(_),
+        Kill = "kill" for Request::Kill(_),
+        List = "list" for Request::List { .. },
+        Ports = "ports" for Request::Ports { .. },
+        RevokePreview = "revokePreview" for Request::RevokePreview { .. },
+        Status = "status" for Request::Status,
+        Ping = "ping" for Request::Ping,
+        Auth = "auth" for Request::Auth(_),
+        Push = "push" for Request::Push { .. },
+        Pull = "pull" for Request::Pull,
     }
 }
 
 labels! {
     /// How a program wanted to get out.
-    Way {
-        Proxy = "proxy",
-        Connection = "connection",
-        Name = "name",
-    }
-}
-
-impl Way {
-    pub(crate) fn of(via: Via) -> Self {
-        match via {
-            Via::Proxy => Self::Proxy,
-            Via::Connection => Self::Connection,
-            Via::Name => Self::Name,
-        }
+    Way of Via {
+        Proxy = "proxy" for Via::Proxy,
+        Connection = "connection" for Via::Connection,
+        Name = "name" for Via::Name,
     }
 }
 
