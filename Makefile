@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-dist test-model test-threads bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
   dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -81,6 +81,10 @@ test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="
 
 test-system: rust ## the unit with cgroup v2 limits and AppArmor, in a booted machine: MACHINE as above
 	deploy/test/machine.sh system
+
+test-proxies: rust tools ## the nginx and Caddy files of docs/operations.md, in front of the built service (both installed; own network)
+	cargo build --release --locked --package mhnos-runtime
+	deploy/test/proxies.sh
 
 test-dist: rust ## build the release twice, at two places, and compare the bytes
 	deploy/test/dist.sh

@@ -13,6 +13,10 @@ passed=0
 
 if command -v docker-compose >/dev/null; then compose() { docker-compose "$@"; }; else compose() { docker compose "$@"; }; fi
 
+compose2() { # Compose v2, whatever it is called here
+  case "$(docker-compose version --short 2>/dev/null)" in [2-9]*) docker-compose "$@" ;; *) docker compose "$@" ;; esac
+}
+
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'test-docker: FAILED: %s\n' "$*" >&2; exit 1; }
 check() { # check ADDRESS CHECK…
@@ -26,7 +30,7 @@ holds() { # holds WHAT COMMAND…
 }
 clean() {
   status=$?
-  if [ $status != 0 ]; then compose --profile openclaw logs --tail 40 || true; fi
+  if [ $status != 0 ]; then docker ps -a; compose --profile openclaw logs --tail 40 || true; fi
   docker rm -fv "$container" >/dev/null 2>&1 || true
   compose --profile openclaw down -v >/dev/null 2>&1 || true
 }
@@ -107,7 +111,27 @@ left=$(docker ps -aq --filter label=com.docker.compose.project="$COMPOSE_PROJECT
   docker network ls -q --filter label=com.docker.compose.project="$COMPOSE_PROJECT_NAME")
 holds "no container, volume or network" test -z "$left"
 
-say "strong: T1"
+say "the strong file: T1"
+if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && [ -z "${MHNOS_APPARMOR:-}" ]; then
+  apparmor_parser -r deploy/docker/apparmor || fail "the AppArmor profile must be loaded by root before"
+fi
+if compose2 version >/dev/null 2>&1; then
+  strong() { MHNOS_SANDBOX_MIN_TIER=T1 compose2 -f docker-compose.yml -f docker-compose.strong.yml --profile openclaw "$@"; }
+  MHNOS_MAX_MEMORY=256m strong up -d mhnos-runtime
+  strong up -d mhnos-runtime-openclaw
+  for one in mhnos-runtime mhnos-runtime-openclaw; do holds "$one is healthy" healthy "$(strong ps -q $one)"; done
+  check $runtime tier T1
+  check $runtime tools
+  check $runtime memory
+  check $runtime forks
+  check $openclaw tier T1
+  check $openclaw gateway
+  holds "no process of the container is root's" test -z \
+    "$(docker top "$(strong ps -q mhnos-runtime)" -eo pid,uid,args | awk 'NR > 1 && $2 == 0')"
+  strong down -v
+else
+  printf 'NOT TRIED: docker-compose.strong.yml itself, which takes Compose v2 (docker compose); its options by docker run follow\n'
+fi
 strong=(--user 10001:10001 --security-opt "seccomp=deploy/docker/seccomp.json" --security-opt "apparmor=${MHNOS_APPARMOR:-mhnos-runtime}")
 alone "${strong[@]}" --security-opt systempaths=unconfined -e MHNOS_SANDBOX_MIN_TIER=T1
 check $runtime tier T1
@@ -124,4 +148,5 @@ check $runtime memory
 check $runtime forks
 holds "it stops in order" test "$(docker stop -t 40 "$container" >/dev/null; docker inspect --format '{{.State.ExitCode}}' "$container")" = 0
 
+printf '\nengine %s, Linux %s' "$(docker version --format '{{.Server.Version}}')" "$(uname -r)"
 printf '\ntest-docker: %s checks passed\n' "$passed"

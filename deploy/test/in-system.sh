@@ -55,6 +55,29 @@ if command -v docker >/dev/null && { [ -e image.tar ] || [ -n "${MHNOS_TEST_IMAG
   check memory
   holds "under our AppArmor profile" grep -q mhnos-runtime "/proc/$(docker inspect -f '{{.State.Pid}}' alone)/attr/current"
   docker rm -fv alone >/dev/null
+
+  say "Compose"
+  export COMPOSE_PROJECT_NAME=system
+  up() { # up COMPOSE…: the service as its files say
+    "$@" up -d --no-build mhnos-runtime
+    within 180 docker exec "$(docker ps -q --filter label=com.docker.compose.project=system)" mhnos-runtime health || { "$@" logs; return 1; }
+  }
+  holds "docker-compose up -d" up docker-compose
+  check tier T3+
+  check tools
+  check forks
+  docker-compose down -v
+  if docker compose version >/dev/null 2>&1; then
+    files=(docker compose -f docker-compose.yml -f docker-compose.strong.yml)
+    holds "with the strong file" up "${files[@]}"
+    check tier T1
+    check tools
+    holds "under our AppArmor profile" grep -q mhnos-runtime \
+      "/proc/$(docker inspect -f '{{.State.Pid}}' "$(docker ps -q --filter label=com.docker.compose.project=system)")/attr/current"
+    "${files[@]}" down -v
+  else
+    printf 'NOT TRIED: docker-compose.strong.yml, which takes Compose v2 (docker compose)\n'
+  fi
 fi
 
 printf '\ntest-system: %s checks passed\n' "$passed"

@@ -4,9 +4,10 @@ export const DEADLINE = 120_000; // ms; nothing here takes that long
 
 /** One connection. Requests are answered by id; output and exits are kept for each process until somebody asks. */
 export class Runtime {
-  static connect(address) {
+  /** `protocols`: more to ask for, for instance a token. */
+  static connect(address, protocols = []) {
     return new Promise((resolve, reject) => {
-      const socket = new WebSocket(address, ['mhnos.v1']);
+      const socket = new WebSocket(address, ['mhnos.v1', ...protocols]);
       socket.onerror = () => reject(new Error(`no service at ${address}; is \`make run\` running?`));
       socket.onmessage = (first) => {
         const hello = JSON.parse(first.data);

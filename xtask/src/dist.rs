@@ -22,9 +22,13 @@ const FILES: &[&str] = &[
     "LICENSE",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/audit.md",
     "docs/configuration.md",
+    "docs/metrics.md",
+    "docs/network.md",
     "docs/operations.md",
     "docs/protocol.md",
+    "docs/threat-model.md",
     "deploy/systemd/mhnos-runtime.service",
     "deploy/systemd/apparmor",
     "deploy/docker/seccomp.json",
@@ -161,6 +165,9 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
     )?;
     let text = fs::read_to_string(&unit)?.replace("/usr/local/bin/mhnos-runtime", "/usr/bin/mhnos-runtime");
     fs::write(&unit, text)?;
+    let profile = put(root.join("deploy/systemd/apparmor"), "usr/share/mhnos-runtime/apparmor")?;
+    let text = fs::read_to_string(&profile)?.replace("@PROGRAM@", "/usr/bin/mhnos-runtime");
+    fs::write(&profile, text)?;
     for script in ["control", "postinst", "prerm", "conffiles"] {
         let to = put(root.join("deploy/debian").join(script), &format!("DEBIAN/{script}"))?;
         if script == "control" {

@@ -15,7 +15,7 @@ const SMALLEST: usize = 16;
 /// Takes what is free between allocated blocks, for ever.
 pub(crate) fn fill_holes() {
     let probes: Vec<_> = (0..4).map(|_| block(LARGEST)).collect();
-    let end = probes.iter().map(address).max().unwrap_or(0);
+    let end = probes.iter().map(|probe| address(probe)).max().unwrap_or(0);
     drop(probes);
     // Sizes of the same class are found by one search, so small ones are tried one by one.
     let large = std::iter::successors(Some(LARGEST), |size| Some(size / 2)).take_while(|size| *size > 1024);
@@ -36,6 +36,6 @@ fn block(size: usize) -> Vec<u8> {
     black_box(Vec::with_capacity(size))
 }
 
-fn address(block: &Vec<u8>) -> usize {
+fn address(block: &[u8]) -> usize {
     block.as_ptr().addr()
 }

@@ -39,11 +39,15 @@ pub const LISTEN_RETRY_SLOWEST: Duration = Duration::from_millis(10);
 /// How long such a socket is looked for; after that its call has failed.
 pub const LISTEN_PATIENCE: Duration = Duration::from_millis(100);
 
+/// For how long the list of all that listens serves connections (each of which still asks who accepts it). To walk it costs the kernel
+/// 40 to 200 µs, and a page opens many at once.
+pub const LISTED_FOR: Duration = Duration::from_secs(1);
+
 /// Between two looks whether the ports of a tree are still open, just after a change. Doubled each time, up to the
 /// slowest.
 pub const PORTS_LOOK: Duration = Duration::from_millis(250);
 
-/// See [`PORTS_LOOK`]. Fifty idle servers together cost half a hundredth of a core (bench/RESULTS.md).
+/// See [`PORTS_LOOK`]. What fifty idle servers cost together is in bench/RESULTS.md.
 pub const PORTS_LOOK_SLOWEST: Duration = Duration::from_secs(2);
 
 /// Connections into one process's network that its supervisor has not answered yet. More than a browser opens at

@@ -4,11 +4,12 @@
 //! seen it (8 to 40 µs). The supervisor notes the socket, lets the call go on, and finds the socket's address in
 //! the kernel's list of listening sockets right after. Nothing is polled to find a port; only where the kernel
 //! grants no such filter (another one is there already) the list is looked at, ever more seldom. That a port has
-//! been closed nothing tells: while there are ports the list is looked at every second or two, and whenever
-//! somebody wants to connect.
+//! been closed nothing tells: while there are ports the kernel is asked every second or two whether they are still
+//! there, each by its address (3 µs); only when something has changed the list is looked at.
 //!
 //! What a program does between the look and its call can only make itself look wrong. Connections are another
-//! matter, since the network may be the host's: they are made only to sockets that, by their inode, are the tree's.
+//! matter, since the network may be the host's: they are made only to sockets that, by their inode, are the tree's: the
+//! kernel says whose socket accepts at an address, and the list, of the last second at most, that nobody shares it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    listening::{Listener, listeners},
+    listening::{Listener, listener_at, listeners},
     sys,
 };
 use rustix::{
@@ -31,7 +32,9 @@ use rustix::{
 
 use crate::{
     channel::{MAX_PORTS, Port},
-    limits::{LISTEN_PATIENCE, LISTEN_RETRY, LISTEN_RETRY_SLOWEST, PORTS_LOOK, PORTS_LOOK_SLOWEST},
+    limits::{
+        LISTED_FOR, LISTEN_PATIENCE, LISTEN_RETRY, LISTEN_RETRY_SLOWEST, PORTS_LOOK, PORTS_LOOK_SLOWEST,
+    },
     tree::{descendants, proc_is_foreign},
 };
 
@@ -51,6 +54,8 @@ pub(crate) struct Ports {
     retry: Duration,
     /// Sockets known to be others'.
     foreign: BTreeSet<u64>,
+    /// All that listened when the list was last looked at.
+    listed: Option<(Instant, Vec<Listener>)>,
     due: Option<Instant>,
     pace: Duration,
 }
@@ -67,6 +72,7 @@ impl Ports {
             patience: now,
             retry: LISTEN_RETRY,
             foreign: BTreeSet::new(),
+            listed: None,
             pace: PORTS_LOOK,
         }
     }
@@ -108,13 +114,29 @@ impl Ports {
             return None;
         }
         let before = self.ports();
-        if let Ok(all) = listeners() {
-            self.compare(&all);
+        if !self.are_all_there() {
+            self.list();
         }
         let ports = self.ports();
         let changed = ports != before;
         self.plan(changed);
         changed.then_some(ports)
+    }
+
+    /// Whether there is nothing new to look for, and what was there still is.
+    fn are_all_there(&self) -> bool {
+        let searching = self.notices.is_none() || self.unnamed || !self.expected.is_empty();
+        let is_there = |(inode, address): (&u64, &SocketAddr)| {
+            listener_at(*address).is_some_and(|listener| listener.inode == *inode)
+        };
+        !searching && self.ours.iter().all(is_there)
+    }
+
+    fn list(&mut self) {
+        if let Ok(all) = listeners() {
+            self.compare(&all);
+            self.listed = Some((Instant::now(), all));
+        }
     }
 
     fn plan(&mut self, changed: bool) {
@@ -164,22 +186,42 @@ impl Ports {
     /// A connection to what the tree listens on at `port`: established, or about to be. What has changed since the
     /// last look is told by the next.
     pub(crate) fn dial(&mut self, port: u16) -> io::Result<OwnedFd> {
-        let all = listeners()?;
         let mut outcome = Err(Errno::CONNREFUSED);
-        let ours = self.ours.iter().filter(|(_, address)| address.port() == port);
-        // Loopback first: servers know those addresses to be theirs.
-        let mut targets: Vec<SocketAddr> = ours.flat_map(|(_, address)| targets(*address)).collect();
-        targets.sort_by_key(|target| !target.ip().is_loopback());
-        for target in targets.into_iter().filter(|target| self.is_ours(*target, &all)) {
-            outcome = attempt(target);
-            if outcome.is_ok() {
-                break;
-            }
+        if let Some((at, all)) = &self.listed
+            && at.elapsed() < LISTED_FOR
+        {
+            let is_own = |target| self.is_ours(target, all) && self.accepts(target);
+            outcome = self.attempts(port, is_own);
+        }
+        if outcome.is_err() {
+            let all = listeners()?;
+            outcome = self.attempts(port, |target| self.is_ours(target, &all));
+            self.listed = Some((Instant::now(), all));
         }
         if outcome.is_err() {
             self.due = Some(Instant::now());
         }
         Ok(outcome?)
+    }
+
+    fn attempts(&self, port: u16, is_own: impl Fn(SocketAddr) -> bool) -> Result<OwnedFd, Errno> {
+        let ours = self.ours.iter().filter(|(_, address)| address.port() == port);
+        // Loopback first: servers know those addresses to be theirs.
+        let mut targets: Vec<SocketAddr> = ours.flat_map(|(_, address)| targets(*address)).collect();
+        targets.sort_by_key(|target| !target.ip().is_loopback());
+        let mut outcome = Err(Errno::CONNREFUSED);
+        for target in targets.into_iter().filter(|target| is_own(*target)) {
+            outcome = attempt(target);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Whether it is a socket of the tree that the kernel finds for a connection to `target` now.
+    fn accepts(&self, target: SocketAddr) -> bool {
+        listener_at(target).is_some_and(|listener| self.ours.contains_key(&listener.inode))
     }
 
     /// Whether a connection to `target` is accepted by a socket of the tree and by none that is not.
@@ -288,6 +330,20 @@ mod tests {
         address.set_ip(Ipv4Addr::UNSPECIFIED.into());
         ports.ours.insert(inode, address);
         assert_eq!(ports.dial(port).expect_err("foreign").kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_port_that_changed_hands_since_the_list_was_looked_at_is_refused() {
+        let own = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = own.local_addr().expect("bound");
+        let mut ports = ports_of(&[&own]);
+        ports.dial(address.port()).expect("its own");
+        assert!(ports.listed.is_some(), "the list is kept for the next");
+        drop(own);
+        let foreign = TcpListener::bind(address).expect("free again");
+        let refused = ports.dial(address.port()).expect_err("foreign");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        drop(foreign);
     }
 
     #[test]

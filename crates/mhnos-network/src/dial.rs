@@ -13,10 +13,14 @@ use tokio::{
 
 use crate::{
     gateway::Gateway,
-    limits::{NEXT_ADDRESS, RESOLVE_TIME},
+    limits::NEXT_ADDRESS,
     policy::RuleName,
     target::{Host, Target},
+    upstream::{Declined, Upstream, tunnel},
 };
+
+/// The operator's proxy itself: whoever speaks to that one is past the policy.
+const UPSTREAM: RuleName = RuleName("upstream");
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -29,28 +33,123 @@ pub(crate) enum DialError {
     TimedOut,
     /// The last address's answer.
     Unreachable(io::Error),
+    /// The operator's proxy does not connect, or cannot be reached.
+    Upstream(Declined),
+}
+
+/// What the connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Bytes both ways.
+    Bytes,
+    /// One plain request, which the operator's proxy takes as it is.
+    Request,
+}
+
+/// A connection to the outside.
+#[derive(Debug)]
+pub(crate) struct Reached<S = TcpStream> {
+    pub(crate) stream: S,
+    /// It ends at the operator's proxy, which wants the request's whole URL.
+    pub(crate) whole_url: bool,
+}
+
+/// The way to a destination that may be reached.
+enum Route {
+    Direct(Vec<IpAddr>),
+    /// With the addresses that this machine knows of.
+    Upstream(Vec<IpAddr>),
 }
 
 /// Connects.
 ///
 /// # Cancel safety
 /// Attempts end.
-pub(crate) async fn dial(gateway: &Gateway, target: &Target) -> Result<TcpStream, DialError> {
+pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -> Result<Reached, DialError> {
     gateway.egress.admit(target).map_err(DialError::Refused)?;
-    let addresses = match &target.host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => match timeout(RESOLVE_TIME, gateway.resolver.resolve(name)).await {
-            Err(_) => return Err(DialError::TimedOut),
-            Ok(Err(_)) => return Err(DialError::NoSuchName),
-            Ok(Ok(addresses)) => addresses,
-        },
+    let found = match &target.host {
+        Host::Address(address) => Ok(vec![*address]),
+        Host::Name(name) => resolve(gateway, name).await,
     };
-    let allowed = judged(gateway, target, addresses)?;
-    match timeout(gateway.bounds.connect, connect(target.port, &allowed)).await {
+    let reached = match (route(gateway, target, found)?, &gateway.upstream) {
+        (Route::Upstream(known), Some(upstream)) => {
+            timeout(gateway.bounds.connect, through(gateway, upstream, target, &known, purpose)).await
+        }
+        (Route::Upstream(_), None) => return Err(DialError::NoSuchName),
+        (Route::Direct(allowed), _) => {
+            let stream = timeout(gateway.bounds.connect, connect(target.port, &allowed)).await;
+            stream.map(|stream| {
+                let stream = stream.map_err(DialError::Unreachable)?;
+                Ok(Reached { stream, whole_url: false })
+            })
+        }
+    };
+    reached.map_err(|_| DialError::TimedOut)?
+}
+
+async fn resolve(gateway: &Gateway, name: &str) -> Result<Vec<IpAddr>, DialError> {
+    match timeout(gateway.bounds.resolve, gateway.resolver.resolve(name)).await {
         Err(_) => Err(DialError::TimedOut),
-        Ok(Err(error)) => Err(DialError::Unreachable(error)),
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+        Ok(_) => Err(DialError::NoSuchName),
     }
+}
+
+/// Judges. With a proxy of the operator's, a name this machine has no address for is judged as a name, and one that it
+/// has must have no address that is out of reach, since which of them is taken is for the proxy to say. One whose resolution takes too
+/// long is no such name: whoever can slow the resolver down must not gain by it.
+fn route(
+    gateway: &Gateway,
+    target: &Target,
+    found: Result<Vec<IpAddr>, DialError>,
+) -> Result<Route, DialError> {
+    let Some(upstream) = &gateway.upstream else {
+        return Ok(Route::Direct(judged(gateway, target, found?)?));
+    };
+    if (upstream.host(), upstream.port()) == (&target.host, target.port) {
+        return Err(DialError::Refused(UPSTREAM));
+    }
+    match found {
+        Err(DialError::NoSuchName) => {
+            gateway.egress.judge_name(target, &gateway.machine).map_err(DialError::Refused)?;
+            Ok(Route::Upstream(Vec::new()))
+        }
+        Err(error) => Err(error),
+        Ok(addresses) => {
+            for address in &addresses {
+                gateway.egress.judge(target, *address, &gateway.machine).map_err(DialError::Refused)?;
+            }
+            let inside = |address: &IpAddr| gateway.machine.is_inside(*address);
+            let plain = addresses.into_iter().map(crate::address::plain);
+            let (inside, public): (Vec<_>, Vec<_>) = plain.partition(inside);
+            Ok(if public.is_empty() { Route::Direct(inside) } else { Route::Upstream(public) })
+        }
+    }
+}
+
+/// A connection by way of the operator's proxy.
+async fn through(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    target: &Target,
+    known: &[IpAddr],
+    purpose: Purpose,
+) -> Result<Reached, DialError> {
+    let broken = |error| DialError::Upstream(Declined::Broken(error));
+    let addresses = match upstream.host() {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => {
+            resolve(gateway, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into()))?
+        }
+    };
+    if target.port == upstream.port() && known.iter().any(|address| addresses.contains(address)) {
+        return Err(DialError::Refused(UPSTREAM));
+    }
+    let mut stream = connect(upstream.port(), &addresses).await.map_err(broken)?;
+    if purpose == Purpose::Bytes {
+        tunnel(&mut stream, target).await.map_err(DialError::Upstream)?;
+    }
+    Ok(Reached { stream, whole_url: purpose == Purpose::Request })
 }
 
 /// The addresses that may be connected to. If there is none, the rule that refuses the first.

@@ -11,7 +11,7 @@ use tokio::{
 
 use self::reference::Message;
 use crate::{
-    dial::DialError,
+    dial::{DialError, Purpose, Reached},
     dns::{self, Answer},
     limits::Bounds,
     policy::RuleName,
@@ -125,14 +125,14 @@ struct World {
 impl Outside for World {
     type Stream = DuplexStream;
 
-    async fn dial(&self, target: &Target) -> Result<DuplexStream, DialError> {
+    async fn dial(&self, target: &Target, _: Purpose) -> Result<Reached<DuplexStream>, DialError> {
         assert_eq!(Target::parse(&target.host.to_string(), target.port).as_ref(), Some(target));
         if target.port.is_multiple_of(7) {
             return Err(DialError::Refused(RuleName("off")));
         }
         let (near, far) = tokio::io::duplex(64 * 1024);
         self.dialled.try_send((target.clone(), far)).map_err(|_| DialError::NoSuchName)?;
-        Ok(near)
+        Ok(Reached { stream: near, whole_url: false })
     }
 
     fn bounds(&self) -> &Bounds {

@@ -18,15 +18,17 @@ use tracing::{debug, warn};
 
 use crate::{
     address, captured,
-    dial::{DialError, dial},
+    dial::{DialError, Purpose, Reached, dial},
     dns::{self, Answer},
     limits::{ACCEPT_PAUSE, Bounds, MAX_QUESTION},
     names::Names,
+    pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
     proxy,
     report::{Refusals, Reporter, Via},
     resolve::{Resolver, SystemResolver},
     target::Target,
+    upstream::Upstream,
 };
 
 /// Whose sandbox it is: a process with one of its own, or nobody in particular.
@@ -39,6 +41,9 @@ pub struct Gateway {
     pub(crate) machine: Machine,
     pub(crate) resolver: Box<dyn Resolver>,
     pub(crate) bounds: Bounds,
+    pub(crate) upstream: Option<Upstream>,
+    /// Bytes a second of one sandbox; 0 is no bound.
+    rate: u64,
     reporter: Reporter,
 }
 
@@ -63,8 +68,24 @@ impl Gateway {
             machine: Machine { ports, is_own: address::is_own },
             resolver: Box::new(SystemResolver::default()),
             bounds: Bounds::default(),
+            upstream: None,
+            rate: 0,
             reporter: Reporter::default(),
         }
+    }
+
+    /// What is public is reached through this proxy.
+    #[must_use]
+    pub fn through(mut self, upstream: Option<Upstream>) -> Self {
+        self.upstream = upstream;
+        self
+    }
+
+    /// A sandbox moves this many bytes a second, both directions together; 0 is no bound.
+    #[must_use]
+    pub fn at_most(mut self, rate: u64) -> Self {
+        self.rate = rate;
+        self
     }
 
     /// With another resolver and other bounds: for tests.
@@ -90,6 +111,7 @@ impl Gateway {
             owner,
             names: Mutex::new(Names::new(self.bounds.names)),
             places: Arc::new(Semaphore::new(self.bounds.connections)),
+            pace: Arc::new(Pace::new(self.rate)),
         });
         let Outlets { proxy, captured, names_udp, names_tcp } = outlets;
         let accepting = [(Role::Proxy, proxy), (Role::Captured, captured), (Role::Names, names_tcp)];
@@ -108,6 +130,7 @@ pub(crate) struct Way {
     owner: Owner,
     names: Mutex<Names>,
     places: Arc<Semaphore>,
+    pace: Arc<Pace>,
 }
 
 /// A sandbox has as many connections as it may have.
@@ -121,17 +144,28 @@ enum Role {
 }
 
 impl Way {
+    /// Connects for bytes both ways; a refusal is told.
+    pub(crate) async fn dial(&self, target: &Target, via: Via) -> Result<Paced, DialError> {
+        self.reach(target, Purpose::Bytes, via).await.map(|reached| reached.stream)
+    }
+
     /// Connects; a refusal is told.
-    pub(crate) async fn dial(&self, target: &Target, via: Via) -> Result<TcpStream, DialError> {
-        let outcome = dial(&self.gateway, target).await;
+    pub(crate) async fn reach(
+        &self,
+        target: &Target,
+        purpose: Purpose,
+        via: Via,
+    ) -> Result<Reached<Paced>, DialError> {
+        let outcome = dial(&self.gateway, target, purpose).await;
         match &outcome {
-            Ok(stream) => _ = stream.set_nodelay(true),
+            Ok(reached) => _ = reached.stream.set_nodelay(true),
             Err(DialError::Refused(rule)) => {
                 self.refused(target.host.to_string(), Some(target.port), *rule, via);
             }
             Err(error) => debug!(%target, ?error, "no connection to the outside"),
         }
-        outcome
+        let Reached { stream, whole_url } = outcome?;
+        Ok(Reached { stream: Paced::new(stream, Arc::clone(&self.pace)), whole_url })
     }
 
     pub(crate) fn refused(&self, host: String, port: Option<u16>, rule: RuleName, via: Via) {

@@ -37,6 +37,9 @@ pub const MAX_HEADERS: usize = 128;
 /// Bytes moved at a time in each direction of a connection.
 pub const PIECE: usize = 64 * 1024;
 
+/// By how much a sandbox may be ahead of its rate: less, and a timer would be set for every piece.
+pub const PACE_AHEAD: Duration = Duration::from_millis(20);
+
 /// Characters of a host name (RFC 1035).
 pub const MAX_NAME: usize = 253;
 
@@ -71,6 +74,8 @@ pub struct Bounds {
     pub connections: usize,
     /// [`ASK_TIME`].
     pub ask: Duration,
+    /// [`RESOLVE_TIME`].
+    pub resolve: Duration,
     /// [`CONNECT_TIME`].
     pub connect: Duration,
     /// [`IDLE_TIME`].
@@ -81,6 +86,13 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: CONNECTIONS, ask: ASK_TIME, connect: CONNECT_TIME, idle: IDLE_TIME, names: NAMES }
+        Self {
+            connections: CONNECTIONS,
+            ask: ASK_TIME,
+            resolve: RESOLVE_TIME,
+            connect: CONNECT_TIME,
+            idle: IDLE_TIME,
+            names: NAMES,
+        }
     }
 }

@@ -51,6 +51,8 @@ const OFF: RuleName = RuleName("off");
 const NOT_LISTED: RuleName = RuleName("not-listed");
 /// The service itself.
 const SERVICE: RuleName = RuleName("service");
+/// The machine has no address for the name, and the name alone opens nothing.
+const UNRESOLVED: RuleName = RuleName("unresolved");
 /// Port 25, which `public` leaves out.
 const MAIL: RuleName = RuleName("port-25");
 
@@ -135,6 +137,24 @@ impl Egress {
             None => Err(NOT_LISTED),
         }
     }
+
+    /// Whether a name may be reached that only the operator's proxy can resolve: by a rule that names it, or as a
+    /// public one.
+    pub(crate) fn judge_name(&self, target: &Target, machine: &Machine) -> Result<(), RuleName> {
+        let Host::Name(name) = &target.host else { return Err(UNRESOLVED) };
+        if machine.ports.contains(&target.port) {
+            return Err(SERVICE);
+        }
+        let is_worded = is_worded(name);
+        if is_worded && self.rules.iter().any(|rule| rule.has_port(target.port) && rule.names(name)) {
+            return Ok(());
+        }
+        match self.public && is_public_name(name) {
+            true if target.port == SMTP => Err(MAIL),
+            true => Ok(()),
+            false => Err(UNRESOLVED),
+        }
+    }
 }
 
 /// What the policy has to know of the machine.
@@ -143,6 +163,36 @@ pub(crate) struct Machine {
     pub(crate) ports: Vec<u16>,
     /// Whether an address is one of the machine's own.
     pub(crate) is_own: fn(IpAddr) -> bool,
+}
+
+impl Machine {
+    /// Whether an address is not reached by way of the outside.
+    pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
+        address::kind(address).is_some() || (self.is_own)(address)
+    }
+}
+
+/// What is no name of the public DNS: those that RFC 6761 and its followers keep for other uses, and those that private networks use
+/// without asking.
+const NOT_PUBLIC: [&str; 12] = [
+    "alt",
+    "arpa",
+    "corp",
+    "home",
+    "internal",
+    "intranet",
+    "invalid",
+    "lan",
+    "local",
+    "localhost",
+    "private",
+    "test",
+];
+
+/// Whether a name can be one of a public host, by its form.
+fn is_public_name(name: &str) -> bool {
+    let last = name.rsplit_once('.').map(|(_, last)| last);
+    last.is_some_and(|last| !NOT_PUBLIC.contains(&last)) && is_worded(name)
 }
 
 impl Rule {

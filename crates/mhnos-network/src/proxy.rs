@@ -32,13 +32,15 @@ use tokio::{
 
 use self::body::Driven;
 use crate::{
-    dial::DialError,
+    dial::{DialError, Purpose, Reached},
     gateway::Way,
     limits::{Bounds, MAX_HEAD, MAX_HEADERS},
+    pace::Paced,
     pipe::{self, Counted},
     report::Via,
     socks,
     target::Target,
+    upstream::Declined,
 };
 
 mod body;
@@ -69,15 +71,19 @@ pub(crate) trait Outside: Send + Sync + 'static {
     /// One of them.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    fn dial(&self, target: &Target) -> impl Future<Output = Result<Self::Stream, DialError>> + Send;
+    fn dial(
+        &self,
+        target: &Target,
+        purpose: Purpose,
+    ) -> impl Future<Output = Result<Reached<Self::Stream>, DialError>> + Send;
     fn bounds(&self) -> &Bounds;
 }
 
 impl Outside for Way {
-    type Stream = TcpStream;
+    type Stream = Paced;
 
-    async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
-        Way::dial(self, target, Via::Proxy).await
+    async fn dial(&self, target: &Target, purpose: Purpose) -> Result<Reached<Paced>, DialError> {
+        self.reach(target, purpose, Via::Proxy).await
     }
 
     fn bounds(&self) -> &Bounds {
@@ -133,8 +139,8 @@ async fn answer<O: Outside>(
         let Some(target) = authority(request.uri(), None) else {
             return text(StatusCode::BAD_REQUEST, "CONNECT needs a host and a port\n");
         };
-        return match way.dial(&target).await {
-            Ok(outside) => {
+        return match way.dial(&target, Purpose::Bytes).await {
+            Ok(Reached { stream: outside, .. }) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tunnel { upgrade, outside });
                 Response::new(empty())
@@ -146,7 +152,7 @@ async fn answer<O: Outside>(
         let what = "This is the service's proxy for programs. It takes CONNECT, and requests with a whole http:// URL.\n";
         return text(StatusCode::BAD_REQUEST, what);
     };
-    match way.dial(&target).await {
+    match way.dial(&target, Purpose::Request).await {
         Ok(outside) => pass_on(request, outside, way.bounds().idle).await,
         Err(error) => failed(&target, &error),
     }
@@ -172,20 +178,22 @@ fn authority(uri: &Uri, default: Option<u16>) -> Option<Target> {
 /// Sends a request on and gives back what is answered, while it is being answered.
 async fn pass_on(
     mut request: Request<Incoming>,
-    outside: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    outside: Reached<impl AsyncRead + AsyncWrite + Send + Unpin + 'static>,
     idle: Duration,
 ) -> Answer {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
-    *request.uri_mut() = path;
+    if !outside.whole_url {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
+        *request.uri_mut() = path;
+    }
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());
     if let Some(host) = host {
         request.headers_mut().insert(header::HOST, host);
     }
 
-    let outside = Counted::new(outside);
+    let outside = Counted::new(outside.stream);
     let moves = outside.moves();
     let bad = |error: hyper::Error| {
         text(StatusCode::BAD_GATEWAY, &format!("The server's answer is no HTTP: {error}\n"))
@@ -250,6 +258,13 @@ fn failed(target: &Target, error: &DialError) -> Answer {
         }
         DialError::TimedOut => {
             (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", format!("{target} does not answer"))
+        }
+        DialError::Upstream(declined) => {
+            let why = match declined {
+                Declined::Status(status) => format!("answers {status}"),
+                Declined::Broken(error) => format!("does not connect: {error}"),
+            };
+            (StatusCode::BAD_GATEWAY, "proxy_internal_error", format!("{target}: MHNOS_UPSTREAM_PROXY {why}"))
         }
         DialError::Unreachable(error) => {
             (StatusCode::BAD_GATEWAY, "connection_refused", format!("{target} cannot be reached: {error}"))

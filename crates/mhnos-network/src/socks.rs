@@ -51,7 +51,7 @@ fn code(error: &DialError) -> u8 {
         DialError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             CONNECTION_REFUSED
         }
-        DialError::NoSuchName | DialError::Unreachable(_) => HOST_UNREACHABLE,
+        DialError::NoSuchName | DialError::Unreachable(_) | DialError::Upstream(_) => HOST_UNREACHABLE,
     }
 }
 

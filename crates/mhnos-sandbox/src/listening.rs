@@ -1,6 +1,6 @@
-//! Which TCP sockets listen in this process's network, by sock_diag(7): 13 to 18 µs for all that listen, where
-//! `/proc/net/tcp` walks every connection of the machine (milliseconds). That table is read where the kernel has
-//! no sock_diag.
+//! Which TCP sockets listen in this process's network, by sock_diag(7): 40 to 200 µs for all that listen (the kernel walks
+//! a table of up to a mebibyte for each family), 3 for who accepts at one address, where `/proc/net/tcp` walks every
+//! connection of the machine (milliseconds). That table is read where the kernel has no sock_diag.
 //!
 //! When to look is what a filter tells that lets listen(2) wait until it was seen
 //! ([`crate::sys::install_notifying_filter`]): nothing is polled to find a new socket.
@@ -8,6 +8,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
 };
 
 use rustix::net::{
@@ -25,6 +26,7 @@ pub struct Listener {
 
 // linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const REQUEST_ONE: u16 = 0x1;
 const REQUEST_DUMP: u16 = 0x1 | 0x300;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
@@ -33,8 +35,8 @@ const REQUEST: usize = HEADER + 56;
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
 const TCP: u8 = 6;
-/// `1 << TCP_LISTEN`.
-const LISTENING: u32 = 1 << 10;
+const TCP_LISTEN: u8 = 10;
+const LISTENING: u32 = 1 << TCP_LISTEN;
 /// The kernel fills what it is given: some 200 sockets at once.
 const BUFFER: usize = 32 * 1024;
 
@@ -44,6 +46,22 @@ pub fn listeners() -> io::Result<Vec<Listener>> {
         Err(error) if is_missing(&error) => tables(),
         other => other,
     }
+}
+
+/// The socket that would accept a connection to this address; of several that share it, one. `None` if there is none,
+/// or the kernel cannot say.
+pub fn listener_at(address: SocketAddr) -> Option<Listener> {
+    let socket = diagnosis().ok()?;
+    send(&socket, &request_at(address), SendFlags::empty()).ok()?;
+    let mut buffer = [0; 1024];
+    let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty()).ok()?;
+    let mut found = Vec::new();
+    take(&buffer[..length], &mut found).ok()?;
+    found.pop()
+}
+
+fn diagnosis() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?)
 }
 
 /// A kernel without sock_diag, or one that does not let this process ask.
@@ -62,7 +80,7 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn dump() -> io::Result<Vec<Listener>> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?;
+    let socket = diagnosis()?;
     let mut found = Vec::new();
     let mut buffer = vec![0; BUFFER];
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
@@ -88,6 +106,21 @@ fn request(family: u8) -> [u8; REQUEST] {
     request
 }
 
+/// `struct inet_diag_req_v2` for one socket: from anywhere to `address`, whatever its cookie.
+fn request_at(address: SocketAddr) -> [u8; REQUEST] {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut request = request(family as u8);
+    request[6..8].copy_from_slice(&REQUEST_ONE.to_ne_bytes());
+    let id = &mut request[HEADER + 8..];
+    id[0..2].copy_from_slice(&address.port().to_be_bytes());
+    match address.ip() {
+        IpAddr::V4(ip) => id[4..8].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => id[4..20].copy_from_slice(&ip.octets()),
+    }
+    id[40..48].fill(0xff);
+    request
+}
+
 /// Takes the messages of one datagram; true after the last.
 fn take(mut datagram: &[u8], found: &mut Vec<Listener>) -> io::Result<bool> {
     while let Some(header) = datagram.get(..HEADER) {
@@ -108,7 +141,7 @@ fn take(mut datagram: &[u8], found: &mut Vec<Listener>) -> io::Result<bool> {
 }
 
 fn listener(message: &[u8]) -> Option<Listener> {
-    let message = message.get(..MESSAGE)?;
+    let message = message.get(..MESSAGE).filter(|message| message[1] == TCP_LISTEN)?;
     let port = u16::from_be_bytes([message[4], message[5]]);
     let source = message[8..24].first_chunk::<16>()?;
     let ip: IpAddr = match i32::from(message[0]) {
@@ -169,8 +202,23 @@ mod tests {
             let expected = Listener { address: socket.local_addr().expect("bound"), inode: inode(&socket) };
             assert!(dump().expect("sock_diag").contains(&expected), "{place}");
             assert!(tables().expect("tables").contains(&expected), "{place}");
+            assert_eq!(listener_at(expected.address), Some(expected), "{place}");
             drop(socket);
+            assert_eq!(listener_at(expected.address), None, "{place}");
             assert!(!dump().expect("sock_diag").contains(&expected), "{place}");
+        }
+    }
+
+    #[test]
+    fn who_accepts_at_an_address_is_found_wherever_it_is_bound() {
+        for (place, asked) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")] {
+            let socket = TcpListener::bind(place).expect("a free port");
+            let port = socket.local_addr().expect("bound").port();
+            let asked = SocketAddr::new(asked.parse().expect("an address"), port);
+            assert_eq!(listener_at(asked).expect("there").inode, inode(&socket), "{place} at {asked}");
+            // A connection is nobody who accepts.
+            let connected = std::net::TcpStream::connect(asked).expect("it listens");
+            assert_eq!(listener_at(connected.local_addr().expect("connected")), None);
         }
     }
 

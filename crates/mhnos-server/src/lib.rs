@@ -265,6 +265,8 @@ fn gateway(config: &Config, listeners: &[TcpListener], enforcement: &Enforcement
     warn_of_open_network(config, enforcement);
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
     Gateway::new(config.egress.clone(), ports)
+        .through(config.upstream_proxy.clone())
+        .at_most(config.egress_rate)
 }
 
 async fn keep_tls(tls: Option<TlsKeeper>) {

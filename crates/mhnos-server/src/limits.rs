@@ -45,6 +45,10 @@ pub const PREVIEW_REUSE: Duration = Duration::from_millis(100);
 /// Bytes read from a process at once; and so the largest head of an answer. Each connection holds as many at most.
 pub const PREVIEW_BUFFER: usize = 256 * 1024;
 
+/// Times the two sides of a preview's exchange may wake each other before other tasks have their turn. A piece of a body takes two
+/// or three.
+pub const PREVIEW_TURNS: usize = 64;
+
 /// Header lines of a process's answer.
 pub const MAX_PREVIEW_HEADERS: usize = 200;
 

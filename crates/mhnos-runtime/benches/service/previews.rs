@@ -168,10 +168,13 @@ pub(crate) async fn requests() {
     }
     for way in &ways {
         let begun = Instant::now();
-        let mut many: Vec<_> = (0..CONNECTIONS).map(|_| way.connect("/")).collect();
-        for connection in &mut many {
+        // Each asks at once: the service keeps only so many waiting that have not asked for anything yet.
+        let first = |_| {
+            let mut connection = way.connect("/");
             connection.ask();
-        }
+            connection
+        };
+        let mut many: Vec<_> = (0..CONNECTIONS).map(first).collect();
         let opened = begun.elapsed();
         let mut times: Vec<_> =
             (0..5).flat_map(|_| many.iter_mut().map(Connection::ask).collect::<Vec<_>>()).collect();

@@ -3,6 +3,7 @@
 //! The outside is a server of the test on a loopback address of its own (127.x.y.z), which a rule opens: to a program
 //! in its own network that address is as far away as any other.
 
+mod gap;
 mod outside;
 mod programs;
 
@@ -169,6 +170,21 @@ async fn a_redirect_leads_nowhere_that_a_program_could_not_go_itself() {
     assert_eq!((outside.requests(), inside.requests()), (1, 0));
     let again = format!("curl -sSL '{}/to?{}/open'", outside.url(), outside.url());
     assert_eq!(said(&server, &again).await, "GET /open");
+}
+
+/// Addresses only: how long a machine takes to find out that there is no such name is its own affair.
+#[tokio::test]
+async fn the_operators_proxy_is_asked_for_what_is_public() {
+    let operator = Outside::start();
+    let proxy = format!("http://{}", operator.address());
+    let server = Server::start(policy("public").env("MHNOS_UPSTREAM_PROXY", &proxy));
+    let url = "http://203.0.113.1/x";
+    assert_eq!(said(&server, &format!("curl -sS {url}")).await, format!("GET {url}"));
+    let (stdout, ..) = shell(&server, "curl -sS http://10.0.0.1/").await;
+    assert!(stdout.contains("rule private"), "{stdout}");
+    let (stdout, ..) = shell(&server, &format!("curl -sS {proxy}/")).await;
+    assert!(stdout.contains("rule upstream"), "{stdout}");
+    assert_eq!(operator.requests(), 1);
 }
 
 #[tokio::test]

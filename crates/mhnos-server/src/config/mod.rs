@@ -16,7 +16,7 @@ pub use secret::{GivenToken, SecretText};
 pub use settings::{SETTINGS, Setting};
 
 use crate::{door::OriginPattern, limits};
-use mhnos_network::Egress;
+use mhnos_network::{Egress, Upstream};
 use mhnos_runtimes::ServiceEnvironment;
 use mhnos_sandbox::{Mode, Tier};
 
@@ -78,6 +78,10 @@ pub struct Config {
     pub audit_log: AuditLog,
     /// What programs with a network of their own may reach.
     pub egress: Egress,
+    /// Bytes a second of one such network; 0 is no bound.
+    pub egress_rate: u64,
+    /// The proxy through which this machine reaches what is public, if it needs one.
+    pub upstream_proxy: Option<Upstream>,
     /// The weakest isolation tier to start with.
     pub sandbox_min_tier: Tier,
     /// Names that a pull passes over, wherever they stand.
@@ -308,6 +312,8 @@ impl Default for Config {
             log_format: LogFormat::ByTerminal,
             audit_log: AuditLog::Off,
             egress: Egress::default(),
+            egress_rate: 0,
+            upstream_proxy: None,
             sandbox_min_tier: Tier::None,
             pull_skip: mhnos_workspace::PullSettings::default().skip,
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),

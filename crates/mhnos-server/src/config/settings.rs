@@ -242,6 +242,25 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| config.egress.to_string(),
     },
     Setting {
+        variable: "MHNOS_EGRESS_RATE",
+        default: "off",
+        accepts: "off, or a size of at least 64k: bytes, or a number with k, m or g",
+        about: "Bytes a second that the programs of one sandbox move to and from the outside, all together. Whoever is \
+                ahead waits.",
+        apply: reads!(egress_rate, values::rate),
+        show: |config| values::show_rate(config.egress_rate),
+    },
+    Setting {
+        variable: "MHNOS_UPSTREAM_PROXY",
+        default: "",
+        accepts: "the proxy's address as http://HOST:PORT, without user and password",
+        about: "Where this machine reaches the outside through an HTTP proxy only: programs' connections to public \
+                addresses go through it, after MHNOS_EGRESS has judged them. Names that this machine cannot resolve are \
+                judged as names (docs/network.md).",
+        apply: reads!(upstream_proxy, values::upstream_proxy),
+        show: |config| config.upstream_proxy.as_ref().map(ToString::to_string).unwrap_or_default(),
+    },
+    Setting {
         variable: "MHNOS_OUTPUT_LOG",
         default: "4m",
         accepts: "a size of 64k to 1g: bytes, or a number with k, m or g",

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mhnos_network::Upstream;
 use mhnos_sandbox::{Mode, Tier};
 
 use super::{AuditLog, GivenToken, LogFormat, LogLevel, NO_QUOTA, SecretText, secret::SEALED};
@@ -63,6 +64,12 @@ pub(super) fn show_audit_log(audit_log: &AuditLog) -> String {
     }
 }
 
+/// A proxy, or none.
+#[allow(clippy::option_option, reason = "no proxy is fine, a wrong one is not")]
+pub(super) fn upstream_proxy(text: &str) -> Option<Option<Upstream>> {
+    if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+}
+
 /// A path, or none.
 #[allow(clippy::option_option, reason = "no path is fine, an impossible one is not")]
 pub(super) fn optional_path(text: &str) -> Option<Option<PathBuf>> {
@@ -92,6 +99,18 @@ pub(super) fn quota(text: &str) -> Option<u64> {
 
 pub(super) fn show_quota(quota: u64) -> String {
     if quota == NO_QUOTA { "off".to_owned() } else { quota.to_string() }
+}
+
+/// Bytes a second; 0 is no bound.
+pub(super) fn rate(text: &str) -> Option<u64> {
+    match text {
+        "off" => Some(0),
+        text => size(text).filter(|size| (64 << 10..=1 << 40).contains(size)),
+    }
+}
+
+pub(super) fn show_rate(rate: u64) -> String {
+    if rate == 0 { "off".to_owned() } else { rate.to_string() }
 }
 
 /// Bytes: a number, perhaps with a fraction, and a unit of 1024 (`k`, `kb`, `kib`, … `t`), any case.

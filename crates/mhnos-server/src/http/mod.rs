@@ -154,11 +154,11 @@ pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Ar
                 (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&arrival));
             async move {
                 let Some((previews, name)) = preview(&front, &request) else {
-                    return Ok::<_, Infallible>(answer(&front, request, peer, &promised).map(Body::from));
+                    return Ok::<_, Infallible>(answer(&front, request, peer, &promised).map(Body::Left));
                 };
                 Ok(match arrival.stay(&front) {
                     Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
-                    Err(full) => no_place(&front, peer, full).map(Body::from),
+                    Err(full) => no_place(&front, peer, full).map(Body::Left),
                 })
             }
         });

@@ -7,34 +7,36 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use super::patience::InUse;
 
-/// The body of an answer.
+/// The body of an answer: the service's own, or a preview's. With the latter the connection is in use until it has been
+/// sent.
+pub(crate) type Body = Either<Full<Bytes>, Passed<InUse>>;
+
+/// The body of a request.
+pub(super) type Upload = Passed<Moved>;
+
+/// A body as it comes from the other side, and who is told that it does.
 #[derive(Debug)]
-pub(crate) enum Body {
-    /// The service's own.
-    Whole(Full<Bytes>),
-    /// A preview's. The connection is in use until it has been sent.
-    Passed {
-        /// As it comes from the process.
-        body: Incoming,
-        /// Held until then.
-        #[expect(dead_code, reason = "held for its drop")]
-        in_use: InUse,
-    },
+pub(crate) struct Passed<W> {
+    /// `None`: the request is sent again, and had none.
+    pub(super) body: Option<Incoming>,
+    pub(super) witness: W,
 }
 
-impl From<Full<Bytes>> for Body {
-    fn from(body: Full<Bytes>) -> Self {
-        Self::Whole(body)
-    }
+/// Who is there for as long as a body is, and sees it move.
+pub(crate) trait Witness {
+    /// Something has come, or the end.
+    fn moved(&self) {}
 }
 
-impl HttpBody for Body {
+impl Witness for InUse {}
+
+impl<W: Witness + Unpin> HttpBody for Passed<W> {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -42,24 +44,21 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Passed { body, .. } => Pin::new(body).poll_frame(cx),
+        let passed = self.get_mut();
+        let Some(body) = &mut passed.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        if frame.is_ready() {
+            passed.witness.moved();
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Passed { body, .. } => body.is_end_stream(),
-        }
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Passed { body, .. } => body.size_hint(),
-        }
+        self.body.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
@@ -72,45 +71,13 @@ impl Moved {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    pub(super) fn touch(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
     pub(super) fn last(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The body of a request.
-#[derive(Debug)]
-pub(super) struct Upload {
-    /// `None`: the request is sent again, and had none.
-    pub(super) body: Option<Incoming>,
-    pub(super) moved: Moved,
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let upload = self.get_mut();
-        let Some(body) = &mut upload.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(cx);
-        if frame.is_ready() {
-            upload.moved.touch();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
+impl Witness for Moved {
+    fn moved(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     Body, Client, Patience, Previews,
-    body::{Moved, Upload},
+    body::{Moved, Passed, Upload},
     headers::{self, Names, toward_client, toward_process},
     judge::judge,
     name::Name,
@@ -33,6 +33,7 @@ use super::{
     patience::InUse,
     places::Place,
     tunnel::Tunnel,
+    turns::in_turns,
 };
 use crate::limits::{MAX_PREVIEW_HEADERS, PREVIEW_ANSWER, PREVIEW_BUFFER, PREVIEW_REUSE};
 
@@ -76,15 +77,18 @@ impl Exchanges {
         let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let (mut http, mut over) = (pin!(http), pin!(self.patience.over()));
         let mut driver: Option<Driver> = None;
-        let done = loop {
-            tokio::select! {
-                biased;
-                done = &mut http => break done,
-                Some(new) = driven.recv() => driver = Some(new),
-                () = drive(&mut driver), if driver.is_some() => driver = None,
-                () = &mut over => return None,
+        let done = in_turns(async {
+            loop {
+                tokio::select! {
+                    biased;
+                    done = &mut http => break Some(done),
+                    Some(new) = driven.recv() => driver = Some(new),
+                    () = drive(&mut driver), if driver.is_some() => driver = None,
+                    () = &mut over => break None,
+                }
             }
-        };
+        })
+        .await?;
         // The process's end is handed over by its driver.
         let mut driver = driver.filter(|_| self.tunnel.is_open());
         let tunnel = async {
@@ -147,10 +151,10 @@ impl Exchanges {
         let process_end = switched.then(|| hyper::upgrade::on(&mut response));
         toward_client(response.headers_mut(), &names, previews.is_keyed(), &previews.framers);
         match (process_end, client_end) {
-            (None, _) => Ok(response.map(|body| Body::Passed { body, in_use })),
+            (None, _) => Ok(response.map(|body| Body::Right(Passed { body: Some(body), witness: in_use }))),
             (Some(process), Some(client)) => {
                 self.tunnel.open(client, process);
-                Ok(response.map(|_| Body::Whole(Full::default())))
+                Ok(response.map(|_| Body::Left(Full::default())))
             }
             (Some(_), None) => Err(Nothing::Broken("it changes to a protocol nobody asked for".to_owned())),
         }
@@ -237,7 +241,7 @@ async fn drive(driver: &mut Option<Driver>) {
 }
 
 fn assemble(parts: Parts, body: Option<Incoming>, moved: &Moved) -> Request<Upload> {
-    Request::from_parts(parts, Upload { body, moved: moved.clone() })
+    Request::from_parts(parts, Passed { body, witness: moved.clone() })
 }
 
 /// Waits for an answer as long as the upload moves on, and [`PREVIEW_ANSWER`] more.
@@ -275,6 +279,7 @@ fn broken(error: &hyper::Error) -> Nothing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::preview::body::Witness;
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_waited_for_while_the_upload_moves_and_no_longer() {
@@ -283,7 +288,7 @@ mod tests {
         let upload = async {
             for _ in 0..3 {
                 let _ = timeout(PREVIEW_ANSWER / 2, std::future::pending::<()>()).await;
-                moved.touch();
+                moved.moved();
             }
             std::future::pending::<()>().await;
         };

@@ -83,7 +83,7 @@ async fn pass(mut request: Request<Incoming>, answer: &[u8]) -> Option<Response<
     *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     *request.version_mut() = Version::HTTP_11;
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let request = request.map(|body| Upload { body: Some(body), moved: Moved::now() });
+    let request = request.map(|body| Upload { body: Some(body), witness: Moved::now() });
     let (sent, response) = tokio::join!(process(far, answer), ask(near, request));
     check_request(&sent, name.port);
     let (mut head, body) = response?.into_parts();

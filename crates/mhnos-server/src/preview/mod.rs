@@ -21,6 +21,7 @@ mod patience;
 mod places;
 mod port_events;
 mod tunnel;
+mod turns;
 
 use std::{net::SocketAddr, sync::Arc};
 

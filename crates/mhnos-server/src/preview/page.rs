@@ -73,7 +73,7 @@ pub(super) fn nothing(why: &Nothing, name: &Name, person: bool) -> Response<Body
         ),
     };
     let body = if person { html(why, &title, &text) } else { format!("{text}\n") };
-    let mut answer = Response::new(Body::Whole(Full::new(Bytes::from(body))));
+    let mut answer = Response::new(Body::Left(Full::new(Bytes::from(body))));
     *answer.status_mut() = status;
     let kind = if person { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
     let out = answer.headers_mut();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "the servers of a test end with it")]
 
+mod upstream;
+
 use std::{
     collections::VecDeque,
     future::Future,
@@ -74,7 +76,11 @@ impl Drop for Sandbox {
 
 async fn sandbox(egress: &str, resolver: Scripted, bounds: Bounds) -> Sandbox {
     let egress = Egress::parse(egress).expect("a setting");
-    let gateway = Arc::new(Gateway::new(egress, vec![18790]).with(Box::new(resolver), bounds));
+    serve(Gateway::new(egress, vec![18790]).with(Box::new(resolver), bounds)).await
+}
+
+async fn serve(gateway: Gateway) -> Sandbox {
+    let gateway = Arc::new(gateway);
     let proxy = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let names = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     let names_tcp = TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -308,7 +314,8 @@ async fn a_head_without_an_end_is_cut_off() {
 #[tokio::test]
 async fn a_connection_on_which_nothing_moves_is_closed() {
     let open = outside("open").await;
-    let bounds = Bounds { idle: Duration::from_millis(100), ..Bounds::default() };
+    let bounds =
+        Bounds { idle: Duration::from_millis(100), ask: Duration::from_secs(1), ..Bounds::default() };
     let sandbox = sandbox(&open.ip().to_string(), Scripted::default(), bounds).await;
     let (mut stream, _) = connect(&sandbox, &open.to_string()).await;
     assert_eq!(until(&mut stream, "open").await, "open");
@@ -316,6 +323,28 @@ async fn a_connection_on_which_nothing_moves_is_closed() {
     // The same for an answer that does not come.
     let get = format!("GET http://{open}/ HTTP/1.1\r\n\r\n");
     ends(&mut sent(&sandbox, get.as_bytes()).await).await;
+}
+
+/// Two connections at once share the rate; the time they take together is the least it can be, and no bound for a slow machine.
+#[tokio::test]
+async fn a_sandbox_keeps_its_rate_over_all_its_connections() {
+    const BYTES: usize = 256 * 1024;
+    let open = outside("open").await;
+    let gateway = Gateway::new(Egress::parse(&open.ip().to_string()).expect("a setting"), vec![]);
+    let bounded = serve(gateway.at_most(1 << 20)).await;
+    let begun = std::time::Instant::now();
+    let echo = async || {
+        let (mut stream, _) = connect(&bounded, &open.to_string()).await;
+        let (mut read, mut write) = stream.split();
+        let sent = vec![7; BYTES];
+        let mut back = vec![0; BYTES];
+        let (wrote, came) = tokio::join!(write.write_all(&sent), read.read_exact(&mut back));
+        wrote.and(came.map(drop)).expect("all goes out and comes back");
+    };
+    timeout(LONG, async { tokio::join!(echo(), echo()) }).await.expect("in time");
+    // A mebibyte in all: two times a quarter, out and back. What is in the last pieces may be ahead.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(800), "{took:?}");
 }
 
 #[tokio::test]
@@ -336,6 +365,55 @@ async fn an_address_that_does_not_answer_is_given_up() {
     let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), bounds).await;
     let (_, head) = connect(&sandbox, &at.to_string()).await;
     assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection_timeout"), "{head}");
+}
+
+/// Never answers.
+struct Mute;
+
+impl Resolver for Mute {
+    fn resolve<'r>(
+        &'r self,
+        _name: &'r str,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_resolved_in_time_is_given_up() {
+    let bounds = Bounds { resolve: Duration::from_millis(50), ..Bounds::default() };
+    for upstream in [None, Some("http://127.0.0.1:9".parse().expect("a proxy"))] {
+        let gateway = Gateway::new(Egress::default(), vec![]).with(Box::new(Mute), bounds.clone());
+        let sandbox = serve(gateway.through(upstream)).await;
+        let (_, head) = connect(&sandbox, "slow.example:443").await;
+        assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection_timeout"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_on_an_ipv6_address_is_reached_by_a_rule_for_it() {
+    let listener = TcpListener::bind("[::1]:0").await.expect("IPv6 on the loopback");
+    let at = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            _ = stream.write_all(b"six").await;
+        }
+    });
+    let six = at.ip();
+    let open = sandbox(&format!("[::1]:{}", at.port()), Scripted::new(&[&[six]]), Bounds::default()).await;
+    for to in [at.to_string(), format!("six.example:{}", at.port())] {
+        let (mut stream, head) = connect(&open, &to).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{to}: {head}");
+        assert!(head.ends_with("six") || until(&mut stream, "six").await == "six", "{to}");
+    }
+    let mut asked = vec![5, 1, 0, 5, 1, 0, 4];
+    asked.extend([0; 15]);
+    asked.push(1);
+    asked.extend(at.port().to_be_bytes());
+    assert!(until(&mut sent(&open, &asked).await, "six").await.ends_with("six"));
+    let closed = sandbox("public", Scripted::new(&[&[six]]), Bounds::default()).await;
+    let (_, head) = connect(&closed, &at.to_string()).await;
+    assert!(head.contains("x-mhnos-egress: loopback"), "{head}");
 }
 
 #[tokio::test]
