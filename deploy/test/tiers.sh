@@ -11,13 +11,23 @@ cargo build --locked --package mhnos-testing --bins
 docker build -q -t mhnos-runtime-tests -f deploy/docker/tests.Dockerfile deploy/docker >/dev/null
 # Kinds of host that have namespaces, or control groups, are not to be had in there.
 waived=root,user,relaxed,masked-proc,no-namespaces,no-namespaces-grouped,none
+# Nor one with an older Landlock: who answers in its place reads the memory of who asks.
+waived+=,container-linux-6.1
 # The test's own bridge meets the kernel's bound on descriptors in flight, from which the capabilities of a host's root exempt.
 waived+=,a_hostile_bridge_breaks_nothing
 # A control that shows what the kernel says without a filter; a container is never without. `make test` has it.
 control=the_same_calls_outside_are_answered_by_the_kernel
-for program in $programs; do
-  filters=()
-  case $program in */service-*) filters=(tiers:: abuse:: hostile:: compatibility:: --test-threads 2 --skip "$control") ;; esac
+inside() { # inside PROGRAM ARGUMENT…
   docker run --rm --init --tmpfs /tmp:exec -v "$here:$here:ro" -w "$here/crates/mhnos-runtime" -e MHNOS_TEST_WAIVED=$waived \
-    mhnos-runtime-tests "$program" "${filters[@]}"
+    mhnos-runtime-tests "$@"
+}
+for program in $programs; do
+  case $program in
+    */service-*)
+      # By themselves: other tests make sockets with a path, beside which programs have no unix sockets.
+      inside "$program" compatibility:: --nocapture --test-threads 1
+      inside "$program" tiers:: abuse:: hostile:: doctor::spawned --test-threads 2 --skip "$control"
+      ;;
+    *) inside "$program" ;;
+  esac
 done

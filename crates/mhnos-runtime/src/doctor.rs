@@ -158,7 +158,12 @@ fn table(report: &Doctor) -> String {
         }
         text.push('\n');
     }
-    text.push_str("network: programs share the host's\n");
+    let own = report.layers.iter().any(|layer| layer.ok && layer.name == Layer::NetNamespace.as_str());
+    text.push_str(if own {
+        "network: programs have their own; MHNOS_EGRESS says what they reach outside\n"
+    } else {
+        "network: programs share the host's\n"
+    });
     text
 }
 

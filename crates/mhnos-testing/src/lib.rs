@@ -33,5 +33,5 @@ pub use probe::{Attempt, Probe};
 pub use replay::replay;
 pub use scratch::Scratch;
 pub use server::{Options, Server, StartFailure};
-pub use tools::{tool, tools_dir, tools_path};
+pub use tools::{tool, tools_dir, tools_path, tools_path_with_node};
 pub use wire::{Wire, WireOptions};

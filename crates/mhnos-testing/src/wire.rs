@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// Longest wait for one message. Reached on failure only.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 /// What one message may hold; the service's own bound is lower.
 const MAX_MESSAGE: usize = 256 << 20;
 

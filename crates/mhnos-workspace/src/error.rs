@@ -140,9 +140,9 @@ pub enum PullError {
         max: u64,
     },
     /// Directories are nested too deeply.
-    #[error("{path:?} is nested more than {max} directories deep")]
+    #[error("the directory that begins with {path:?} is nested more than {max} directories deep")]
     TooDeep {
-        /// Relative to the workspace.
+        /// Relative to the workspace, the beginning of it.
         path: String,
         /// The bound.
         max: usize,

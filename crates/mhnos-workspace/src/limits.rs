@@ -27,5 +27,5 @@ pub const USAGE_DEPTH: usize = 200;
 /// Files and directories that are counted for a quota: some seconds of looking.
 pub const USAGE_ENTRIES: u64 = 2_000_000;
 
-/// Characters of a path that is too long which its error shows.
+/// Characters of a path that is too long, or of a directory too deep, which its error shows.
 pub const SHOWN_CHARACTERS: usize = 80;

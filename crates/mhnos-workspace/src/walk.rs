@@ -97,6 +97,7 @@ impl Walk {
         settings: &PullSettings,
     ) -> Result<(), PullError> {
         if self.levels.len() > limits::PULL_DEPTH {
+            let path = path.chars().take(limits::SHOWN_CHARACTERS).collect();
             return Err(PullError::TooDeep { path, max: limits::PULL_DEPTH });
         }
         let names = self.names(&directory, &path, settings)?.into_iter();

@@ -51,7 +51,13 @@ fn dial(bridge: &mut Bridge, pid: Pid, port: u16) -> Result<TcpStream, DialFailu
 }
 
 pub(crate) fn a_port_is_told_dialled_and_told_to_be_closed(bridge: &mut Bridge) {
-    for address in ["127.0.0.1", "0.0.0.0", "127.0.0.5", "::1", "::"] {
+    let mut addresses = vec!["127.0.0.1", "0.0.0.0", "127.0.0.5"];
+    match TcpListener::bind("[::1]:0") {
+        Ok(_) => addresses.extend(["::1", "::"]),
+        // A container may have none.
+        Err(error) => println!("this host has no IPv6: {error}"),
+    }
+    for address in addresses {
         let pid = serve(bridge, address);
         let open = ports(bridge, pid);
         assert_eq!(open.len(), 1, "{address}");

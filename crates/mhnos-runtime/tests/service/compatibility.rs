@@ -1,32 +1,64 @@
 //! What programs do for a living goes on behind the walls of every tier.
 
 use mhnos_sandbox::Tier;
-use mhnos_testing::{Server, Wire, WireOptions, host::Host};
+use mhnos_testing::{Server, Wire, WireOptions, host::Host, tools_path_with_node};
 use serde_json::json;
 
 use crate::{abuse::strict_hosts, options};
 
 const WORK: &str = include_str!("work.sh");
+const NODE_WORK: &str = include_str!("node.sh");
+
+/// The lines of Node.js that are supported beside the pinned one, which all other tests use.
+const OTHER_NODES: [u32; 2] = [22, 26];
+
+/// Runs a script that says so at its end. Without a network of its own the port is the host's: one of those a program may
+/// connect to.
+async fn work(server: &Server, host: &str, script: &str, port: usize) {
+    server.write("work.sh", script.replace("PORT", &port.to_string()));
+    let mut wire = Wire::connect(server.address()).await;
+    let options = json!({"pty": false});
+    let pid = wire
+        .spawn(json!({"processType": "shell", "command": "bash", "args": ["work.sh"], "options": options}))
+        .await;
+    let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+    assert!(stdout.ends_with("all done\n"), "{host}: {exit}\n{stdout}\n{stderr}");
+}
+
+/// Whether programs that see the host's tree have unix sockets: only where none with a path is there for them to find.
+fn host_has_no_path_sockets() -> bool {
+    let table = std::fs::read_to_string("/proc/net/unix").expect("the table of unix sockets");
+    !table
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().nth(7))
+        .any(|name| !name.starts_with('@'))
+}
 
 #[tokio::test]
 async fn ordinary_work_is_done_in_every_tier() {
     for (index, host) in strict_hosts().enumerate() {
-        let server = Server::start(options().on(host));
-        // Without a network of its own the port is the host's: one of those a program may connect to.
-        let work = WORK.replace("PORT", &(8080 + index).to_string());
-        // forkserver is a process behind a unix socket, which these tiers have only if the host has none with a path.
+        // forkserver is a process behind a unix socket.
         let shares_host = matches!(Host::named(host).tier, Tier::T3 | Tier::T3Plus);
-        let methods = if shares_host { "[\"spawn\"]" } else { "[\"spawn\", \"forkserver\"]" };
-        server.write("work.sh", work.replace("METHODS", methods));
-        let mut wire = Wire::connect(server.address()).await;
-        let options = json!({"pty": false});
-        let pid = wire
-            .spawn(
-                json!({"processType": "shell", "command": "bash", "args": ["work.sh"], "options": options}),
-            )
-            .await;
-        let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
-        assert!(stdout.ends_with("all done\n"), "{host}: {exit}\n{stdout}\n{stderr}");
+        let unix_sockets = !shares_host || host_has_no_path_sockets();
+        let server = Server::start(options().on(host));
+        let methods = if unix_sockets { "[\"spawn\", \"forkserver\"]" } else { "[\"spawn\"]" };
+        println!("{host}: multiprocessing by fork and {methods}");
+        let script = WORK.replace("METHODS", methods).replace("@node.sh", NODE_WORK);
+        work(&server, host, &script, 8080 + index).await;
+    }
+}
+
+#[tokio::test]
+async fn every_supported_node_does_its_work_in_every_tier() {
+    for major in OTHER_NODES {
+        for (index, host) in strict_hosts().enumerate() {
+            let server = Server::start(options().env("MHNOS_PATH", tools_path_with_node(major)).on(host));
+            let script = format!(
+                "set -eu\nexport HOME=\"$PWD\" TMPDIR=/tmp\nnode --version | grep -q '^v{major}[.]'\n{NODE_WORK}\necho all done\n"
+            );
+            work(&server, host, &script, 8088 + index).await;
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::process::{Command, Output};
 
-use mhnos_testing::{Scratch, host::Host};
-use serde_json::Value;
+use mhnos_testing::{Scratch, Server, Wire, host::Host};
+use serde_json::{Value, json};
 
-use crate::SERVICE;
+use crate::{SERVICE, abuse::strict_hosts, options};
 
 fn doctor(host: &str, arguments: &[&str]) -> Output {
     // A workspace of the user who will start it.
@@ -35,6 +35,42 @@ fn it_finds_what_each_host_gives_and_names_a_remedy_for_the_rest() {
             assert!(tier["reason"].is_string() && tier["remedy"].is_string(), "{host}: {tier}");
         }
         assert_eq!(find(&report, "layers", "seccomp")["ok"], true, "{host}");
+    }
+}
+
+/// Names of layers in order, with the tier.
+fn in_force(tier: &Value, layers: &Value) -> (String, Vec<String>) {
+    let name = |layer: &Value| layer.as_str().unwrap_or_default().to_owned();
+    let mut names: Vec<String> = layers.as_array().into_iter().flatten().map(name).collect();
+    names.sort();
+    (tier.as_str().unwrap_or_default().to_owned(), names)
+}
+
+#[tokio::test]
+async fn spawned_list_status_health_and_doctor_say_the_same_in_every_tier() {
+    for host in strict_hosts() {
+        let server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        let spawn = json!({"type": "spawn", "id": 1, "processType": "shell", "command": "bash", "args": ["-c", "exec sleep 1000"]});
+        let spawned = wire.request(spawn).await;
+        let list = wire.request(json!({"type": "list", "id": 2})).await;
+        let status = wire.request(json!({"type": "status", "id": 3})).await;
+        let of = |message: &Value| in_force(&message["isolation"]["tier"], &message["isolation"]["layers"]);
+        let told = of(&spawned);
+        assert!(told.1.len() > 5, "{host}: {spawned}");
+        assert_eq!(of(&list["processes"][0]), told, "{host}: {list}");
+        assert_eq!(of(&status), told, "{host}: {status}");
+        let health: Value = serde_json::from_str(&server.get("/health").body).expect("JSON");
+        assert_eq!(health["sandbox"]["tier"], told.0.as_str(), "{host}: {health}");
+        assert_eq!(health["sandbox"]["mode"], status["config"]["sandboxMode"], "{host}: {health}");
+        let output = doctor(host, &["--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let found = report["layers"].as_array().expect("layers").iter().filter(|layer| layer["ok"] == true);
+        let found: Value = found.map(|layer| layer["name"].clone()).collect();
+        assert_eq!(in_force(&report["tier"], &found), told, "{host}: {report}");
+        let said = String::from_utf8(doctor(host, &[]).stdout).expect("text");
+        let own_network = told.1.iter().any(|layer| layer == "net-namespace");
+        assert_eq!(said.contains("programs have their own"), own_network, "{host}: {said}");
     }
 }
 

@@ -4,17 +4,19 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mhnos_testing::{Server, Wire, WireOptions, eventually};
+use mhnos_testing::{Server, Wire, WireOptions, eventually, eventually_async};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    requests::{bash, bridge},
+    requests::{bash, bridge, resident_kib},
     start,
 };
 
 /// Longest time for what takes milliseconds.
 const SOON: Duration = Duration::from_secs(30);
+/// Longest time for that much, and for a stalled viewer to be told from a slow one, on a loaded machine.
+const FLOOD: Duration = Duration::from_mins(3);
 /// What the programs write, again and again.
 const LINE: &str = "0123456789 and so on, for ever\n";
 /// More than a log holds: whoever is left behind misses something.
@@ -98,6 +100,39 @@ async fn a_flood_goes_on_at_the_same_byte_after_a_killed_bridge() {
     }
     follower.take_until(4 * MANY).await;
     assert_eq!(follower.gaps, []);
+}
+
+/// More than the log of a program, its copy in a pipe and what a connection holds; far less than is written.
+const GROWTH_KIB: u64 = 32 << 10;
+
+/// Twice that, seen by nobody and by one who takes nothing: the newest is kept, and memory does not grow with it.
+#[tokio::test]
+async fn a_flood_costs_the_service_no_more_than_a_log() {
+    const BYTES: u64 = 64_000_000;
+    let server = start();
+    // What is allocated once and for all has been.
+    let mut warm = Follower::spawn(&server, &flood()).await;
+    warm.take_until(10_000_000).await;
+    let before = resident_kib(&server);
+    for stays in [false, true] {
+        let follower = Follower::spawn(&server, &format!("yes | head -c {BYTES}")).await;
+        // Nothing is read from this connection from here on, if it stays at all.
+        let idle = stays.then_some(follower.wire);
+        let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+        let pid = follower.pid;
+        eventually_async(FLOOD, "its end", async || {
+            let list = wire.request(json!({"type": "list", "id": 1})).await;
+            let all = list["processes"].as_array().expect("a list");
+            let grown = resident_kib(&server).saturating_sub(before);
+            assert!(grown < GROWTH_KIB, "{grown} KiB more: {list}");
+            all.iter().all(|process| process["pid"] != pid).then_some(())
+        })
+        .await;
+        wire.send(&json!({"type": "attach", "id": 2, "pid": pid})).await;
+        let exit = wire.next_where(|message| message["type"] == "exit").await;
+        assert_eq!((&exit["code"], &exit["seq"]), (&json!(0), &json!(BYTES)), "{exit}");
+        drop(idle);
+    }
 }
 
 /// All at once: nobody sleeps while another is looked after.

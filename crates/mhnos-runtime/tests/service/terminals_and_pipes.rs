@@ -113,3 +113,27 @@ async fn sixty_kilobytes_pasted_into_a_shell_arrive_complete() {
     let (stdout, ..) = wire.run_to_exit(pid).await;
     assert!(stdout.contains(&format!("{}\r\n", paste.len())), "{} bytes", stdout.len());
 }
+
+/// What asks a terminal for an answer, sets a clipboard or a title is passed to the client and answered by nobody else.
+#[tokio::test]
+async fn escape_sequences_come_as_they_are_and_nobody_answers_them() {
+    const ASKED: &str = "\u{1b}]52;c;c2VjcmV0\u{7}\u{1b}P$qm\u{1b}\\\u{1b}[c\u{1b}[6n\u{1b}]10;?\u{7}\u{1b}]0;title\u{7}\u{1b}[21t";
+    let server = start();
+    server.write("asked", ASKED);
+    let mut wire = Wire::connect(server.address()).await;
+    let script = "stty -echo; cat asked; echo ready; read -r line; printf '<%s>' \"$line\"";
+    let options = json!({"pty": true});
+    let spawn =
+        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": options});
+    let pid = wire.spawn(spawn).await;
+    let mut seen = String::new();
+    while !seen.contains("ready") {
+        let message = wire.next_where(|message| message["type"] == "stdout").await;
+        seen += message["data"].as_str().expect("text");
+    }
+    assert!(seen.starts_with(ASKED), "{seen:?}");
+    wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": "mine\n"})).await;
+    let (rest, _, exit) = wire.run_to_exit(pid).await;
+    assert!(rest.contains("<mine>"), "an answer came before: {rest:?} {exit}");
+    assert!(!server.log().contains('\u{1b}'), "{}", server.log());
+}

@@ -1,48 +1,11 @@
-# What programs do for a living; each step ends the script if it fails. PORT is where a server may listen.
+# What programs do for a living; each step ends the script if it fails. PORT is where a server may listen. node.sh goes where its name is.
 set -eu
 export HOME="$PWD" TMPDIR=/tmp
 echo step files
 mkdir -p a/b; echo x > a/b/f; mv a/b/f a/g; ln -s g a/h; ln a/g a/i; chmod 600 a/g; cat a/h > /dev/null; rm -r a
 echo step redirection
 echo x > /dev/null; echo x > /dev/stderr; : < /dev/stdin
-echo step node
-node -e '
-const fs = require("fs"), cp = require("child_process"), http = require("http"), os = require("os");
-const { Worker } = require("worker_threads");
-fs.writeFileSync("n", "1"); fs.renameSync("n", "m"); fs.watch(".").close(); fs.unlinkSync("m");
-cp.execSync("true"); os.cpus();
-new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]));
-new Worker("require(\"worker_threads\").parentPort.postMessage(7)", { eval: true }).on("message", v => {
-  if (v !== 7) process.exit(1);
-});
-const s = http.createServer((q, r) => r.end("y")).listen(PORT, "127.0.0.1", () =>
-  fetch("http://127.0.0.1:PORT").then(r => r.text()).then(t => { if (t !== "y") process.exit(2); s.close(); }));
-'
-echo step node-more
-cat > child.js <<'END'
-process.on("message", text => { process.send(text + "!"); process.disconnect(); });
-END
-node -e '
-const fs = require("fs"), { fork } = require("child_process");
-const child = fork("child.js"); child.send("ipc");
-child.on("message", text => { if (text !== "ipc!") process.exit(3); });
-const watcher = fs.watch(".", (event, name) => { if (name === "seen") watcher.close(); });
-fs.writeFileSync("seen", "1");
-'
-cat > some.test.js <<'END'
-require("node:test")("it", () => require("node:assert").equal(1, 1));
-END
-node --test some.test.js > /dev/null
-node --inspect=127.0.0.1:0 -e '
-if (!require("inspector").url().startsWith("ws://127.0.0.1:")) process.exit(4); process.exit(0)' 2> /dev/null
-echo step npm
-mkdir -p pkg app
-printf '{"name":"pkg","version":"1.0.0","scripts":{"postinstall":"gcc -shared -fPIC -o n.so n.c"}}' > pkg/package.json
-printf 'int n(void){return 1;}' > pkg/n.c
-(cd pkg && npm pack --silent > /dev/null)
-printf '{"name":"app","version":"1.0.0"}' > app/package.json
-(cd app && npm install --offline --no-audit --no-fund --silent --foreground-scripts ../pkg/pkg-1.0.0.tgz > /dev/null)
-test -s app/node_modules/pkg/n.so
+@node.sh
 echo step python
 python3 - <<'END'
 import asyncio, multiprocessing as m, sqlite3, subprocess, tempfile, socket
@@ -64,7 +27,24 @@ if __name__ == "__main__":
         with m.get_context(method).Pool(2) as p: assert p.map(g, [2, 3]) == [4, 9]
 END
 python3 pools.py
-python3 -m venv --without-pip v; v/bin/python -c 'import sys; assert sys.prefix != sys.base_prefix'
+echo step pip
+python3 -m venv v; v/bin/python -c 'import sys; assert sys.prefix != sys.base_prefix'
+python3 - <<'END'
+import zipfile
+info = "demo-1.0.dist-info/"
+files = {
+    "demo.py": "def answer(): return 42\n",
+    info + "METADATA": "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n",
+    info + "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    info + "entry_points.txt": "[console_scripts]\ndemo = demo:answer\n",
+}
+files[info + "RECORD"] = "".join(name + ",,\n" for name in [*files, info + "RECORD"])
+with zipfile.ZipFile("demo-1.0-py3-none-any.whl", "w") as wheel:
+    for name, text in files.items(): wheel.writestr(name, text)
+END
+v/bin/pip install -q --no-index --disable-pip-version-check ./demo-1.0-py3-none-any.whl
+v/bin/python -c 'import demo; assert demo.answer() == 42'
+v/bin/demo || test $? = 42
 echo step git
 git init -q r; cd r; git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m x; cd ..; git clone -q r c
 echo step gcc
