@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{SERVICE, median, report};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 
 /// What npm of this machine says of a setting; empty if nothing.
 fn setting(name: &str) -> String {
@@ -34,8 +34,9 @@ async fn install(server: &Server, script: &str) -> Duration {
 pub(crate) async fn npm() {
     let (registry, cafile) = (setting("registry"), setting("cafile"));
     let host = registry.split_once("://").expect("a URL").1.split(['/', ':']).next().expect("a host");
+    // npm says nothing for long, and the client takes that for an end.
     let mut script = format!(
-        "rm -rf app /tmp/npm; mkdir app && cd app && echo '{{}}' > package.json\nexport npm_config_registry={registry} npm_config_cache=/tmp/npm\n"
+        "while echo; do sleep 5; done & trap \"kill $!\" EXIT\nrm -rf app /tmp/npm; mkdir app && cd app && echo '{{}}' > package.json\nexport npm_config_registry={registry} npm_config_cache=/tmp/npm\n"
     );
     if !cafile.is_empty() {
         script.extend(["export npm_config_cafile=", &cafile, "\n"]);
