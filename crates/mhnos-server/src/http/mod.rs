@@ -161,7 +161,10 @@ pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Ar
                     return Ok(answer(&front, request, peer, &promised).map(Body::Left));
                 };
                 Ok(match arrival.stay(&front) {
-                    Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
+                    Ok(()) => {
+                        let turn_away = |why: &str| front.turn_away(peer, Refused::Preview, why);
+                        previews.answer(&name, request, client, &arrival.exchanges, turn_away).await
+                    }
                     Err(full) => no_place(&front, peer, full).map(Body::Left),
                 })
             }
