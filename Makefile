@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-proxies test-dist test-model bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
   dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -50,6 +50,9 @@ bench: rust tools ## measure the built service against running the programs dire
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)
 	MHNOS_MODEL_RUNS=$(or $(RUNS),100) cargo test --release --locked --package mhnos-runtime --test service -- --nocapture model
+
+test-threads: rust ## the output log in every order in which its threads can meet (loom); part of make test
+	cargo test --release --locked --package mhnos-process --lib --features model-threads threads::
 
 test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random moments, KILLS rounds in every tier (default 50)
 	MHNOS_TEST_KILLS=$(or $(KILLS),50) MHNOS_TEST_SEED=$(or $(SEED),1) \

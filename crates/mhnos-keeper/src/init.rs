@@ -22,6 +22,7 @@ use rustix::{
 
 use crate::{
     channel::Stage,
+    heap,
     inner::{FromInit, ToInit, failure},
     socket::{RecvError, Socket},
     supervisor,
@@ -52,6 +53,7 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
         return;
     }
     drop(sockets);
+    heap::fill_holes();
     let mut supervisors = HashSet::new();
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];

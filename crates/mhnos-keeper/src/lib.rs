@@ -10,6 +10,7 @@ pub mod channel;
 pub mod choose;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod heap;
 mod held;
 mod init;
 mod inner;

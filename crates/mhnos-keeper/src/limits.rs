@@ -11,6 +11,10 @@ pub const SPARES_PAUSE: Duration = Duration::from_millis(10);
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 
+/// From the hang-up of a terminal to its repetition: a shell that was just starting may have missed the first, and
+/// would otherwise live until the end of its grace period.
+pub const HANGUP_AGAIN: Duration = Duration::from_millis(500);
+
 /// Walks over such a tree that only stop what they find, before it is killed: each finds what forked during the last,
 /// and there is an end to that at the process limit.
 pub const TREE_STOP_WALKS: u32 = 64;

@@ -120,7 +120,7 @@ fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
 
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
 fn serve(channel: &Socket, doors: Vec<OwnedFd>, walls: &Walls) -> Failure {
-    match confine::get_ready(&doors) {
+    match confine::get_ready(&doors, walls) {
         Err(error) => return failure(Stage::Confine, &error),
         Ok(Some(notices)) => _ = channel.send(&FromProgram::Noticing, &[notices.as_fd()]),
         Ok(None) => {}

@@ -14,7 +14,7 @@ use std::{
     collections::HashSet,
     io,
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mhnos_sandbox::{
@@ -29,7 +29,7 @@ use rustix::{
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
     inner::{Execute, FromSupervisor, ToSupervisor, failure},
-    limits::{TREE_KILL_INTERVAL, TREE_STOP_WALKS},
+    limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL, TREE_STOP_WALKS},
     ports::Ports,
     recruit::{Recruit, Started},
     socket::{RecvError, Socket},
@@ -122,6 +122,7 @@ impl Ready {
             enclosed: self.enclosed,
             watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
             ports: Ports::new(notices),
+            hangup: None,
             ending: Ending::Not,
         })
     }
@@ -137,6 +138,8 @@ struct Supervisor {
     /// Where no control group limits the tree.
     watchdog: Option<Watchdog>,
     ports: Ports,
+    /// When the tree is told again that its terminal is gone.
+    hangup: Option<Instant>,
     ending: Ending,
 }
 
@@ -168,6 +171,10 @@ impl Supervisor {
             if self.ending != Ending::Not {
                 self.signal_all(libc::SIGKILL);
             }
+            if self.hangup.is_some_and(|due| due <= Instant::now()) {
+                self.hangup = None;
+                self.hang_up();
+            }
             if let Some(ports) = self.ports.look() {
                 report(control, &FromSupervisor::Ports(ports), None);
             }
@@ -182,7 +189,8 @@ impl Supervisor {
     fn wait(&mut self, control: &Socket) {
         let ending = (self.ending != Ending::Not).then_some(TREE_KILL_INTERVAL);
         let watchdog = self.watchdog.as_ref().map(Watchdog::left);
-        let interval = ending.or_else(|| watchdog.into_iter().chain(self.ports.left()).min());
+        let hangup = self.hangup.map(|due| due.saturating_duration_since(Instant::now()));
+        let interval = ending.or_else(|| watchdog.into_iter().chain(self.ports.left()).chain(hangup).min());
         // Rounded up: to wake just before the time is to wake twice.
         let timeout = interval.map(|left| Timespec {
             tv_sec: left.as_secs() as i64,
@@ -255,16 +263,20 @@ impl Supervisor {
             }
             Scope::Tree => {
                 self.signal_all(signal);
-                if signal == libc::SIGTERM {
-                    // Interactive shells ignore SIGTERM; a closing terminal is what they end on. What is
-                    // stopped has to run to end.
-                    if self.terminal {
-                        self.signal_all(libc::SIGHUP);
-                    }
+                if signal == libc::SIGTERM && self.terminal {
+                    self.hang_up();
+                    self.hangup = Some(Instant::now() + HANGUP_AGAIN);
+                } else if signal == libc::SIGTERM {
                     self.signal_all(libc::SIGCONT);
                 }
             }
         }
+    }
+
+    /// Interactive shells ignore SIGTERM; a closing terminal is what they end on. What is stopped has to run to end.
+    fn hang_up(&self) {
+        self.signal_all(libc::SIGHUP);
+        self.signal_all(libc::SIGCONT);
     }
 
     /// A signal to all descendants.

@@ -25,6 +25,7 @@ mod request;
 mod signal;
 mod state;
 mod task;
+mod threads;
 mod viewer;
 mod watched;
 

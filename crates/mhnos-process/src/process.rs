@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use mhnos_keeper::channel::{Exit, Isolation, Member, Pid, Port, Scope, Usage};
 use mhnos_sandbox::{Enforcement, Limits, Stdio, WindowSize};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     exit::{ExitRecord, State},
@@ -19,6 +19,7 @@ use crate::{
     note::new_key,
     request::Info,
     signal::Signal,
+    threads::Notify,
     viewer::{Replay, Viewer},
     watched::Watched,
 };
@@ -45,7 +46,7 @@ pub struct Process {
     /// Who waits for the names of those that live.
     pub(crate) asking: Mutex<Vec<oneshot::Sender<Vec<Member>>>>,
     /// Told when there is mail, or input to move on.
-    pub(crate) poke: Arc<Notify>,
+    pub(crate) poke: Arc<tokio::sync::Notify>,
     /// What its tree listens on.
     pub(crate) ports: Mutex<Arc<[Port]>>,
     pub(crate) key: Mutex<String>,

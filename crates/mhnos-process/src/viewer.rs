@@ -7,11 +7,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use crate::{
     exit::ExitRecord,
     log::{Carry, OutputLog, Slot, Stream, Taken, incomplete_suffix},
+    threads::Notify,
 };
 
 /// Where a new viewer begins.

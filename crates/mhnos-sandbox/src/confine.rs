@@ -2,7 +2,8 @@
 //!
 //! The first of them need no order and take long: to join a control group of version 1 a process waits until
 //! every CPU has been through its scheduler, milliseconds (`cgroup_threadgroup_rwsem`). So [`get_ready`] may be
-//! called long before it is known what the process will become.
+//! called long before it is known what the process will become. The system call filter goes up there too where
+//! nothing after it needs what it denies: the kernel compiles it for every process anew.
 
 use std::{ffi::CString, io, os::fd::OwnedFd};
 
@@ -136,7 +137,7 @@ pub fn become_self_test(
 
 /// What every program's process does first; `doors` are those of its control group. Gives where its calls of
 /// listen(2) are seen, if the kernel grants that (see [`crate::listening`]).
-pub fn get_ready(doors: &[OwnedFd]) -> Result<Option<OwnedFd>, SetupError> {
+pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<Option<OwnedFd>, SetupError> {
     set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
     for door in doors {
         rustix::io::write(door, b"0").step("join the control group")?;
@@ -149,7 +150,9 @@ pub fn get_ready(doors: &[OwnedFd]) -> Result<Option<OwnedFd>, SetupError> {
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;
     // A filter of its own: where the kernel refuses it, nothing else is missing.
-    Ok(sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok())
+    let notices = sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok();
+    walls.around_recruit()?;
+    Ok(notices)
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {

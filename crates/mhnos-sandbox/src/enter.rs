@@ -109,13 +109,21 @@ impl Walls {
         Ok(Some(Enclosed(())))
     }
 
-    /// The last walls, for a process about to become a program; `terminal` is its own.
+    /// What can go up around a process that does not know yet which program it will be: the filter, unless a
+    /// wall is to come that needs calls which the filter denies.
+    pub(crate) fn around_recruit(&self) -> Result<(), SetupError> {
+        if self.program.is_none() { self.install_filter() } else { Ok(()) }
+    }
+
+    /// The walls that [`Walls::around_recruit`] left, for a process about to become a program; `terminal` is its own.
     pub(crate) fn around_program(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), SetupError> {
-        if let Some((rules, ruleset)) = &self.program {
-            let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
-            own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")?;
-        }
-        // Last: the steps before need calls that the filter denies.
+        let Some((rules, ruleset)) = &self.program else { return Ok(()) };
+        let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
+        own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")?;
+        self.install_filter()
+    }
+
+    fn install_filter(&self) -> Result<(), SetupError> {
         if self.filters() {
             sys::install_filter(&self.filter).step("install the system call filter")?;
         }

@@ -3,10 +3,10 @@
 use std::{ops::Range, sync::Arc};
 
 use mhnos_keeper::log_file::SEGMENTS;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use super::{Absent, Carry, Cursor, OutputLog, Stream, Window, utf8::MAX_CARRY};
-use crate::{exit::ExitRecord, limits::RESUME_PATIENCE};
+use crate::{exit::ExitRecord, limits::RESUME_PATIENCE, threads::Notify};
 
 /// A viewer's place in a log. Given back with [`OutputLog::detach`].
 #[derive(Debug)]

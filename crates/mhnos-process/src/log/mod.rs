@@ -32,13 +32,13 @@ mod utf8;
 mod writer;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use mhnos_keeper::log_file::{Layout, SEGMENTS};
 use mhnos_sandbox::sys::SharedMap;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 pub(crate) use self::{
     cursor::{Slot, Taken},
@@ -46,7 +46,11 @@ pub(crate) use self::{
     utf8::{Carry, incomplete_suffix},
     writer::{LogWriter, Moved},
 };
-use crate::{exit::ExitRecord, limits::VIEWER_WINDOW};
+use crate::{
+    exit::ExitRecord,
+    limits::VIEWER_WINDOW,
+    threads::{Mutex, MutexGuard, Notify},
+};
 
 /// Header words after the magic, as offsets from [`Layout::header`].
 const LAP: u64 = 8;

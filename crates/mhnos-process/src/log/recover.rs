@@ -3,19 +3,22 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use mhnos_keeper::log_file::{MAGIC, SEGMENTS, layout_of};
 use mhnos_sandbox::sys::{SharedMap, bytes_readable};
 use rustix::fs::tell;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     ABSENT_FROM, Absent, LAP, OutputLog, READING, SEGMENTS_WRITTEN, Stream, VIEWERS, Window,
     writer::{LogWriter, Moved, Scratch},
 };
-use crate::limits::RESUME_PATIENCE;
+use crate::{
+    limits::RESUME_PATIENCE,
+    threads::{Mutex, Notify},
+};
 
 /// Takes over the log in `file`, accounting for what its last writer moved but did not tell. `scratch` is the
 /// read and write end of the scratch pipe of a process with a terminal; what is left in it is moved first.

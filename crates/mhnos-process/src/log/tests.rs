@@ -3,6 +3,8 @@
 
 mod killed;
 mod model;
+#[cfg(feature = "model-threads")]
+mod threads;
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -11,7 +13,6 @@ use std::{
 
 use mhnos_keeper::log_file;
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::sync::Notify;
 
 use super::*;
 use crate::{

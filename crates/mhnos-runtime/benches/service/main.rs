@@ -11,6 +11,7 @@
 mod cost;
 mod direct;
 mod files;
+mod install;
 mod isolation;
 mod memory;
 mod pattern;
@@ -47,6 +48,7 @@ const ALL: &[Measurement] = &[
     ("memory", |_| memory::idle()),
     ("previews", |runtime| runtime.block_on(previews::requests())),
     ("ports", |runtime| runtime.block_on(previews::ports())),
+    ("npm", |runtime| runtime.block_on(install::npm())),
     ("idle-servers", |runtime| runtime.block_on(previews::idle_servers())),
 ];
 

@@ -1,6 +1,6 @@
 //! Input of every wrong kind gets an answer, and the service stays.
 
-use mhnos_testing::{Wire, WireOptions, http_get, http_raw};
+use mhnos_testing::{Wire, http_raw};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -355,63 +355,4 @@ async fn large_messages_are_taken_up_to_the_limit() {
     let close = wire.closed().await;
     assert!(close.is_none_or(|close| u16::from(close.code) == 1009));
     assert_serves(&mut bystander).await;
-}
-
-#[tokio::test]
-async fn broken_http_is_refused_and_others_are_served_meanwhile() {
-    let server = start();
-    let address = server.address();
-    let mut bystander = Wire::connect(address).await;
-    let long_header =
-        format!("GET /health HTTP/1.1\r\nHost: {address}\r\nX: {}\r\n\r\n", "x".repeat(200_000));
-    for bytes in [
-        &b"\0\0\0\0\r\n\r\n"[..],
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET\r\n\r\n",
-        b"\r\n\r\n\r\n\r\n",
-        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
-        &vec![0xff; 70_000],
-        long_header.as_bytes(),
-        b"GET /health HTTP/1.1\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nx",
-    ] {
-        let answer = http_raw(address, bytes);
-        assert!(answer.is_err() || !answer.expect("checked").starts_with(b"HTTP/1.1 2"), "{bytes:?}");
-        assert_serves(&mut bystander).await;
-    }
-    assert_eq!(server.get("/health").status, 200);
-}
-
-/// Each rule of RFC 6455, section 4.2.1, broken alone; the texts are the predecessor's.
-#[tokio::test]
-async fn a_wrong_handshake_is_refused_by_name() {
-    let server = start();
-    let right = [
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ];
-    let host = format!("Host: {}", server.address());
-    for (index, wrong, text) in [
-        (0, "Connection: close", "Invalid Upgrade header"),
-        (1, "Upgrade: h2c", "Invalid Upgrade header"),
-        (2, "Sec-WebSocket-Version: 8", "Missing or invalid Sec-WebSocket-Version header"),
-        (2, "X: y", "Missing or invalid Sec-WebSocket-Version header"),
-        (3, "Sec-WebSocket-Key: short", "Missing or invalid Sec-WebSocket-Key header"),
-        (3, "X: y", "Missing or invalid Sec-WebSocket-Key header"),
-    ] {
-        let mut lines = right;
-        lines[index] = wrong;
-        let request = format!("GET / HTTP/1.1\r\n{host}\r\n{}\r\n\r\n", lines.join("\r\n"));
-        let answer = http_raw(server.address(), request.as_bytes()).expect("an answer");
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(text), "{wrong}: {answer}");
-    }
-    for path in ["/", "/any/path?and=query"] {
-        let options = WireOptions::modern().path(path);
-        assert_serves(&mut Wire::connect_as(server.address(), options).await).await;
-    }
-    assert_eq!(http_get(server.address(), "/nothing", &[]).expect("an answer").status, 404);
 }

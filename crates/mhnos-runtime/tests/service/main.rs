@@ -7,9 +7,11 @@
 mod abuse;
 mod audit;
 mod bad_clients;
+mod bad_http;
 mod bad_input;
 mod bridge_killed;
 mod bursts;
+mod bystander;
 mod compatibility;
 mod conformance;
 mod cpu;

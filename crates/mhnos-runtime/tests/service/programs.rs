@@ -163,6 +163,8 @@ async fn openclaws_gateway_starts_without_questions_and_answers() {
     );
     let mut wire = Wire::connect(server.address()).await;
     let gateway = wire.spawn(json!({"processType": "openclaw", "command": "gateway"})).await;
+    let mut viewer = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    viewer.request(json!({"type": "attach", "id": 1, "pid": gateway})).await;
     let options = json!({"timeout": 90_000});
     let health = wire
         .spawn(json!({"id": 2, "processType": "node", "command": "/health.mjs", "options": options}))
@@ -170,6 +172,8 @@ async fn openclaws_gateway_starts_without_questions_and_answers() {
     let (stdout, stderr, exit) = wire.run_to_exit(health).await;
     assert!(stdout.contains("\"ok\":true"), "{stdout} {stderr} {exit}\n{}", server.log());
     assert!(server.workspace().join(".openclaw").is_dir(), "its state is in the workspace");
+    let port = viewer.next_where(|message| message["type"] == "port" && message["port"] == 18789).await;
+    assert_eq!((&port["pid"], &port["state"]), (&json!(gateway), &json!("open")), "{port}");
     let killed = wire.request(json!({"type": "kill", "id": 3, "pid": gateway})).await;
     assert_eq!(killed["type"], "killed", "{killed}");
     let (.., exit) = wire.run_to_exit(gateway).await;

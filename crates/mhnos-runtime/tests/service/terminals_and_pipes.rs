@@ -114,6 +114,24 @@ async fn sixty_kilobytes_pasted_into_a_shell_arrive_complete() {
     assert!(stdout.contains(&format!("{}\r\n", paste.len())), "{} bytes", stdout.len());
 }
 
+/// What a shell does that has just started: it takes no notice of the first hang-up.
+#[tokio::test]
+async fn a_terminal_hangs_up_twice() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let script = "import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, lambda *_: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+print('deaf', flush=True)
+while True: time.sleep(60)";
+    let spawn = json!({"processType": "python", "command": "-c", "args": [script], "options": {"pty": true}});
+    let pid = wire.spawn(spawn).await;
+    wire.stdout_until(pid, "deaf").await;
+    wire.send(&json!({"type": "kill", "id": 1, "pid": pid})).await;
+    let exit = wire.run_to_exit(pid).await.2;
+    assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGHUP"), &json!("killed")), "{exit}");
+}
+
 /// What asks a terminal for an answer, sets a clipboard or a title is passed to the client and answered by nobody else.
 #[tokio::test]
 async fn escape_sequences_come_as_they_are_and_nobody_answers_them() {

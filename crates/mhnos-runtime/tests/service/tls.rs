@@ -19,6 +19,7 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{client_async, tungstenite::Message};
@@ -139,6 +140,39 @@ async fn the_client_reaches_the_service_by_its_own_certificate_alone() {
     assert!(client.greeting().config.workspace.starts_with('/'));
     let error = mhnos_client::connect(&url, trusting(&Identity::new().cert)).await.expect_err("not trusted");
     assert!(matches!(error, mhnos_client::ConnectError::Tls { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn half_and_broken_tls_is_cut_and_others_are_served_meanwhile() {
+    crate::bad_clients::allow_many_files();
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = server.address();
+    // A hello of which most is missing, from more than may wait at once: whoever came first is cut.
+    let mut crowd = Vec::new();
+    for _ in 0..700 {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(b"\x16\x03\x01\x01\xfe\x01\0\x01\xfa\x03\x03").await.expect("sent");
+        crowd.push(stream);
+    }
+    let ended = timeout(Duration::from_mins(1), crowd[0].read(&mut [0; 64])).await.expect("cut long before");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    // Bytes below the protocol that were never encrypted, after a handshake that was right.
+    for record in
+        [&b"\x17\x03\x03\0\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"[..], b"\x17\x03\x03\xff\xff", b"nonsense"]
+    {
+        let mut broken = connect(address, &identity.root).await.expect("others are served");
+        let (below, _) = broken.get_mut();
+        below.write_all(record).await.expect("sent");
+        below.shutdown().await.expect("open");
+        let ended = timeout(Duration::from_mins(1), broken.read(&mut [0; 64])).await.expect("it ends");
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    }
+    let mut other = connect(address, &identity.root).await.expect("others are served");
+    other.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("open");
+    let mut answer = [0; 12];
+    other.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test]

@@ -77,6 +77,8 @@ pub(crate) enum Event<'a> {
     },
     /// Somebody asked for a signal to a process.
     Kill { pid: u32, signal: Cow<'a, str>, scope: &'static str },
+    /// The names of a process's previews were replaced.
+    RevokePreview { pid: u32 },
     /// Somebody views a process.
     Attach { pid: u32 },
     /// A connection writes to a process for the first time.

@@ -259,6 +259,7 @@ impl Lane<'_> {
             return self.fail(id, ErrorReply::new(ErrorCode::NotAllowed, text).about(pid));
         }
         process.change_key();
+        self.audit(&Audited::RevokePreview { pid });
         self.reply(id, &Reply::PreviewRevoked(OfPid { pid }));
     }
 

@@ -4,7 +4,7 @@
 
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    body::Incoming,
+    body::{Body as _, Incoming},
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use mhnos_protocol::{SUBPROTOCOL, SUBPROTOCOL_BINARY, SUBPROTOCOL_TOKEN_PREFIX};
@@ -30,6 +30,8 @@ pub(super) enum Mistake {
     Method,
     /// The HTTP of the request knows no upgrade.
     Old,
+    /// It says that something follows which is no frame: whoever stands in front may see another request in it.
+    Body,
     Upgrade,
     Key,
     Version,
@@ -40,6 +42,7 @@ impl Mistake {
         match self {
             Self::Method => "Invalid HTTP method",
             Self::Old => "Invalid HTTP version",
+            Self::Body => "A WebSocket handshake has no body",
             Self::Upgrade => "Invalid Upgrade header",
             Self::Key => "Missing or invalid Sec-WebSocket-Key header",
             Self::Version => "Missing or invalid Sec-WebSocket-Version header",
@@ -49,7 +52,7 @@ impl Mistake {
     pub(super) fn answer(&self) -> Answer {
         match self {
             Self::Method => text(StatusCode::METHOD_NOT_ALLOWED, self.says()),
-            Self::Old | Self::Upgrade | Self::Key => text(StatusCode::BAD_REQUEST, self.says()),
+            Self::Old | Self::Body | Self::Upgrade | Self::Key => text(StatusCode::BAD_REQUEST, self.says()),
             Self::Version => {
                 let mut answer = text(StatusCode::BAD_REQUEST, self.says());
                 answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -67,6 +70,9 @@ pub(super) fn accept(request: &Request<Incoming>) -> Result<(Answer, Subprotocol
     }
     if request.version() < Version::HTTP_11 {
         return Err(Mistake::Old);
+    }
+    if !request.body().is_end_stream() {
+        return Err(Mistake::Body);
     }
     if !lists(headers, &header::UPGRADE, "websocket") || !lists(headers, &header::CONNECTION, "upgrade") {
         return Err(Mistake::Upgrade);

@@ -7,6 +7,7 @@ mod cors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod handshake;
+mod head;
 
 use std::{
     convert::Infallible,
@@ -153,11 +154,17 @@ pub(crate) async fn receive(stream: Stream, front: &Arc<Front>, arrival: &Arc<Ar
             let (front, promised, arrival) =
                 (Arc::clone(&front), Arc::clone(&promised), Arc::clone(&arrival));
             async move {
+                if let Some(answer) = head::beyond_bound(&front, &request, peer) {
+                    return Ok::<_, Infallible>(answer.map(Body::Left));
+                }
                 let Some((previews, name)) = preview(&front, &request) else {
-                    return Ok::<_, Infallible>(answer(&front, request, peer, &promised).map(Body::Left));
+                    return Ok(answer(&front, request, peer, &promised).map(Body::Left));
                 };
                 Ok(match arrival.stay(&front) {
-                    Ok(()) => previews.answer(&name, request, client, &arrival.exchanges).await,
+                    Ok(()) => {
+                        let turn_away = |why: &str| front.turn_away(peer, Refused::Preview, why);
+                        previews.answer(&name, request, client, &arrival.exchanges, turn_away).await
+                    }
                     Err(full) => no_place(&front, peer, full).map(Body::Left),
                 })
             }
@@ -211,7 +218,11 @@ fn answer(
     promised: &Mutex<Option<Promised>>,
 ) -> Answer {
     let headers = request.headers();
-    let judgement = front.door.judge(&all(headers, &header::HOST), &all(headers, &header::ORIGIN));
+    let mut hosts = all(headers, &header::HOST);
+    // A target with a host of its own counts for more than the header (RFC 9112, section 3.2.2): two are one too many.
+    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    hosts.extend(target.filter(|target| !hosts.iter().any(|host| host.eq_ignore_ascii_case(target))));
+    let judgement = front.door.judge(&hosts, &all(headers, &header::ORIGIN));
     let visitor = match judgement {
         Ok(visitor) => visitor,
         Err(refusal) => return refused(front, peer, &refusal),

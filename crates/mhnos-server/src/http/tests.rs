@@ -143,6 +143,11 @@ async fn the_door_comes_before_everything() {
     check(&format!("{UPGRADE}Origin: http://evil.example\r\n\r\n"), "403", text).await;
     let text = "This request has no valid Host header.\nThe request is malformed.\n";
     check("GET /health HTTP/1.1\r\n\r\n", "403", text).await;
+    // What the target says counts too.
+    check("GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", text).await;
+    check("CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", text).await;
+    let (answer, _) = exchange(b"GET http://LocalHost:1/health HTTP/1.1\r\nHost: localhost:1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
@@ -196,6 +201,12 @@ async fn a_wrong_handshake_is_told_what_is_wrong() {
     check("Upgrade: WebSocket", "Upgrade: h2c", "400", "Invalid Upgrade header").await;
     check("keep-alive, Upgrade", "keep-alive", "400", "Invalid Upgrade header").await;
     check("GET /", "POST /", "405", "Invalid HTTP method").await;
+    let body = "A WebSocket handshake has no body";
+    for announced in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        check("Upgrade: WebSocket", &format!("Upgrade: websocket\r\n{announced}"), "400", body).await;
+    }
+    let (_, guest) = upgrade("Content-Length: 0\r\n").await;
+    assert!(guest.is_some(), "no body is none");
     let old = format!("{}\r\n", UPGRADE.replace("HTTP/1.1", "HTTP/1.0"));
     let (answer, guest) = exchange(old.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.0 400 ") && answer.ends_with("Invalid HTTP version"), "{answer}");
@@ -209,6 +220,15 @@ async fn a_request_that_is_too_large_or_no_http_is_refused() {
         "x".repeat(2 * limits::MAX_REQUEST_HEAD)
     );
     check(&long, "431", "").await;
+    // The bound is met, not only by what is far beyond it.
+    let cookie = "x".repeat(limits::MAX_REQUEST_HEAD);
+    let long = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
+    let (answer, _) = exchange(long.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let most = "x".repeat(limits::MAX_REQUEST_HEAD - 100);
+    let most = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: {most}\r\n\r\n");
+    let (answer, _) = exchange(most.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let many = "a: b\r\n".repeat(limits::MAX_REQUEST_HEADERS);
     check(&format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), "431", "").await;
     check("EHLO localhost\r\n\r\n", "400", "").await;

@@ -68,7 +68,7 @@ labels! {
 }
 
 labels! {
-    /// Why somebody was turned away before there was a WebSocket.
+    /// Why somebody was turned away before there was a WebSocket, or from a preview.
     Refused {
         BadHost = "bad_host",
         ForeignHost = "foreign_host",
@@ -85,6 +85,8 @@ labels! {
         Slow = "slow",
         /// All places were taken.
         Full = "too_many_connections",
+        /// A page that may not reach a preview, or a name of one with a key that is not its own.
+        Preview = "preview",
     }
 }
 

@@ -111,6 +111,7 @@ impl Exchanges {
         name: &Name,
         request: Request<Incoming>,
         client: Client,
+        turn_away: impl Fn(&str),
     ) -> Response<Body> {
         let in_use = self.patience.in_use();
         let person = page::is_for_a_person(request.headers());
@@ -118,6 +119,12 @@ impl Exchanges {
             Ok(response) => response,
             Err(why) => {
                 tracing::debug!(pid = name.pid, port = name.port, ?why, peer = %client.peer, "no preview");
+                match &why {
+                    Nothing::Refused(why) => turn_away(why),
+                    // Somebody guesses, or has the name of one that has ended or was renamed.
+                    Nothing::Unknown if previews.is_keyed() => turn_away("No preview has this name."),
+                    _ => {}
+                }
                 page::nothing(&why, name, person)
             }
         }

@@ -82,15 +82,16 @@ impl Previews {
         Name::of(request.headers(), &self.domain)
     }
 
-    /// Answers a request for a preview.
+    /// Answers a request for a preview; `turn_away` is told why of one that may not reach it.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         name: &Name,
         request: Request<Incoming>,
         client: Client,
         exchanges: &Exchanges,
+        turn_away: impl Fn(&str),
     ) -> Response<Body> {
-        exchanges.answer(self, name, request, client).await
+        exchanges.answer(self, name, request, client, turn_away).await
     }
 
     /// Where a browser reaches what a process listens on.

@@ -27,6 +27,14 @@ async fn connections_made_while_there_is_no_bridge_are_served_by_the_next() {
     // From here on nobody accepts, until the next bridge does.
     let first = bridge(&server).expect("a bridge");
     kill_process(first, Signal::STOP).expect("it is ours");
+    let tasks = format!("/proc/{}/task", first.as_raw_nonzero());
+    eventually(LONG, "a bridge that stands still", || {
+        let states = std::fs::read_dir(&tasks).ok()?.map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            Some(stat.rsplit_once(") ")?.1.starts_with('T'))
+        });
+        states.collect::<Option<Vec<_>>>()?.into_iter().all(|stopped| stopped).then_some(())
+    });
     std::fs::write(server.workspace().join("go"), "go").expect("the program reads");
     told("asked");
     assert_eq!(outside.requests(), 0);

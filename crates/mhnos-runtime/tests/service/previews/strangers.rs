@@ -2,10 +2,10 @@
 
 use std::net::TcpListener;
 
-use mhnos_testing::{Server, Wire, WireOptions};
+use mhnos_testing::{Exposition, Scratch, Server, Wire, WireOptions, eventually};
 use serde_json::{Value, json};
 
-use super::{Preview, SERVER, get, opened, read_until, send};
+use super::{DEADLINE, Preview, SERVER, get, opened, read_until, send};
 use crate::options;
 
 #[tokio::test]
@@ -37,6 +37,8 @@ async fn pages_of_other_previews_and_of_strangers_are_refused() {
     ] {
         assert_eq!(preview.get("/", headers).status, status, "{headers:?}");
     }
+    let refused = Exposition::of(preview.server.address());
+    assert_eq!(refused.count("mhnos_refusals_total{cause=\"preview\"}"), 9);
     // Nobody is the preview by another name.
     let port = preview.server.address().port();
     for host in [format!("{}.evil.example", preview.host()), format!("evil.example:{port}")] {
@@ -91,7 +93,10 @@ async fn names_cannot_be_revoked_where_they_are_no_secret() {
 #[tokio::test]
 async fn where_a_token_is_asked_for_names_are_secrets_that_can_be_revoked() {
     const TOKEN: &str = "a-token-that-nobody-guesses";
-    let server = Server::start(options().env("MHNOS_AUTH_TOKEN", TOKEN));
+    let scratch = Scratch::new();
+    let log = scratch.path().join("audit.jsonl");
+    let audited = options().env("MHNOS_AUDIT_LOG", log.display().to_string());
+    let server = Server::start(audited.env("MHNOS_AUTH_TOKEN", TOKEN));
     server.write("server.mjs", SERVER);
     let address = server.address();
     let shown = WireOptions::modern().header("Authorization", &format!("Bearer {TOKEN}"));
@@ -122,4 +127,11 @@ async fn where_a_token_is_asked_for_names_are_secrets_that_can_be_revoked() {
     assert_eq!(get(address, &named, "/", &[]).status, 404);
     assert_eq!(get(address, &host(&renamed), "/", &[]).status, 200);
     assert_eq!(wire.request(json!({"type": "ports", "id": 2})).await["ports"][0]["url"], renamed);
+    // Both are written down, and no name: it is a secret.
+    let written = eventually(DEADLINE, "four refusals", || {
+        let written = std::fs::read_to_string(&log).unwrap_or_default();
+        (written.matches("\"cause\":\"preview\"").count() == 4).then_some(written)
+    });
+    assert!(written.contains(&format!("\"event\":\"revokePreview\",\"pid\":{pid}")), "{written}");
+    assert!(!written.contains(key), "{written}");
 }
