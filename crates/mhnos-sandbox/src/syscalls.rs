@@ -50,7 +50,7 @@ pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
         calls.iter().map(|(number, _)| (*number as u32, rule.clone())).collect()
     };
     rules.extend(numbered(ALLOWED, &Rule::Allow));
-    rules.extend(numbered(ALLOWED_RECENT, &Rule::Allow));
+    rules.extend(numbered(ALLOWED_BY_NUMBER, &Rule::Allow));
     rules.extend(numbered(LEGACY, &Rule::Allow));
     rules.extend(numbered(PRIVILEGED, &Rule::Errno(EPERM)));
     rules.extend(numbered(PRIVILEGED_LEGACY, &Rule::Errno(EPERM)));
@@ -137,9 +137,6 @@ macro_rules! calls {
     ($($name:ident)*) => { &[$((libc::$name, stringify!($name))),*] };
 }
 
-/// Calls of one number everywhere that the libc crate does not name for every architecture.
-const ALLOWED_RECENT: &[Call] = &[(452, "SYS_fchmodat2")];
-
 /// Calls both architectures have.
 const ALLOWED: &[Call] = calls! {
     SYS_accept SYS_accept4 SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_clock_getres SYS_clock_gettime
@@ -174,6 +171,9 @@ const ALLOWED: &[Call] = calls! {
     SYS_timer_gettime SYS_timer_settime SYS_timerfd_create SYS_timerfd_gettime SYS_timerfd_settime SYS_times
     SYS_tkill SYS_truncate SYS_umask SYS_uname SYS_unlinkat SYS_utimensat SYS_wait4 SYS_waitid SYS_write SYS_writev
 };
+
+/// The same, of those that libc does not name everywhere: from 424 on all architectures have the same numbers.
+const ALLOWED_BY_NUMBER: &[Call] = &[(452, "SYS_fchmodat2")];
 
 /// System V objects and message queues.
 const HOST_IPC: &[Call] = calls! {
@@ -226,7 +226,7 @@ pub(crate) fn common_name(number: u32) -> Option<&'static str> {
         SYS_sync
     };
     let mut all =
-        [ALLOWED, ALLOWED_RECENT, HOST_IPC, DEBUGGING, PRIVILEGED, RESTRICTED].into_iter().flatten();
+        [ALLOWED, ALLOWED_BY_NUMBER, HOST_IPC, DEBUGGING, PRIVILEGED, RESTRICTED].into_iter().flatten();
     let legacy = LEGACY.iter().chain(PRIVILEGED_LEGACY).any(|(own, _)| *own == i64::from(number));
     let found = all.find(|(own, _)| *own == i64::from(number));
     assert!(legacy || found.is_some(), "call {number} has a rule and no name");
