@@ -79,7 +79,7 @@ const NO_NOTICES: Refusal = Refusal { number: libc::SYS_seccomp, errno: libc::EB
 const LINUX_6_1: [Refusal; 4] = [
     Refusal { number: libc::SYS_prctl, errno: libc::EINVAL, only: &[(0, u32::MAX, 0x4155_5856)] },
     Refusal { number: libc::SYS_memfd_create, errno: libc::EINVAL, only: &[(1, 8, 8)] },
-    Refusal { number: libc::SYS_fchmodat2, errno: libc::ENOSYS, only: &[] },
+    Refusal { number: 452, errno: libc::ENOSYS, only: &[] },
     Refusal { number: 457, errno: libc::ENOSYS, only: &[] },
 ];
 

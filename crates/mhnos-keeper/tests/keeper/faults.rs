@@ -31,9 +31,16 @@ enum Outcome {
 macro_rules! faults {
     ($($call:ident $floor:ident $outcome:expr;)*) => {
         &[$(Fault {
-            call: stringify!($call), number: libc::$call, floor: Tier::$floor, outcome: $outcome,
+            call: stringify!($call), number: numbers::$call, floor: Tier::$floor, outcome: $outcome,
         }),*]
     };
+}
+
+/// A call's number; what one architecture has under an older name is made by the newer one on the other.
+mod numbers {
+    pub(super) use libc::*;
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) use libc::{SYS_mkdirat as SYS_mkdir, SYS_symlinkat as SYS_symlink};
 }
 
 use Outcome::{Refused, Tier as Becomes, Without};
