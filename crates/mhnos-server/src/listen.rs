@@ -91,8 +91,8 @@ async fn attend(
     if let Err(error) = watch_over(&stream) {
         debug!(%peer, %error, "SO_KEEPALIVE");
     }
-    if let Some(guest) = welcome(stream, peer, front, &mut phase).await {
-        // On the heap, at its own size: a task is as large as the largest of its states.
+    // Both on the heap, at their own size: a task is as large as the largest of its states, for as long as it lives.
+    if let Some(guest) = Box::pin(welcome(stream, peer, front, &mut phase)).await {
         Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
 }

@@ -99,7 +99,8 @@ impl Stream {
 
     /// From now on a WebSocket, which begins with these bytes. `known`: a token was shown, or none is asked for.
     pub(crate) fn into_web_socket(mut self, early: Bytes, share: Arc<Share>, known: bool) -> Self {
-        self.early = early;
+        // An empty one holds hyper's buffer.
+        self.early = if early.is_empty() { Bytes::new() } else { early };
         self.allowance = (!known).then_some(limits::MAX_AUTH_MESSAGE);
         self.intake = Some(Intake { meter: FrameMeter::new(Instant::now()), share, pause: None });
         self
@@ -114,6 +115,9 @@ impl Stream {
         if self.early.has_remaining() {
             let take = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early.split_to(take));
+            if self.early.is_empty() {
+                self.early = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         with_io!(&mut self.io, io => Pin::new(io).poll_read(cx, buf))
