@@ -131,7 +131,9 @@ fn attempt(
     let user = Account { uid: policy.uid, gid: policy.gid };
     let cgroups = cgroups.cloned();
     let cgroups = if tier == Tier::T3Plus { cgroups.map(|all| all.for_user(user)) } else { cgroups };
-    let group = cgroups.as_ref().map(|cgroups| cgroups.create("self-test", &limits)).transpose();
+    // A name for each tier: a stronger one that took too long may not have left its group yet.
+    let name = format!("self-test-{}", tier.as_str());
+    let group = cgroups.as_ref().map(|cgroups| cgroups.create(&name, &limits)).transpose();
     let group =
         group.map_err(|error| failed("make a control group".into(), error.raw_os_error().unwrap_or(0)))?;
     let mut sandbox = Sandbox::create(&policy, cgroups.is_some()).map_err(|error| {
