@@ -8,6 +8,10 @@ pub const SPARE_SUPERVISORS: usize = 4;
 /// From the use of one to its replacement, which would otherwise take its CPU time from a program that starts.
 pub const SPARES_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long the service's own processes run before others have their turn, the kernel's shortest: so their own turn comes
+/// soon, though programs keep every processor busy.
+pub const TIME_SLICE: Duration = Duration::from_micros(100);
+
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 

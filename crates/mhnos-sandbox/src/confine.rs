@@ -5,7 +5,7 @@
 //! called long before it is known what the process will become. The system call filter goes up there too where
 //! nothing after it needs what it denies: the kernel compiles it for every process anew.
 
-use std::{ffi::CString, io, os::fd::OwnedFd};
+use std::{ffi::CString, io, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     fs::{OFlags, open},
@@ -146,6 +146,8 @@ pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<Option<OwnedFd>, Se
         // No share of the CPU can be set, so that at least the service itself goes first.
         nice(NICE).step("lower the priority")?;
     }
+    // The service's is shorter, and not for programs.
+    let _ = sys::set_time_slice(Duration::ZERO);
     setsid().step("open a session")?;
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;

@@ -13,12 +13,14 @@ use rustix::process::Pid;
 mod landlock;
 mod notify;
 mod shared_map;
+mod slices;
 mod tries;
 mod users;
 
 pub use landlock::{LandlockScope, Ruleset, landlock_abi};
 pub use notify::{Notice, answer, install_notifying_filter, let_go_on, next_notice};
 pub use shared_map::SharedMap;
+pub use slices::set_time_slice;
 pub use tries::{is_inheritable, try_clone3, try_user_namespace};
 pub(crate) use users::{kill_everybody, make_files_as};
 

@@ -25,7 +25,7 @@ use crate::{
     channel::{FIRST_PID, Failure, FromKeeper, Pid, Stage},
     choose::Missing,
     held::{Held, Phase},
-    limits::{BATCH, FINISH_TIMEOUT, MAX_FAILED_BRIDGES},
+    limits::{BATCH, FINISH_TIMEOUT, MAX_FAILED_BRIDGES, TIME_SLICE},
     sandboxes::Sandbox,
     service_manager::ServiceManager,
     settings::Settings,
@@ -115,6 +115,8 @@ impl Token {
 
 /// Keeps until it is asked to stop and everything has ended. The process must be single-threaded.
 pub fn run(settings: Settings) -> Result<(), KeeperError> {
+    // Where the kernel knows of none, programs and service wait for each other as long as any two.
+    let _ = sys::set_time_slice(TIME_SLICE);
     let mut keeper = Keeper::new(settings)?;
     keeper.choose_tier()?;
     keeper.start_bridge()?;

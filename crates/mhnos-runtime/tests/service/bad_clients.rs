@@ -133,7 +133,7 @@ async fn half_open_handshakes_are_in_nobodys_way() {
     assert_serves(&mut Wire::connect(address).await).await;
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 64 * 1024, "grew by {grown} KiB");
-    bystander.report(&format!("{} half-open handshakes", crowd.len()), &server, grown).await;
+    bystander.report(&format!("{} half-open handshakes", crowd.len()), &server, grown);
     drop(crowd);
     settles(&server, before).await;
 }
@@ -178,7 +178,7 @@ async fn large_messages_of_many_are_bounded_all_together() {
     let content = "x".repeat(20 << 20);
     let push = json!({"type": "fsync", "id": 1, "operation": "push", "files": [{"path": "a", "kind": "file", "content": content}]});
     assert_eq!(pusher.request(push).await["results"]["synced"], 1);
-    bystander.report(&format!("{} large messages at once", senders.len()), &server, grown).await;
+    bystander.report(&format!("{} large messages at once", senders.len()), &server, grown);
     // The rest are still being waited for; those that were given up have been told.
     let mut told = 0;
     for stream in senders {
@@ -202,7 +202,7 @@ async fn a_message_of_endless_fragments_is_refused() {
     assert_eq!(close_code(stream), Some(1008));
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 32 * 1024, "grew by {grown} KiB");
-    bystander.report("fragments of one byte", &server, grown).await;
+    bystander.report("fragments of one byte", &server, grown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,7 +245,7 @@ async fn floods_of_pings_and_requests_are_paced() {
     }
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 32 * 1024, "grew by {grown} KiB");
-    bystander.report("floods of pings and requests", &server, grown).await;
+    bystander.report("floods of pings and requests", &server, grown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +260,7 @@ async fn a_client_that_spawns_and_vanishes_leaves_nothing() {
     spawn_and_vanish(&server, &mut wire, times).await;
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 32 * 1024, "grew by {grown} KiB");
-    bystander.report(&format!("{times} spawns by clients that vanish"), &server, grown).await;
+    bystander.report(&format!("{times} spawns by clients that vanish"), &server, grown);
     assert!(server.descendants().iter().all(|process| !process.command.contains("bash -c true")));
     // Processes that have ended are retained, and their logs are files: when all that may be are, no more come.
     let retained = 100;
@@ -305,7 +305,7 @@ async fn two_hundred_clients_are_served_at_once() {
     }
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 32 * 1024, "grew by {grown} KiB");
-    bystander.report("200 clients", &server, grown).await;
+    bystander.report("200 clients", &server, grown);
     drop(clients);
     settles(&server, before).await;
 }

@@ -5,10 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use mhnos_sandbox::sys::set_time_slice;
 use mhnos_testing::{Server, Wire, WireOptions};
+use tokio::{runtime::Builder, sync::oneshot};
 
 use crate::{
     bad_clients::{full, open_files, sized},
@@ -20,12 +23,12 @@ const UNNOTICED: Duration = Duration::from_millis(5);
 /// A machine on which a ping without any attack takes longer is busy with other things, and tells nothing of attacks.
 const QUIET: Duration = Duration::from_millis(1);
 
-/// Somebody who pings all the while.
+/// Somebody who pings all the while, on a thread that waits for nobody else here: what is measured is the service, not
+/// whoever attacks it from the same process, nor how soon a client that is somewhere else would get a processor.
 pub(crate) struct Bystander {
-    /// Before anything happened.
-    before: Pings,
     over: Arc<AtomicBool>,
-    pings: tokio::task::JoinHandle<Pings>,
+    /// Before anything happened, and after.
+    pings: JoinHandle<(Pings, Pings)>,
 }
 
 /// How long pings took.
@@ -61,19 +64,28 @@ impl std::fmt::Display for Pings {
 
 impl Bystander {
     pub(crate) async fn of(server: &Server) -> Self {
-        let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
-        let before = Pings::take(&mut wire, |count| count >= sized(50, 5000)).await;
         let over = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&over);
-        let pings =
-            tokio::spawn(async move { Pings::take(&mut wire, |_| until.load(Ordering::Relaxed)).await });
-        Self { before, over, pings }
+        let (until, address) = (Arc::clone(&over), server.address());
+        let (begin, begun) = oneshot::channel();
+        let pings = std::thread::spawn(move || {
+            // Older kernels have none; they tell more of the machine.
+            let _ = set_time_slice(Duration::from_micros(100));
+            let runtime = Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(async move {
+                let mut wire = Wire::connect_as(address, WireOptions::modern()).await;
+                let before = Pings::take(&mut wire, |count| count >= sized(50, 5000)).await;
+                begin.send(()).expect("somebody waits");
+                (before, Pings::take(&mut wire, |_| until.load(Ordering::Relaxed)).await)
+            })
+        });
+        begun.await.expect("pings before the attack");
+        Self { over, pings }
     }
 
-    pub(crate) async fn report(self, what: &str, server: &Server, grown_kib: u64) {
+    pub(crate) fn report(self, what: &str, server: &Server, grown_kib: u64) {
         self.over.store(true, Ordering::Relaxed);
-        let during = self.pings.await.expect("served to the end");
-        let (before, files) = (self.before, open_files(server));
+        let (before, during) = self.pings.join().expect("served to the end");
+        let files = open_files(server);
         println!("{what}: ping {during}; before it {before}; memory +{grown_kib} KiB; {files} files");
         if full() {
             let quiet = before.p99 < QUIET;
