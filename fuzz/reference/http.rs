@@ -1,6 +1,31 @@
 //! HTTP/1 read in another way than the service does, to judge it by: whole texts in memory, nothing lenient but where
 //! the service's own reader is.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+/// What a client sends, and what a server answers to it: an input has both, parted by a line.
+pub(crate) fn both_sides(bytes: &[u8]) -> (&[u8], &[u8]) {
+    const AND: &[u8] = b"\n===\n";
+    let cut = bytes.windows(AND.len()).position(|part| part == AND);
+    cut.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + AND.len()..]))
+}
+
+/// A server of one answer, which comes after the first head, or whatever was sent instead; gives everything it has read.
+pub(crate) async fn answer_one(mut stream: DuplexStream, answer: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut piece = [0; 4096];
+    let mut answered = false;
+    while let Ok(read @ 1..) = stream.read(&mut piece).await {
+        all.extend_from_slice(&piece[..read]);
+        if !answered && Message::read(&all).is_some() {
+            answered = true;
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+        }
+    }
+    all
+}
+
 /// The lines between the first and the empty one, and what follows.
 pub(crate) struct Message<'m> {
     lines: Vec<(String, &'m [u8])>,

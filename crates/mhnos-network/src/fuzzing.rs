@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use self::reference::Message;
+use self::reference::{Message, answer_one, both_sides};
 use crate::{
     dial::{DialError, Purpose, Reached},
     dns::{self, Answer},
@@ -23,9 +23,6 @@ use crate::{
 /// A reader of HTTP that is not the proxy's.
 #[path = "../../../fuzz/reference/http.rs"]
 mod reference;
-
-/// Parts what a program sends from what servers answer.
-const AND: &[u8] = b"\n===\n";
 
 fn run<T>(what: impl Future<Output = T>) -> T {
     thread_local! {
@@ -89,8 +86,7 @@ async fn talk(mut stream: DuplexStream, bytes: &[u8]) -> Vec<u8> {
 
 /// A program's connection to the proxy, and what every server behind it answers.
 pub fn proxy(bytes: &[u8]) {
-    let cut = bytes.windows(AND.len()).position(|part| part == AND);
-    let (sent, answer) = cut.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + AND.len()..]));
+    let (sent, answer) = both_sides(bytes);
     run(async {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (dialled, mut servers) = mpsc::channel(SERVERS);
@@ -141,18 +137,8 @@ impl Outside for World {
 }
 
 /// A server that answers a head, or whatever comes instead, and reads on.
-async fn serve(target: Target, mut stream: DuplexStream, answer: &[u8], sent: &[u8]) {
-    let mut all = Vec::new();
-    let mut piece = [0; 4096];
-    let mut answered = false;
-    while let Ok(read @ 1..) = stream.read(&mut piece).await {
-        all.extend_from_slice(&piece[..read]);
-        if !answered && Message::read(&all).is_some() {
-            answered = true;
-            let _ = stream.write_all(answer).await;
-            let _ = stream.shutdown().await;
-        }
-    }
+async fn serve(target: Target, stream: DuplexStream, answer: &[u8], sent: &[u8]) {
+    let all = answer_one(stream, answer).await;
     // A tunnel: byte for byte. What is passed on never looks like it, as it has lost its host.
     if sent.ends_with(&all) {
         return;

@@ -27,7 +27,7 @@ const TOKEN: &str = "0123456789abcdef";
 pub fn front(bytes: &[u8]) {
     let Some((&first, sent)) = bytes.split_first() else { return };
     let asks = first % 2 == 1;
-    let (answers, guest) = run(exchange(&a_front(asks), sent));
+    let (answers, guest) = run(exchange(&Arc::new(a_front(asks)), sent));
     let Some(answer) = Message::read(&answers) else {
         assert!(answers.is_empty() && guest.is_none(), "half an answer: {answers:?}");
         return;
@@ -53,7 +53,8 @@ pub fn front(bytes: &[u8]) {
     }
 }
 
-fn a_front(asks: bool) -> Arc<Front> {
+/// The door alone; tests put in what they look at.
+pub(super) fn a_front(asks: bool) -> Front {
     let health = || Health {
         status: "ok",
         uptime: 0.0,
@@ -63,7 +64,7 @@ fn a_front(asks: bool) -> Arc<Front> {
     };
     let mut tokens = Tokens::default();
     tokens.add_alone(TOKEN).expect("a token");
-    Arc::new(Front {
+    Front {
         door: Door::new(vec![[127, 0, 0, 1].into(), [192, 0, 2, 7].into()], Vec::new()),
         previews: None,
         access: Access::new(watch::channel(Arc::new(tokens)).1, asks),
@@ -75,7 +76,7 @@ fn a_front(asks: bool) -> Arc<Front> {
         health: Box::new(health),
         scrape: Box::new(String::new),
         refused: Box::new(|_| {}),
-    })
+    }
 }
 
 async fn exchange(front: &Arc<Front>, sent: &[u8]) -> (Vec<u8>, Option<Guest>) {

@@ -7,12 +7,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{Arrival, Front, Guest, Health, HealthProcesses, HealthSandbox, Subprotocol, receive};
+use super::{Arrival, Front, Guest, Health, HealthProcesses, HealthSandbox, Subprotocol, fuzzing, receive};
 use crate::{
-    crowd::Crowd,
-    door::{Access, Door, LogPace, Visitor},
+    door::{Access, Door, Visitor},
     limits,
-    places::Places,
     stream::Stream,
 };
 
@@ -27,16 +25,10 @@ fn front() -> Arc<Front> {
     let loopback = vec!["127.0.0.1".parse().expect("address")];
     Arc::new(Front {
         door: Door::new(loopback, Vec::new()),
-        previews: None,
         access: Access::new(tokio::sync::watch::channel(Arc::default()).1, false),
-        pace: LogPace::default(),
-        hall: Arc::default(),
-        places: Places::new(10, 10),
-        crowd: Crowd::new(limits::MESSAGE_BUDGET),
-        tls: None,
         health: Box::new(health),
         scrape: Box::new(|| "x 1\n".to_owned()),
-        refused: Box::new(|_| {}),
+        ..fuzzing::a_front(false)
     })
 }
 

@@ -22,12 +22,13 @@ use super::{
 };
 use crate::{
     door::{Door, fuzzing::is_loopback_page},
-    fuzzing::{reference::Message, run, status},
+    fuzzing::{
+        reference::{Message, answer_one, both_sides},
+        run, status,
+    },
     http::reading,
 };
 
-/// Parts what the client sends from what the process answers.
-const AND: &[u8] = b"\n===\n";
 /// Requests of one connection that are looked at.
 const REQUESTS: u32 = 4;
 const FRAMERS: HeaderValue = HeaderValue::from_static("frame-ancestors 'self'");
@@ -38,8 +39,7 @@ const CLIENT: Client = Client {
 
 /// A client's connection, and what the process answers to each of its requests.
 pub fn preview(bytes: &[u8]) {
-    let cut = bytes.windows(AND.len()).position(|part| part == AND);
-    let (sent, answer) = cut.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + AND.len()..]));
+    let (sent, answer) = both_sides(bytes);
     run(async {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let left = Cell::new(REQUESTS);
@@ -84,7 +84,7 @@ async fn pass(mut request: Request<Incoming>, answer: &[u8]) -> Option<Response<
     *request.version_mut() = Version::HTTP_11;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let request = request.map(|body| Upload { body: Some(body), witness: Moved::now() });
-    let (sent, response) = tokio::join!(process(far, answer), ask(near, request));
+    let (sent, response) = tokio::join!(answer_one(far, answer), ask(near, request));
     check_request(&sent, name.port);
     let (mut head, body) = response?.into_parts();
     head.version = Version::HTTP_11;
@@ -103,22 +103,6 @@ fn is_own(origin: &HeaderValue, request: &Request<Incoming>) -> bool {
     [&b"http://"[..], b"https://"].iter().any(|scheme| {
         origin.strip_prefix(*scheme).is_some_and(|rest| host(rest) == host(&own) || own.starts_with(rest))
     })
-}
-
-/// Reads a head, answers, and gives everything it has read.
-async fn process(mut stream: DuplexStream, answer: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    let mut piece = [0; 4096];
-    let mut answered = false;
-    while let Ok(read @ 1..) = stream.read(&mut piece).await {
-        all.extend_from_slice(&piece[..read]);
-        if !answered && Message::read(&all).is_some() {
-            answered = true;
-            let _ = stream.write_all(answer).await;
-            let _ = stream.shutdown().await;
-        }
-    }
-    all
 }
 
 async fn ask(stream: DuplexStream, request: Request<Upload>) -> Option<Response<Bytes>> {
