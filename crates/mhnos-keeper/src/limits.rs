@@ -26,7 +26,7 @@ pub const TREE_STOP_WALKS: u32 = 64;
 /// Between two looks at a tree that no control group limits.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The same when it comes near its memory limit: at 2 GiB/s of allocation this overshoots by tens of
+/// The same when it comes near its limit of memory or processes: at 2 GiB/s of allocation this overshoots by tens of
 /// megabytes (measured).
 pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
 

@@ -15,7 +15,7 @@ use mhnos_sandbox::Limits;
 use crate::{
     channel::LimitHit,
     limits::{WATCH_CLOSELY_ABOVE_PERCENT, WATCH_INTERVAL, WATCH_INTERVAL_CLOSE},
-    tree::{Member, descendants},
+    tree::{Member, descendants_beyond},
 };
 
 #[derive(Debug)]
@@ -39,15 +39,17 @@ impl Watchdog {
         if !self.left().is_zero() {
             return None;
         }
-        let tree = descendants();
-        let used: u64 = tree.iter().map(|member| resident(&member.dir)).sum();
-        let close = used > self.limits.memory / 100 * WATCH_CLOSELY_ABOVE_PERCENT;
-        self.due = Instant::now() + if close { WATCH_INTERVAL_CLOSE } else { WATCH_INTERVAL };
-        if used > self.limits.memory && proportional(&tree) > self.limits.memory {
-            return Some(LimitHit::Memory);
-        }
+        let most = u64::from(self.limits.pids);
+        let tree = descendants_beyond(most);
         let tasks: u64 = tree.iter().map(|member| u64::from(member.threads)).sum();
-        (tasks > u64::from(self.limits.pids)).then_some(LimitHit::Pids)
+        if tasks > most {
+            return Some(LimitHit::Pids);
+        }
+        let used: u64 = tree.iter().map(|member| resident(&member.dir)).sum();
+        let near = |used: u64, limit: u64| used * 100 > limit.saturating_mul(WATCH_CLOSELY_ABOVE_PERCENT);
+        let close = near(used, self.limits.memory) || near(tasks, most);
+        self.due = Instant::now() + if close { WATCH_INTERVAL_CLOSE } else { WATCH_INTERVAL };
+        (used > self.limits.memory && proportional(&tree) > self.limits.memory).then_some(LimitHit::Memory)
     }
 }
 

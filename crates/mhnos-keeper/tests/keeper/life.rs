@@ -238,6 +238,27 @@ pub(crate) fn processes_beyond_the_limit_are_refused_or_ended(bridge: &mut Bridg
     assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3), "the neighbours go on");
 }
 
+/// A program of shells that start two of their own each; where nothing refuses them, as fast as the machine can.
+pub(crate) fn a_fork_bomb_is_ended_and_others_work_beside_it(bridge: &mut Bridge) {
+    let limits = Limits { memory: 1 << 30, pids: 128, cpu_millis: 1000 };
+    let script = "f() { f | f & }; f; wait; exec sleep 1000";
+    let pid = bridge.order_within(
+        &["bash", "-c", script],
+        Stdio::Pipes { stdin: false },
+        Isolation::Shared,
+        limits,
+    );
+    bridge.started(pid).expect("starts");
+    assert_eq!(bridge.run("echo beside").0, "beside\n");
+    if bridge.has(Layer::Cgroup) {
+        // Refused there, and tried again and again.
+        bridge.kill(pid);
+    }
+    assert_eq!(bridge.exit_record(pid).status, ExitStatus::Signal(libc::SIGKILL));
+    bridge.ended(pid);
+    assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3), "and afterwards");
+}
+
 pub(crate) fn memory_that_belongs_to_no_process_counts_or_is_refused(bridge: &mut Bridge) {
     let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
     let shared = "import mmap, sys\nm = mmap.mmap(-1, 300 << 20)\nfor n in range(300): m.write(b'x' * (1 << 20))\n\
