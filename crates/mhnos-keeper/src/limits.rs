@@ -33,6 +33,10 @@ pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
 /// Where "near" begins.
 pub const WATCH_CLOSELY_ABOVE_PERCENT: u64 = 60;
 
+/// The priority of a tree that comes near its limit of processes where no control group shares the processor out: the
+/// lowest. Of a thousand such processes on two processors the supervisor gets an eighth of one.
+pub const CROWDED_NICE: i32 = 19;
+
 /// Between two looks for a socket that is about to listen: a call takes microseconds once it goes on. Doubled each
 /// time, up to the slowest.
 pub const LISTEN_RETRY: Duration = Duration::from_micros(200);

@@ -164,7 +164,7 @@ impl Supervisor {
                 return;
             }
             if self.ending == Ending::Not
-                && let Some(limit) = self.watchdog.as_mut().and_then(Watchdog::look)
+                && let Some(limit) = self.watchdog.as_mut().and_then(|watchdog| watchdog.look(self.leader))
             {
                 self.ending = Ending::Over(limit);
             }

@@ -4,14 +4,19 @@
 //! number than here. `/proc/self` is right in either case, and so is the last number of `NSpid`.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     ops::ControlFlow,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rustix::process::{Pid, getpid};
 
 use crate::channel;
+
+/// Bytes to make room for before a file of `/proc` is read: what most have.
+const READ_AHEAD: usize = 512;
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug)]
@@ -46,8 +51,8 @@ pub(crate) fn meet_descendants(mut met: impl FnMut(Pid)) {
 
 /// `step` is given each descendant before its children are looked for, and how many tasks are known by then.
 fn walk(mut step: impl FnMut(&Member, u64) -> ControlFlow<()>) -> Vec<Member> {
-    let foreign = proc_is_foreign();
-    let (mut found, _) = children_of(Path::new("/proc/self"), foreign);
+    let (own, foreign) = own();
+    let (mut found, _) = children_of(&own, foreign);
     let (mut next, mut threads) = (0, 0);
     while next < found.len() && step(&found[next], threads + (found.len() - next) as u64).is_continue() {
         let (children, own) = children_of(&found[next].dir, foreign);
@@ -76,21 +81,40 @@ pub(crate) fn named() -> Vec<channel::Member> {
 
 /// The children of this process.
 pub(crate) fn children() -> Vec<Pid> {
-    let (children, _) = children_of(Path::new("/proc/self"), proc_is_foreign());
+    let (own, foreign) = own();
+    let (children, _) = children_of(&own, foreign);
     children.into_iter().map(|child| child.pid).collect()
 }
 
 /// The children of a process, whichever of its threads made them, and the number of its threads.
 fn children_of(dir: &Path, foreign: bool) -> (Vec<Member>, u32) {
-    let Ok(tasks) = fs::read_dir(dir.join("task")) else { return (Vec::new(), 0) };
+    let tasks = dir.join("task");
     let mut found = Vec::new();
+    let mut look = |task: &Path| {
+        let list = read(&task.join("children"));
+        found.extend(list.split_whitespace().filter_map(|shown| member(shown, foreign)));
+    };
+    // Most have one thread, and the number of links tells: "." and ".." and one for each.
+    if let (Ok(meta), Some(number)) = (fs::metadata(&tasks), dir.file_name())
+        && meta.nlink() == 3
+    {
+        look(&tasks.join(number));
+        return (found, 1);
+    }
+    let Ok(tasks) = fs::read_dir(tasks) else { return (found, 0) };
     let mut threads = 0;
     for task in tasks.flatten() {
         threads += 1;
-        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        found.extend(list.split_whitespace().filter_map(|shown| member(shown, foreign)));
+        look(&task.path());
     }
     (found, threads)
+}
+
+/// A file of `/proc`, empty if it cannot be read. Without asking for its size, which those files do not know.
+pub(crate) fn read(path: &Path) -> String {
+    let mut text = String::with_capacity(READ_AHEAD);
+    let file = File::open(path).map(|file| file.take(u64::MAX).read_to_string(&mut text));
+    if file.is_ok_and(|read| read.is_ok()) { text } else { String::new() }
 }
 
 fn member(shown: &str, foreign: bool) -> Option<Member> {
@@ -100,7 +124,14 @@ fn member(shown: &str, foreign: bool) -> Option<Member> {
 }
 
 pub(crate) fn proc_is_foreign() -> bool {
-    fs::read_link("/proc/self").is_ok_and(|own| own.to_string_lossy() != getpid().to_string())
+    own().1
+}
+
+/// This process in `/proc`, and whether that shows it by another number than it has here.
+fn own() -> (PathBuf, bool) {
+    let shown = fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
+    let foreign = shown.to_string_lossy() != getpid().to_string();
+    (Path::new("/proc").join(shown), foreign)
 }
 
 fn inner_number(dir: &Path) -> Option<i32> {
@@ -112,10 +143,7 @@ fn inner_number(dir: &Path) -> Option<i32> {
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "a tree to look at is started")]
 
-    use std::{
-        io::Read,
-        process::{Command, Stdio},
-    };
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -135,8 +163,7 @@ mod tests {
         meet_descendants(|pid| order.push(pid));
         let first = Pid::from_child(&chain);
         let position = |pid| order.iter().position(|met| *met == pid);
-        let (children, _) =
-            children_of(&Path::new("/proc").join(first.as_raw_nonzero().to_string()), false);
+        let (children, _) = children_of(&Path::new("/proc").join(first.as_raw_nonzero().to_string()), false);
         assert!(position(first) < position(children[0].pid), "{order:?}");
         drop(chain.stdin.take());
         chain.wait().expect("ends with its input");
