@@ -168,6 +168,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         uid: account.uid,
         gid: account.gid,
         own_ports: Vec::new(),
+        proxy: None,
         filter: Vec::new(),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");

@@ -6,6 +6,7 @@
 mod gap;
 mod outside;
 mod programs;
+mod shared;
 
 use std::{collections::BTreeMap, time::Duration};
 
