@@ -4,6 +4,7 @@
 //! in its own network that address is as far away as any other.
 
 mod gap;
+mod ipv6;
 mod outside;
 mod programs;
 mod shared;
