@@ -234,7 +234,7 @@ mod tests {
             for bits in 0..16 {
                 let bit = |n: u32| bits >> n & 1 == 1;
                 let (shares_host, grouped, unix_sockets, datagrams) = (bit(0), bit(1), bit(2), bit(3));
-                all.push(Profile { mode, shares_host, grouped, unix_sockets, datagrams });
+                all.push(Profile { mode, shares_host, datagrams, grouped, unix_sockets });
             }
         }
         all

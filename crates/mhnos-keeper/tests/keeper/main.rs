@@ -187,9 +187,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         hostile::limit_descriptors();
     }
     let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
-    if let Some(fault) = fault {
-        fault.install();
-    }
+    fault.into_iter().for_each(faults::Fault::install);
     let settings = Settings {
         policy,
         floor: fault.map_or(host.tier, |fault| fault.floor),
