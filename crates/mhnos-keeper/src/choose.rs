@@ -102,8 +102,9 @@ pub fn examine(
     let mut found: Vec<_> = tiers
         .into_iter()
         .map(|tier| {
-            let outcome = attempt(policy, tier, cgroups, limits, &mut reserve);
-            let outcome = outcome.and_then(|_| give_up(&mut reserve));
+            let outcome = attempt(policy, tier, cgroups, limits, &mut reserve).map(drop);
+            // Whatever it found: a process whose users are parted is not what the other tiers start from.
+            let outcome = outcome.and(give_up(&mut reserve));
             (tier, outcome.err().map(|failure| Missing { tier, failure }))
         })
         .collect();

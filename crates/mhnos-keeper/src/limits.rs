@@ -26,12 +26,16 @@ pub const TREE_STOP_WALKS: u32 = 64;
 /// Between two looks at a tree that no control group limits.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The same when it comes near its memory limit: at 2 GiB/s of allocation this overshoots by tens of
+/// The same when it comes near its limit of memory or processes: at 2 GiB/s of allocation this overshoots by tens of
 /// megabytes (measured).
 pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
 
 /// Where "near" begins.
 pub const WATCH_CLOSELY_ABOVE_PERCENT: u64 = 60;
+
+/// The priority of a tree that comes near its limit of processes where no control group shares the processor out: the
+/// lowest. Of a thousand such processes on two processors the supervisor gets an eighth of one.
+pub const CROWDED_NICE: i32 = 19;
 
 /// Between two looks for a socket that is about to listen: a call takes microseconds once it goes on. Doubled each
 /// time, up to the slowest.
