@@ -170,6 +170,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         uid: account.uid,
         gid: account.gid,
         own_ports: Vec::new(),
+        proxy: None,
         filter: Vec::new(),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");
@@ -188,9 +189,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         hostile::limit_descriptors();
     }
     let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
-    if let Some(fault) = fault {
-        fault.install();
-    }
+    fault.into_iter().for_each(faults::Fault::install);
     let settings = Settings {
         policy,
         floor: fault.map_or(host.tier, |fault| fault.floor),
