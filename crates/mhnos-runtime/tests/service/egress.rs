@@ -5,7 +5,7 @@
 
 mod gap;
 mod outside;
-mod programs;
+pub(crate) mod programs;
 
 use std::{collections::BTreeMap, time::Duration};
 

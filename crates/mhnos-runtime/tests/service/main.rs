@@ -13,6 +13,7 @@ mod bridge_killed;
 mod bursts;
 mod bystander;
 mod compatibility;
+mod compatibility_packages;
 mod conformance;
 mod cpu;
 mod defects;
