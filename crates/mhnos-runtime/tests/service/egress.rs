@@ -4,8 +4,10 @@
 //! in its own network that address is as far away as any other.
 
 mod gap;
+mod ipv6;
 mod outside;
-pub(crate) mod programs;
+mod programs;
+mod shared;
 
 use std::{collections::BTreeMap, time::Duration};
 

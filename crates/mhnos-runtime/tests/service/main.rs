@@ -13,7 +13,6 @@ mod bridge_killed;
 mod bursts;
 mod bystander;
 mod compatibility;
-mod compatibility_packages;
 mod conformance;
 mod cpu;
 mod defects;

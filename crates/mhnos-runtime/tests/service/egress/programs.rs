@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use mhnos_testing::{Scratch, Server, Wire, WireOptions, eventually};
+use mhnos_testing::{Options, Scratch, Server, Wire, WireOptions, eventually};
 use serde_json::json;
 
 use super::{
     outside::{self, Outside},
-    policy, said,
+    policy, said, shared,
 };
 
 /// A command of the host, which must succeed; its stdout.
@@ -66,12 +66,17 @@ impl Drop for Files {
     }
 }
 
+/// The service with this policy, where programs have a network of their own and where they have not.
+fn everywhere(egress: &str) -> Vec<Options> {
+    std::iter::once(policy(egress)).chain(shared::hosts().map(|host| shared::policy(host, egress))).collect()
+}
+
 /// Node.js, asking for `/x` in the two ways it has.
-fn node_fetch(url: &str) -> String {
+pub(super) fn node_fetch(url: &str) -> String {
     format!("node -e \"fetch('{url}/x').then(r => r.text()).then(t => process.stdout.write(t))\"")
 }
 
-fn node_get(url: &str) -> String {
+pub(super) fn node_get(url: &str) -> String {
     format!("node -e \"require('http').get('{url}/x', r => r.pipe(process.stdout))\"")
 }
 
@@ -152,16 +157,18 @@ async fn git_clones_over_https_with_a_certificate_of_ones_own() {
     host("git", &["clone", "-q", "--bare", "work", "repo.git"], root);
     host("git", &["update-server-info"], &root.join("repo.git"));
     let files = Files::serve(root);
-    let server = Server::start(policy(&files.rule));
-    server.write("ca.pem", std::fs::read(root.join("ca.pem")).expect("the certificate"));
-    let clone = format!(
-        "GIT_SSL_CAINFO=$PWD/ca.pem git clone -q {}/repo.git cloned && cat cloned/file.txt",
-        files.url
-    );
-    assert_eq!(said(&server, &clone).await, "from git\n");
-    // And nobody in between has a certificate of his own.
-    let (_, stderr, exit) = super::shell(&server, &format!("curl -sS {}/ca.pem", files.url)).await;
-    assert_eq!(exit["code"], 60, "{stderr}");
+    for options in everywhere(&files.rule) {
+        let server = Server::start(options);
+        server.write("ca.pem", std::fs::read(root.join("ca.pem")).expect("the certificate"));
+        let clone = format!(
+            "GIT_SSL_CAINFO=$PWD/ca.pem git clone -q {}/repo.git cloned && cat cloned/file.txt",
+            files.url
+        );
+        assert_eq!(said(&server, &clone).await, "from git\n");
+        // And nobody in between has a certificate of his own.
+        let (_, stderr, exit) = super::shell(&server, &format!("curl -sS {}/ca.pem", files.url)).await;
+        assert_eq!(exit["code"], 60, "{stderr}");
+    }
 }
 
 /// An address of this machine that others can reach; nothing is sent.
@@ -203,19 +210,19 @@ async fn programs_that_know_of_no_proxy_are_caught() {
 }
 
 /// Where npm and pip get packages on this machine, told to a program as it is told to them here.
-pub(crate) struct Registries {
-    pub(crate) npm: String,
-    pub(crate) environment: String,
+struct Registries {
+    npm: String,
+    environment: String,
     hosts: Vec<String>,
 }
 
 impl Registries {
-    pub(crate) fn of_this_machine() -> Self {
+    fn of_this_machine() -> Self {
         let here = Path::new("/");
         let npm = mhnos_testing::tool("npm");
         let setting = |name: &str| host(&npm, &["config", "get", name], here).trim().to_owned();
         let registry = setting("registry");
-        let mut environment = format!("export npm_config_registry={registry} npm_config_cache=/tmp/npm\n");
+        let mut environment = format!("export npm_config_registry={registry} npm_config_cache=$PWD/.npm\n");
         let cafile = setting("cafile");
         if !["null", "undefined", ""].contains(&cafile.as_str()) {
             environment.extend(["export npm_config_cafile=", &cafile, "\n"]);
@@ -236,7 +243,7 @@ impl Registries {
     }
 
     /// The default policy; a registry within a private network is opened by its name.
-    pub(crate) fn rule(&self) -> String {
+    fn rule(&self) -> String {
         std::iter::once("public").chain(self.hosts.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
     }
 }
@@ -251,27 +258,29 @@ fn host_of(url: &str) -> String {
 #[tokio::test]
 async fn npm_installs_from_the_registry() {
     let registries = Registries::of_this_machine();
-    let server = Server::start(policy(&registries.rule()));
     let script = format!(
-        "{}mkdir -p app && cd app && echo '{{}}' > package.json && {} install --no-audit --no-fund express >&2 \
+        "{}mkdir -p app && cd app && echo '{{}}' > package.json && {} install --no-audit --no-fund --loglevel http express >&2 \
          && node -e \"console.log(typeof require('express')().listen)\"",
         registries.environment, registries.npm
     );
-    assert_eq!(said(&server, &script).await, "function\n");
+    for options in everywhere(&registries.rule()) {
+        assert_eq!(said(&Server::start(options), &script).await, "function\n");
+    }
 }
 
 #[tokio::test]
 async fn pip_installs_from_the_index_and_requests_find_the_proxy() {
     let registries = Registries::of_this_machine();
     let outside = Outside::start();
-    let server = Server::start(policy(&format!("{},{}", registries.rule(), outside.rule())));
     let script = format!(
-        "{}python3 -m venv venv && venv/bin/pip install -q requests >&2 \
+        "{}python3 -m venv venv && venv/bin/pip install requests >&2 \
          && venv/bin/python -c \"import requests; print(requests.get('{}/x').text)\"",
         registries.environment,
         outside.url()
     );
-    assert_eq!(said(&server, &script).await, "GET /x\n");
+    for options in everywhere(&format!("{},{}", registries.rule(), outside.rule())) {
+        assert_eq!(said(&Server::start(options), &script).await, "GET /x\n");
+    }
 }
 
 /// A name, an address of ours for it, and the server's own certificate at the end: nobody is in between.
