@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-fronts test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
   dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -38,6 +38,7 @@ test: ## everything CI checks
 test-here: rust tools-test lint
 	fuzz/run 5
 	$(XTASK) test
+	@deploy/test/fronts.sh start
 
 lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	cargo fmt --all --check
@@ -82,6 +83,9 @@ test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="
 
 test-system: rust ## the unit with cgroup v2 limits and AppArmor, in a booted machine: MACHINE as above
 	deploy/test/machine.sh system
+
+test-fronts: rust tools ## `npm start` and `npm run dev`: they serve, notice a changed file, and leave nothing after Ctrl-C
+	deploy/test/fronts.sh
 
 test-proxies: rust tools ## the nginx and Caddy files of docs/operations.md, in front of the built service (both installed; own network)
 	cargo build --release --locked --package mhnos-runtime

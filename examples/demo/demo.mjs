@@ -5,10 +5,12 @@ import { get } from 'node:http';
 
 import { DEADLINE, Runtime, text, within } from './client.mjs';
 
-/** What a browser would see at a preview. Not every resolver knows the names below localhost, as browsers do. */
+const address = process.argv[2] ?? 'ws://localhost:18790';
+
+/** What a browser would see at a preview. Names below localhost, which not every resolver knows, are the service's own address. */
 function open(preview, path = '/') {
   const { hostname, port, host } = new URL(preview);
-  const connect = hostname.endsWith('.localhost') ? 'localhost' : hostname;
+  const connect = hostname.endsWith('.localhost') ? new URL(address).hostname : hostname;
   const seen = new Promise((resolve, reject) => {
     const asked = get({ host: connect, port, path, headers: { host } }, async (response) => {
       const chunks = await response.toArray().catch(reject);
@@ -76,7 +78,7 @@ async function openclaw(runtime) {
   await runtime.kill(gateway);
 }
 
-const runtime = await Runtime.connect(process.argv[2] ?? 'ws://localhost:18790').catch((error) => {
+const runtime = await Runtime.connect(address).catch((error) => {
   console.error(error.message);
   process.exit(1);
 });

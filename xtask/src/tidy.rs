@@ -3,6 +3,7 @@
 //! What rustc, rustfmt and clippy check is left to them. A rule that needs an exception lists it by name beside the rule, with
 //! the reason; there is no switch to turn one off.
 
+mod commands;
 mod documents;
 mod graph;
 mod source;
@@ -29,6 +30,7 @@ const RULES: &[&str] = &[
     "sleep",
     "words",
     "links",
+    "commands",
     "claims",
     "invariants",
 ];
@@ -75,6 +77,7 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
         words::check(file, &mut findings);
     }
     documents::check(root, &files, &mut findings);
+    commands::check(root, &files, &mut findings);
     for finding in &findings {
         println!("{finding}");
     }

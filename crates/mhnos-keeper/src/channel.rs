@@ -14,10 +14,14 @@ use serde::{Deserialize, Serialize};
 pub type Pid = u32;
 
 /// Which channel this is. A bridge of another version ends at once, so that an upgrade is taken back.
-pub const CHANNEL_VERSION: u32 = 3;
+pub const CHANNEL_VERSION: u32 = 4;
 
 /// The first pid clients see. Lower numbers are the service's own probes.
 pub const FIRST_PID: Pid = 1000;
+
+/// The number of the network of programs that have none of their own and go out by a proxy: told as if it were a
+/// sandbox's.
+pub const HOST_NETWORK: u32 = u32::MAX;
 
 /// The most bytes a [`ToKeeper::Note`] or [`Order::note`] may carry.
 pub const MAX_NOTE: usize = 64 * 1024;
@@ -124,7 +128,8 @@ pub enum FromKeeper {
     /// `Adopted`, or after it for one that was told as `Starting`.
     Adopt(Adoption),
     /// A sandbox with a network of its own stands. What leads out of it is attached, in the order of `outlets`:
-    /// sockets that listen, non-blocking. Told of each such sandbox, once to every bridge.
+    /// sockets that listen, non-blocking. Told of each such sandbox, once to every bridge. So is, as if it were one more, of
+    /// the proxy that programs without such a network are kept to.
     Network {
         /// The keeper's number for the sandbox; not used for another before `NetworkGone`.
         sandbox: u32,

@@ -3,10 +3,10 @@
 //! Every tier is tried as it would be used, from the strongest down, and the first that holds stays as the
 //! workspace's sandbox. What a weaker tier takes the place of is told, with what would give it.
 
-use std::{fmt, io};
+use std::{fmt, io, os::fd::OwnedFd};
 
 use mhnos_sandbox::{
-    Cgroups, Limits, Mode, Outside, Policy, Tier,
+    Cgroups, Limits, Mode, Outside, Policy, SetupError, Tier, network,
     remedy::remedy,
     stage::{Account, Reserve},
 };
@@ -65,6 +65,8 @@ pub(crate) struct Chosen {
     pub(crate) policy: Policy,
     pub(crate) cgroups: Option<Cgroups>,
     pub(crate) sandbox: Sandbox,
+    /// The proxy's socket, where programs share the host's network and may not use it.
+    pub(crate) proxy: Option<OwnedFd>,
     /// Stronger ones that cannot be had.
     pub(crate) missing: Vec<Missing>,
 }
@@ -80,7 +82,7 @@ pub(crate) fn choose(
     let mut missing = Vec::new();
     for &tier in candidates(policy.mode).iter().filter(|tier| **tier >= floor) {
         match attempt(policy, tier, cgroups, limits, &mut reserve) {
-            Ok((policy, cgroups, sandbox)) => return Ok(Chosen { policy, cgroups, sandbox, missing }),
+            Ok(chosen) => return Ok(Chosen { missing, ..chosen }),
             Err(failure) => missing.push(Missing { tier, failure }),
         }
     }
@@ -100,8 +102,9 @@ pub fn examine(
     let mut found: Vec<_> = tiers
         .into_iter()
         .map(|tier| {
-            let outcome = attempt(policy, tier, cgroups, limits, &mut reserve);
-            let outcome = outcome.and_then(|_| give_up(&mut reserve));
+            let outcome = attempt(policy, tier, cgroups, limits, &mut reserve).map(drop);
+            // Whatever it found: a process whose users are parted is not what the other tiers start from.
+            let outcome = outcome.and(give_up(&mut reserve));
             (tier, outcome.err().map(|failure| Missing { tier, failure }))
         })
         .collect();
@@ -115,15 +118,16 @@ fn attempt(
     cgroups: Option<&Cgroups>,
     limits: Limits,
     reserve: &mut Option<Reserve>,
-) -> Result<(Policy, Option<Cgroups>, Sandbox), Failure> {
+) -> Result<Chosen, Failure> {
     let failed = |detail: String, errno: i32| Failure { stage: Stage::Sandbox, errno, detail };
-    let policy = policy.at(tier, cgroups.is_some());
+    let step = |error: SetupError| failed(error.to_string(), error.errno());
+    let mut policy = policy.at(tier, cgroups.is_some());
     match (tier, &reserve) {
         (Tier::T3Plus, None) => {
             return Err(failed("CAP_SETUID and CAP_SETGID are not held".into(), libc::EPERM));
         }
         (Tier::T3Plus, Some(held)) => {
-            held.part().map_err(|error| failed(error.to_string(), error.errno()))?;
+            held.part().map_err(step)?;
         }
         (Tier::T3 | Tier::None, _) => give_up(reserve)?,
         (Tier::T1 | Tier::T2, _) => {}
@@ -136,6 +140,8 @@ fn attempt(
     let group = cgroups.as_ref().map(|cgroups| cgroups.create(&name, &limits)).transpose();
     let group =
         group.map_err(|error| failed("make a control group".into(), error.raw_os_error().unwrap_or(0)))?;
+    let (proxy, port) = policy.needs_proxy().then(network::host_proxy).transpose().map_err(step)?.unzip();
+    policy.proxy = port;
     let mut sandbox = Sandbox::create(&policy, cgroups.is_some()).map_err(|error| {
         failed("create the sandbox's namespaces".into(), error.raw_os_error().unwrap_or(0))
     })?;
@@ -144,7 +150,7 @@ fn attempt(
     if tier != Tier::T3Plus {
         give_up(reserve)?;
     }
-    Ok((policy, cgroups, sandbox))
+    Ok(Chosen { policy, cgroups, sandbox, proxy, missing: Vec::new() })
 }
 
 fn give_up(reserve: &mut Option<Reserve>) -> Result<(), Failure> {

@@ -34,6 +34,7 @@ use crate::{
     channel::{MAX_PORTS, Port},
     limits::{
         LISTED_FOR, LISTEN_PATIENCE, LISTEN_RETRY, LISTEN_RETRY_SLOWEST, PORTS_LOOK, PORTS_LOOK_SLOWEST,
+        PORTS_SEARCH_SLOWEST,
     },
     tree::{descendants, proc_is_foreign},
 };
@@ -148,7 +149,8 @@ impl Ports {
         }
         self.unnamed = false;
         self.expected.clear();
-        self.pace = if changed { PORTS_LOOK } else { (self.pace * 2).min(PORTS_LOOK_SLOWEST) };
+        let slowest = if self.notices.is_some() { PORTS_LOOK_SLOWEST } else { PORTS_SEARCH_SLOWEST };
+        self.pace = if changed { PORTS_LOOK } else { (self.pace * 2).min(slowest) };
         self.due = (self.notices.is_none() || !self.ours.is_empty()).then_some(now + self.pace);
     }
 

@@ -23,7 +23,7 @@ use mhnos_sandbox::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, getpid, set_child_subreaper},
+    process::{Pid, Signal, getpid, kill_process_group, set_child_subreaper},
 };
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     ports::Ports,
     recruit::{Recruit, Started},
     socket::{RecvError, Socket},
-    tree::{descendants, named},
+    tree::{descendants, meet_descendants, named},
     watchdog::Watchdog,
 };
 
@@ -164,7 +164,7 @@ impl Supervisor {
                 return;
             }
             if self.ending == Ending::Not
-                && let Some(limit) = self.watchdog.as_mut().and_then(Watchdog::look)
+                && let Some(limit) = self.watchdog.as_mut().and_then(|watchdog| watchdog.look(self.leader))
             {
                 self.ending = Ending::Over(limit);
             }
@@ -285,11 +285,32 @@ impl Supervisor {
             return enclosed.signal_all(signal);
         }
         if signal == libc::SIGKILL {
-            stop_all();
+            self.stop_all();
         }
         for member in descendants() {
             // Gone meanwhile is as good as signalled.
             let _ = sys::kill(member.pid, signal);
+        }
+    }
+
+    /// Stops descendants until a walk finds no new one. What was killed at once would leave its place below the process
+    /// limit to what forks faster than it is found; what is stopped keeps it, and leaves the processor to this process.
+    fn stop_all(&self) {
+        // Most of most storms by one call. Until it is reaped, the leader's number is its group's and nobody else's.
+        if let Some(leader) = self.leader {
+            let _ = kill_process_group(leader, Signal::STOP);
+        }
+        let mut stopped = HashSet::new();
+        for _ in 0..TREE_STOP_WALKS {
+            let before = stopped.len();
+            meet_descendants(|pid| {
+                if stopped.insert(pid) {
+                    let _ = sys::kill(pid, libc::SIGSTOP);
+                }
+            });
+            if stopped.len() == before {
+                return;
+            }
         }
     }
 
@@ -307,23 +328,6 @@ impl Supervisor {
             let interval = Timespec { tv_sec: 0, tv_nsec: TREE_KILL_INTERVAL.subsec_nanos().into() };
             let _ = poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&interval));
             while sys::next_signal(&self.children).is_some() {}
-        }
-    }
-}
-
-/// Stops descendants until a walk finds no new one. What was killed at once would leave its place below the process
-/// limit to what forks faster than it is found; what is stopped keeps it.
-fn stop_all() {
-    let mut stopped = HashSet::new();
-    for _ in 0..TREE_STOP_WALKS {
-        let running: Vec<Pid> =
-            descendants().into_iter().map(|member| member.pid).filter(|pid| !stopped.contains(pid)).collect();
-        if running.is_empty() {
-            return;
-        }
-        for pid in running {
-            let _ = sys::kill(pid, libc::SIGSTOP);
-            stopped.insert(pid);
         }
     }
 }

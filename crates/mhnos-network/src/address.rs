@@ -117,7 +117,7 @@ fn last_32(address: Ipv6Addr) -> Ipv4Addr {
 ///
 /// A datagram socket that is connected sends nothing; the kernel chooses the address it would send from, and for a
 /// destination of the machine's own that is the destination.
-pub(crate) fn is_own(address: IpAddr) -> bool {
+pub fn is_own(address: IpAddr) -> bool {
     let any = match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

@@ -1,7 +1,7 @@
 //! The way out of one sandbox: its sockets, accepted on and served.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -58,6 +58,18 @@ pub struct Outlets {
     pub names_udp: Vec<UdpSocket>,
     /// Such that do not fit a datagram.
     pub names_tcp: Vec<TcpListener>,
+    /// Who may connect, where others than the sandbox's programs can; `None` for all.
+    pub admits: Option<Admits>,
+}
+
+/// Whether the maker of a connection may use it: of a connection's own address and the other end's.
+#[derive(Clone)]
+pub struct Admits(pub Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>);
+
+impl fmt::Debug for Admits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admits")
+    }
 }
 
 impl Gateway {
@@ -112,8 +124,9 @@ impl Gateway {
             names: Mutex::new(Names::new(self.bounds.names)),
             places: Arc::new(Semaphore::new(self.bounds.connections)),
             pace: Arc::new(Pace::new(self.rate)),
+            admits: outlets.admits,
         });
-        let Outlets { proxy, captured, names_udp, names_tcp } = outlets;
+        let Outlets { proxy, captured, names_udp, names_tcp, admits: _ } = outlets;
         let accepting = [(Role::Proxy, proxy), (Role::Captured, captured), (Role::Names, names_tcp)];
         let accepting = accepting
             .into_iter()
@@ -131,6 +144,7 @@ pub(crate) struct Way {
     names: Mutex<Names>,
     places: Arc<Semaphore>,
     pace: Arc<Pace>,
+    admits: Option<Admits>,
 }
 
 /// A sandbox has as many connections as it may have.
@@ -166,6 +180,11 @@ impl Way {
         }
         let Reached { stream, whole_url } = outcome?;
         Ok(Reached { stream: Paced::new(stream, Arc::clone(&self.pace)), whole_url })
+    }
+
+    fn lets_in(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
+        let Some(Admits(admits)) = &self.admits else { return true };
+        stream.local_addr().is_ok_and(|own| admits(own, peer))
     }
 
     pub(crate) fn refused(&self, host: String, port: Option<u16>, rule: RuleName, via: Via) {
@@ -206,6 +225,10 @@ async fn accept(listener: TcpListener, role: Role, way: &Arc<Way>) {
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
+            Ok((stream, peer)) if !way.lets_in(&stream, peer) => {
+                debug!(%peer, "a connection to the proxy that no program made");
+                reset(&stream);
+            }
             Ok((stream, peer)) => {
                 let Ok(place) = Arc::clone(&way.places).try_acquire_owned() else {
                     way.refused(peer.ip().to_string(), None, TOO_MANY, Via::Connection);

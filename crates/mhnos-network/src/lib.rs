@@ -28,7 +28,8 @@ mod socks;
 mod target;
 mod upstream;
 
-pub use gateway::{Gateway, Outlets, Owner};
+pub use address::is_own;
+pub use gateway::{Admits, Gateway, Outlets, Owner};
 pub use limits::Bounds;
 pub use policy::{Egress, Rule};
 pub use report::{Refusals, Refused, Via};

@@ -33,12 +33,14 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    if let Some(account) = arguments.get_one::<String>("files-as")
-        && let Err(error) = files_as(account)
+    let programs = match arguments.get_one::<String>("files-as").map(|account| files_as(account)).transpose()
     {
-        eprintln!("cannot reach files as {account}: {error}");
-        return ExitCode::FAILURE;
-    }
+        Ok(programs) => programs,
+        Err(error) => {
+            eprintln!("cannot reach files as the programs' user: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let listeners = arguments.get_one::<i32>("listeners").copied().unwrap_or(0);
     let secrets = arguments.get_flag("secrets");
     let audit = if matches!(config.audit_log, AuditLog::File(_)) { 2 } else { 0 };
@@ -66,16 +68,15 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     let (Some(workspace), Some(channel)) = (inherited.pop(), inherited.pop()) else {
         unreachable!("split off above the first two")
     };
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().event_interval(EVENT_INTERVAL).enable_all().build()
-        {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "cannot start the bridge's threads");
-                return ExitCode::FAILURE;
-            }
-        };
-    let bridge = mhnos_server::Bridge { channel, listeners, workspace, audit, secrets, config };
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match threads.event_interval(EVENT_INTERVAL).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the bridge's threads");
+            return ExitCode::FAILURE;
+        }
+    };
+    let bridge = mhnos_server::Bridge { channel, listeners, workspace, audit, programs, secrets, config };
     match runtime.block_on(mhnos_server::run(bridge)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,9 +99,11 @@ fn audit_destination(config: &Config, inherited: &mut Vec<OwnedFd>) -> Option<De
 }
 
 /// Where programs run as a user of their own, their files are reached as that user.
-fn files_as(account: &str) -> anyhow::Result<()> {
+fn files_as(account: &str) -> anyhow::Result<u32> {
     let (uid, gid) = account.split_once(':').context("expected UID:GID")?;
-    Ok(stage::files_as(Account { uid: uid.parse()?, gid: gid.parse()? })?)
+    let account = Account { uid: uid.parse()?, gid: gid.parse()? };
+    stage::files_as(account)?;
+    Ok(account.uid)
 }
 
 /// An error with its causes, for the log.

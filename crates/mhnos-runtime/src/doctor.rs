@@ -119,6 +119,7 @@ fn layer_findings(in_force: &Enforcement) -> Vec<Finding> {
         Layer::SeparateUid => !namespaces && in_force.mode != Mode::None,
         // The host's is what that mode means.
         Layer::NetNamespace => in_force.mode != Mode::Relaxed,
+        Layer::NetProxy => !namespaces && in_force.mode == Mode::Strict,
         _ => true,
     });
     wanted
@@ -158,9 +159,12 @@ fn table(report: &Doctor) -> String {
         }
         text.push('\n');
     }
-    let own = report.layers.iter().any(|layer| layer.ok && layer.name == Layer::NetNamespace.as_str());
-    text.push_str(if own {
+    let has = |wanted: Layer| report.layers.iter().any(|layer| layer.ok && layer.name == wanted.as_str());
+    text.push_str(if has(Layer::NetNamespace) {
         "network: programs have their own; MHNOS_EGRESS says what they reach outside\n"
+    } else if has(Layer::NetProxy) {
+        "network: programs share the host's, without UDP and with some TCP ports only; a proxy lets them reach what \
+         MHNOS_EGRESS says\n"
     } else {
         "network: programs share the host's\n"
     });

@@ -1,6 +1,6 @@
 //! The environment programs get: a small base, then `options.env` on top.
 
-use crate::{Context, RecipeError};
+use crate::{Context, Proxy, RecipeError};
 
 /// The variables of the service's own environment that programs get. Read once, at start; everything else
 /// the service was started with stays with it.
@@ -42,22 +42,23 @@ pub(crate) fn base(context: &Context) -> Vec<(String, String)> {
         .into_iter()
         .chain(if_set.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .chain(context.proxy_port.map(proxy).into_iter().flatten())
+        .chain(context.proxy.map(proxy).into_iter().flatten())
         .collect()
 }
 
 /// What tells programs of the proxy, in the spellings that are in use. The one for everything else is no SOCKS URL: to
 /// some libraries that is an error at their start.
 ///
-/// Not among them is `NODE_USE_ENV_PROXY`: with it every start of Node.js loads its HTTP client and all certificates,
-/// which doubles the time it takes, and what it connects to mostly (ports 80 and 443) is caught without.
-fn proxy(port: u16) -> Vec<(String, String)> {
+/// `NODE_USE_ENV_PROXY` is among them only where it must be: with it every start of Node.js loads its HTTP client and all
+/// certificates, which doubles the time it takes, and what it connects to mostly (ports 80 and 443) may be caught without.
+fn proxy(Proxy { port, catches }: Proxy) -> Vec<(String, String)> {
     let url = format!("http://127.0.0.1:{port}");
     let urls = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
         .into_iter()
         .flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()].map(|name| (name, url.clone())));
     let own = "localhost,127.0.0.1,::1,.localhost".to_owned();
-    urls.chain(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), own.clone()))).collect()
+    let node = (!catches).then(|| ("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned()));
+    urls.chain(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), own.clone()))).chain(node).collect()
 }
 
 /// Sets variables; the last of the same name counts, and keeps the place of the first.

@@ -30,7 +30,7 @@ pub use workerd::fuzzing;
 pub use environment::ServiceEnvironment;
 pub use error::RecipeError;
 pub use process_type::{CommandRole, ProcessType};
-pub use recipe::{Command, Context, Pty, Recipe, ReportKind, Sources, SpawnInput, recipe};
+pub use recipe::{Command, Context, Proxy, Pty, Recipe, ReportKind, Sources, SpawnInput, recipe};
 pub use report::{Listening, parse_report};
 pub use tool::Tool;
 pub use toolbox::{Finding, Toolbox};

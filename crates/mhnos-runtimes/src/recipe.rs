@@ -65,8 +65,17 @@ pub struct Context {
     pub allow_openclaw: bool,
     /// `MHNOS_SANDBOX`: strict, relaxed or none.
     pub sandbox_mode: &'static str,
-    /// Where programs find the proxy on their loopback, if they have a network of their own.
-    pub proxy_port: Option<u16>,
+    /// Where programs find the proxy, if what they reach is restricted.
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy on the programs' loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where.
+    pub port: u16,
+    /// What connects to the usual ports without asking for it is caught.
+    pub catches: bool,
 }
 
 /// Reads a module of a worker; implemented over the confined workspace.

@@ -41,7 +41,7 @@ fn context() -> Context {
         kill_grace: Duration::from_secs(5),
         allow_openclaw: true,
         sandbox_mode: "strict",
-        proxy_port: None,
+        proxy: None,
     }
 }
 

@@ -42,7 +42,7 @@ pub const MAX_FILE_SIZE: u64 = 64 << 30;
 pub const DATA_SLACK: u64 = 16 << 30;
 
 /// The priority of programs whose CPU time no control group limits.
-const NICE: i32 = 5;
+const NICE: i32 = 10;
 
 /// What is still needed while a program's descriptors are put in their places is above every number it may be given.
 pub const FIRST_FREE: i32 = 64;

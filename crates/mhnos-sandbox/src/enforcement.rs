@@ -92,11 +92,13 @@ pub enum Layer {
     CleanEnvironment,
     /// No descriptor of the service is inherited.
     ClosedDescriptors,
+    /// Of the host's network, which programs share: no datagrams, and TCP to the service's proxy and a list of ports.
+    NetProxy,
 }
 
 impl Layer {
     /// Every layer there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UserNamespace,
         Self::MountNamespace,
         Self::PidNamespace,
@@ -115,6 +117,7 @@ impl Layer {
         Self::Session,
         Self::CleanEnvironment,
         Self::ClosedDescriptors,
+        Self::NetProxy,
     ];
 
     /// The name used in documentation and on the wire.
@@ -138,6 +141,7 @@ impl Layer {
             Self::Session => "session",
             Self::CleanEnvironment => "clean-environment",
             Self::ClosedDescriptors => "closed-descriptors",
+            Self::NetProxy => "net-proxy",
         }
     }
 }

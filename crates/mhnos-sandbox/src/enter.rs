@@ -54,6 +54,7 @@ pub fn enforcement(policy: &Policy, grouped: bool) -> Enforcement {
         ],
     };
     layers.extend(policy.own_network().then_some(Layer::NetNamespace));
+    layers.extend(policy.needs_proxy().then_some(Layer::NetProxy));
     layers.extend(landlock::in_force(policy.tier).then_some(Layer::Landlock));
     layers.extend((!policy.filter.is_empty()).then_some(Layer::Seccomp));
     layers.extend([

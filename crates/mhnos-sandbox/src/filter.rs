@@ -231,16 +231,22 @@ mod tests {
     fn profiles() -> Vec<Profile> {
         let mut all = Vec::new();
         for mode in [Mode::Strict, Mode::Relaxed] {
-            for bits in 0..8 {
+            for bits in 0..16 {
                 let bit = |n: u32| bits >> n & 1 == 1;
-                all.push(Profile { mode, shares_host: bit(0), grouped: bit(1), unix_sockets: bit(2) });
+                let (shares_host, grouped, unix_sockets, datagrams) = (bit(0), bit(1), bit(2), bit(3));
+                all.push(Profile { mode, shares_host, datagrams, grouped, unix_sockets });
             }
         }
         all
     }
 
-    const STRICT: Profile =
-        Profile { mode: Mode::Strict, shares_host: false, grouped: true, unix_sockets: true };
+    const STRICT: Profile = Profile {
+        mode: Mode::Strict,
+        shares_host: false,
+        grouped: true,
+        unix_sockets: true,
+        datagrams: true,
+    };
 
     #[test]
     fn the_filter_means_what_the_rules_say() {

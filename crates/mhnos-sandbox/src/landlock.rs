@@ -78,13 +78,9 @@ const ABI_SCOPES: u32 = 6;
 const ABI_UNIX: u32 = 9;
 
 /// Where nothing but Landlock keeps programs from the service's own ports, these are what they may connect
-/// to: a list, because there is no "all but". What development servers listen on by habit, and what the
-/// outside is asked on.
-const PORTS: [(u16, u16); 15] = [
-    (22, 22),     // git over ssh
-    (53, 53),     // names
-    (80, 80),     // http
-    (443, 443),   // https
+/// to, at any address, beside the proxy's: a list, because there is no "all but". What development servers listen on by
+/// habit, and nothing the outside is usually asked on.
+const PORTS: [(u16, u16); 11] = [
     (1420, 1421), // tauri
     (3000, 3031),
     (4000, 4007),
@@ -119,6 +115,11 @@ pub fn in_force(tier: Tier) -> bool {
 /// Whether the kernel can keep signals within a domain: then one `kill(-1)` ends a tree exactly.
 pub fn scopes_signals() -> bool {
     landlock_abi().is_some_and(|abi| abi >= ABI_SCOPES)
+}
+
+/// Whether the kernel can keep programs from TCP ports.
+pub fn covers_ports() -> bool {
+    landlock_abi().is_some_and(|abi| abi >= ABI_TCP)
 }
 
 /// Whether the kernel can keep programs from sockets with a path.
@@ -167,7 +168,7 @@ impl Rules {
         beneath.push((policy.workspace.source.inside.clone(), ALL & !IOCTL_DEV));
         let ports = || {
             let all = PORTS.into_iter().flat_map(|(first, last)| first..=last);
-            all.filter(|port| !policy.own_ports.contains(port)).collect()
+            all.filter(|port| !policy.own_ports.contains(port)).chain(policy.proxy).collect()
         };
         let scope = LandlockScope { abstract_sockets: true, signals: true };
         // The host's network is what `relaxed` means.

@@ -12,6 +12,7 @@ mod filter;
 pub mod landlock;
 pub mod launch;
 pub mod listening;
+mod maker;
 pub mod network;
 pub mod policy;
 pub mod remedy;
@@ -29,6 +30,7 @@ pub use error::SetupError;
 #[cfg(any(test, fuzzing))]
 pub use filter::fuzzing;
 pub use launch::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
+pub use maker::maker;
 pub use network::Outlet;
 pub use policy::Policy;
 pub use selftest::Outside;

@@ -25,17 +25,17 @@ pub struct Listener {
 }
 
 // linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const REQUEST_ONE: u16 = 0x1;
+pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(crate) const REQUEST_ONE: u16 = 0x1;
 const REQUEST_DUMP: u16 = 0x1 | 0x300;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
-const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
+pub(crate) const HEADER: usize = 16;
+pub(crate) const REQUEST: usize = HEADER + 56;
 /// `struct inet_diag_msg`.
-const MESSAGE: usize = 72;
+pub(crate) const MESSAGE: usize = 72;
 const TCP: u8 = 6;
-const TCP_LISTEN: u8 = 10;
+pub(crate) const TCP_LISTEN: u8 = 10;
 const LISTENING: u32 = 1 << TCP_LISTEN;
 /// The kernel fills what it is given: some 200 sockets at once.
 const BUFFER: usize = 32 * 1024;
@@ -60,7 +60,7 @@ pub fn listener_at(address: SocketAddr) -> Option<Listener> {
     found.pop()
 }
 
-fn diagnosis() -> io::Result<OwnedFd> {
+pub(crate) fn diagnosis() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?)
 }
 
@@ -107,7 +107,7 @@ fn request(family: u8) -> [u8; REQUEST] {
 }
 
 /// `struct inet_diag_req_v2` for one socket: from anywhere to `address`, whatever its cookie.
-fn request_at(address: SocketAddr) -> [u8; REQUEST] {
+pub(crate) fn request_at(address: SocketAddr) -> [u8; REQUEST] {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mut request = request(family as u8);
     request[6..8].copy_from_slice(&REQUEST_ONE.to_ne_bytes());
@@ -168,21 +168,25 @@ fn table(text: &str) -> Vec<Listener> {
         if *fields.get(3)? != "0A" {
             return None;
         }
-        let (ip, port) = fields.get(1)?.split_once(':')?;
-        let words = ip.as_bytes().chunks(8).map(|word| {
-            let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
-            Some(word.to_ne_bytes())
-        });
-        let bytes = words.collect::<Option<Vec<_>>>()?.concat();
-        let ip: IpAddr = match bytes.len() {
-            4 => Ipv4Addr::from(*bytes.first_chunk::<4>()?).into(),
-            16 => Ipv6Addr::from(*bytes.first_chunk::<16>()?).into(),
-            _ => return None,
-        };
-        let address = SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?);
-        Some(Listener { address, inode: fields.get(9)?.parse().ok()? })
+        Some(Listener { address: place(fields.get(1)?)?, inode: fields.get(9)?.parse().ok()? })
     };
     text.lines().skip(1).filter_map(line).collect()
+}
+
+/// `ADDRESS:PORT` of such a line.
+pub(crate) fn place(field: &str) -> Option<SocketAddr> {
+    let (ip, port) = field.split_once(':')?;
+    let words = ip.as_bytes().chunks(8).map(|word| {
+        let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    });
+    let bytes = words.collect::<Option<Vec<_>>>()?.concat();
+    let ip: IpAddr = match bytes.len() {
+        4 => Ipv4Addr::from(*bytes.first_chunk::<4>()?).into(),
+        16 => Ipv6Addr::from(*bytes.first_chunk::<16>()?).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, listen, recv, send, socket_with,
-        sockopt,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, listen, recv, send,
+        socket_with, sockopt,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,15 @@ pub(crate) fn open() -> Result<Vec<(Outlet, OwnedFd)>, SetupError> {
         }
     }
     Ok(outlets)
+}
+
+/// The proxy's socket for programs that share the host's network, and its port. Whoever forks inits opens it before: what
+/// programs may connect to is settled then.
+pub fn host_proxy() -> Result<(OwnedFd, u16), SetupError> {
+    let step = "listen for proxy requests";
+    let socket = listening(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).step(step)?;
+    let bound = getsockname(&socket).and_then(SocketAddr::try_from).step(step)?;
+    Ok((socket, bound.port()))
 }
 
 fn listening(address: SocketAddr) -> io::Result<OwnedFd> {

@@ -26,6 +26,9 @@ pub struct Policy {
     pub gid: u32,
     /// Ports the service listens on, which programs that share its network must not reach.
     pub own_ports: Vec<u16>,
+    /// The port of the proxy on the host's loopback, for programs that have no other way out: see
+    /// [`Policy::needs_proxy`].
+    pub proxy: Option<u16>,
     /// The system call filter of programs; empty for none.
     pub filter: Vec<Instruction>,
 }
@@ -34,18 +37,20 @@ impl Policy {
     /// This policy at a tier, its filter compiled; `grouped` says that control groups limit its programs.
     #[must_use]
     pub fn at(&self, tier: Tier, grouped: bool) -> Self {
-        let filter = match tier {
+        let mut policy = Self { tier, ..self.clone() };
+        policy.filter = match tier {
             Tier::None => Vec::new(),
             _ => filter::compile(&syscalls::rules(Profile {
                 mode: self.mode,
                 shares_host: matches!(tier, Tier::T3 | Tier::T3Plus),
+                datagrams: !policy.needs_proxy(),
                 grouped,
                 unix_sockets: !matches!(tier, Tier::T3 | Tier::T3Plus)
                     || landlock::covers_unix_sockets()
                     || !foreign_sockets(),
             })),
         };
-        Self { tier, filter, ..self.clone() }
+        policy
     }
 
     /// Whether programs have a network of their own: the host's is what `relaxed` means, and without namespaces
@@ -53,6 +58,13 @@ impl Policy {
     #[must_use]
     pub fn own_network(&self) -> bool {
         self.mode == Mode::Strict && matches!(self.tier, Tier::T1 | Tier::T2)
+    }
+
+    /// Whether programs share the host's network and are kept from it all the same: no datagrams, and of TCP the
+    /// proxy's port and a list ([`landlock`]). Before Linux 6.7 nothing could keep them from a port.
+    #[must_use]
+    pub fn needs_proxy(&self) -> bool {
+        self.mode == Mode::Strict && matches!(self.tier, Tier::T3 | Tier::T3Plus) && landlock::covers_ports()
     }
 }
 

@@ -79,6 +79,7 @@ pub fn of_layer(layer: Layer, mode: Mode) -> Option<&'static str> {
         Layer::Landlock => Some(
             "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot parameter lsm=",
         ),
+        Layer::NetProxy => Some("Linux 6.7 or newer"),
         _ => None,
     }
 }

@@ -27,11 +27,15 @@ pub struct Outside {
     keeper: i32,
     namespaces: Vec<(String, u64)>,
     ports: Vec<u16>,
+    proxy: Option<u16>,
     workspace: String,
 }
 
 /// The namespaces a sandbox of the upper tiers has for itself.
 const NAMESPACES: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "cgroup"];
+
+/// One of the ports programs would use to go out by themselves.
+const HTTPS_PORT: u16 = 443;
 
 /// The one it has besides where it has a network of its own.
 const NETWORK: &str = "net";
@@ -48,6 +52,7 @@ impl Outside {
                 .filter_map(numbered)
                 .collect(),
             ports: policy.own_ports.clone(),
+            proxy: policy.proxy,
             workspace: policy.workspace.source.inside.to_string_lossy().into_owned(),
         }
     }
@@ -70,7 +75,7 @@ pub(crate) fn check(walls: &Walls, outside: &Outside) -> Result<(), SetupError> 
         Tier::T1 | Tier::T2 => own_namespaces(walls.tier(), outside),
         Tier::T3 | Tier::T3Plus => {
             shared_host(walls.tier(), outside)?;
-            if walls.restricts_ports() { own_ports(outside) } else { Ok(()) }
+            if walls.restricts_ports() { ports(outside) } else { Ok(()) }
         }
     }
 }
@@ -168,16 +173,22 @@ fn shared_host(tier: Tier, outside: &Outside) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// The service's own ports are out of reach.
-fn own_ports(outside: &Outside) -> Result<(), SetupError> {
+/// The service's own ports are out of reach, and what the outside is asked on; the proxy is not.
+fn ports(outside: &Outside) -> Result<(), SetupError> {
     for port in &outside.ports {
-        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port);
-        let attempt = socket(AddressFamily::INET, SocketType::STREAM, None)
-            .and_then(|socket| connect(&socket, &address))
-            .map_err(io::Error::from);
-        refuses("a connection to the service", attempt, &[Errno::ACCESS])?;
+        refuses("a connection to the service", reach(*port), &[Errno::ACCESS])?;
     }
-    Ok(())
+    let Some(proxy) = outside.proxy else { return Ok(()) };
+    refuses("a connection past the proxy", reach(HTTPS_PORT), &[Errno::ACCESS])?;
+    let datagrams = socket(AddressFamily::INET, SocketType::DGRAM, None).map(drop);
+    refuses("a socket for datagrams", datagrams.map_err(Into::into), &[Errno::AFNOSUPPORT])?;
+    // Nobody need accept: the kernel does.
+    reach(proxy).map_err(|error| failed("connect to the proxy", error))
+}
+
+fn reach(port: u16) -> io::Result<()> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    Ok(connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?)
 }
 
 fn hold(what: &'static str, holds: bool) -> Result<(), SetupError> {

@@ -36,6 +36,9 @@ pub(crate) struct Profile {
     pub(crate) mode: Mode,
     /// Programs see the host's processes, files and IPC.
     pub(crate) shares_host: bool,
+    /// Datagrams go no further than programs may: not where the network is the host's, because no rule knows their
+    /// destination.
+    pub(crate) datagrams: bool,
     /// Control groups bound the memory of a tree.
     pub(crate) grouped: bool,
     /// Sockets with a path may be connected to: there are none but the programs' own.
@@ -55,7 +58,7 @@ pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
     rules.extend(numbered(PRIVILEGED, &Rule::Errno(EPERM)));
     rules.extend(numbered(PRIVILEGED_LEGACY, &Rule::Errno(EPERM)));
     rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
-    rules.extend(restricted(profile.unix_sockets));
+    rules.extend(restricted(profile.unix_sockets, profile.datagrams));
     if profile.shares_host {
         rules.extend(own_process_only());
         // Objects of the whole host, which no rule for files covers.
@@ -85,7 +88,7 @@ fn own_process_only() -> Vec<(u32, Rule)> {
 }
 
 /// Calls that depend on their arguments.
-fn restricted(unix_sockets: bool) -> Vec<(u32, Rule)> {
+fn restricted(unix_sockets: bool, datagrams: bool) -> Vec<(u32, Rule)> {
     let socket_kinds =
         [(SOCK_STREAM, 0), (SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, 0), (SOCK_DGRAM, IPPROTO_UDP)];
     let mut sockets = Vec::new();
@@ -93,7 +96,8 @@ fn restricted(unix_sockets: bool) -> Vec<(u32, Rule)> {
         sockets.push(vec![Test::equal(0, AF_UNIX as u32)]);
     }
     for family in [AF_INET, AF_INET6] {
-        for (kind, protocol) in socket_kinds {
+        for (kind, protocol) in socket_kinds.into_iter().filter(|(kind, _)| datagrams || *kind != SOCK_DGRAM)
+        {
             sockets.push(vec![
                 Test::equal(0, family as u32),
                 Test::masked(1, SOCKET_TYPE, kind as u32),

@@ -7,7 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use mhnos_network::{Gateway, Outlets, Owner};
+use mhnos_keeper::channel::HOST_NETWORK;
+use mhnos_network::{Admits, Gateway, Outlets, Owner};
 use mhnos_process::{Network, Networks};
 use mhnos_sandbox::Outlet;
 use tokio::{
@@ -17,11 +18,17 @@ use tokio::{
 };
 use tracing::error;
 
+use crate::neighbours::Programs;
+
 /// Serves what is told until the processes are gone.
 ///
 /// # Cancel safety
 /// Connections to the outside break. Sockets are closed.
-pub(crate) async fn serve(gateway: &Arc<Gateway>, mut networks: watch::Receiver<Networks>) {
+pub(crate) async fn serve(
+    gateway: &Arc<Gateway>,
+    mut networks: watch::Receiver<Networks>,
+    programs: Programs,
+) {
     let mut serving = JoinSet::new();
     let mut known: BTreeMap<u32, (Arc<Network>, AbortHandle)> = BTreeMap::new();
     loop {
@@ -37,7 +44,10 @@ pub(crate) async fn serve(gateway: &Arc<Gateway>, mut networks: watch::Receiver<
         for (id, network) in now {
             let Entry::Vacant(place) = known.entry(id) else { continue };
             match outlets(&network) {
-                Ok(outlets) => {
+                Ok(mut outlets) => {
+                    if id == HOST_NETWORK {
+                        outlets.admits = Some(Admits(Arc::new(move |own, peer| programs.made(own, peer))));
+                    }
                     let gateway = Arc::clone(gateway);
                     let owner = Owner(network.process);
                     let task = serving.spawn(async move { gateway.serve(owner, outlets).await });
@@ -54,6 +64,13 @@ pub(crate) async fn serve(gateway: &Arc<Gateway>, mut networks: watch::Receiver<
             return;
         }
     }
+}
+
+/// The port of the proxy on the host's loopback, where programs are kept to one.
+pub(crate) fn host_proxy(networks: &Networks) -> Option<u16> {
+    let (_, socket) = networks.get(&HOST_NETWORK)?.outlets.first()?;
+    let socket = listener(socket.try_clone().ok()?).ok()?;
+    Some(socket.local_addr().ok()?.port())
 }
 
 /// Duplicates of a network's sockets; it keeps its own until it is gone.

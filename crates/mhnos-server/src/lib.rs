@@ -24,6 +24,7 @@ pub mod limits;
 mod listen;
 mod meter;
 mod metrics;
+mod neighbours;
 mod places;
 mod preview;
 mod quota;
@@ -46,9 +47,10 @@ use std::{
 
 use mhnos_network::Gateway;
 use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
-use mhnos_runtimes::Context;
-use mhnos_sandbox::{Enforcement, Layer, Limits, network::PROXY_PORT};
+use mhnos_runtimes::{Context, Proxy};
+use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
+use rustix::process::geteuid;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
@@ -63,6 +65,7 @@ use crate::{
     crowd::Crowd,
     door::{Access, Bucket, Door, LogPace},
     http::Front,
+    neighbours::Programs,
     places::Places,
     preview::Previews,
     secrets::TokenKeeper,
@@ -81,6 +84,8 @@ pub struct Bridge {
     pub workspace: OwnedFd,
     /// Where audit lines go, if anywhere.
     pub audit: Option<audit::Destination>,
+    /// The user programs run as, where that is not its own.
+    pub programs: Option<u32>,
     /// Tokens and keys as they were at the start.
     pub secrets: Secrets,
     /// The settings; [`Config::workspace`] is the absolute path under which processes see the workspace.
@@ -125,35 +130,33 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let (processes, driver) = connected.map_err(RunError::Connect)?;
     let workspace = open_workspace(bridge.workspace, config).map_err(RunError::Workspace)?;
 
-    let gateway = Arc::new(gateway(&bridge.config, &listeners, &processes.welcome().enforcement));
+    let enforcement = &processes.welcome().enforcement;
+    let proxy = egress::host_proxy(&processes.networks().borrow());
+    let gateway = Arc::new(gateway(config, &listeners, proxy, enforcement));
+    let (programs, strangers) = neighbours(bridge.programs, enforcement);
     let (found, toolbox) = watch::channel(None);
     let keys = config.asks_for_a_token().then(|| tokens.tokens());
     let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
     let service = Arc::new(Service {
         previews: Arc::new(previews),
-        context: context(config, &workspace, &processes.welcome().enforcement),
+        context: context(config, &workspace, proxy, enforcement),
         processes: processes.clone(),
         gateway: Arc::clone(&gateway),
         workspace,
         toolbox,
         missed: Notify::new(),
         frames: frames::FrameShelf::default(),
-        spawns: Mutex::new(Bucket::full(
-            limits::SPAWN_BURST,
-            limits::SPAWNS_PER_SECOND,
-            tokio::time::Instant::now(),
-        )),
+        spawns: Mutex::new(spawn_allowance()),
         metrics: metrics::Metrics::default(),
         connections: AtomicU64::new(0),
         audit,
         config: bridge.config,
     });
-    let welcome = processes.welcome();
-    info!(generation = welcome.generation, tier = welcome.enforcement.tier.as_str(), "serving");
+    info!(generation = processes.welcome().generation, tier = enforcement.tier.as_str(), "serving");
     service.audit_start();
 
     let (phase, phases) = watch::channel(Phase::Serving);
-    let front = Arc::new(front(&service, &tokens, tls.as_ref()));
+    let front = Arc::new(front(&service, &tokens, tls.as_ref(), strangers));
     let mut accepting = JoinSet::new();
     for listener in listeners {
         let (front, service) = (Arc::clone(&front), Arc::clone(&service));
@@ -182,7 +185,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     tokio::select! {
         () = serving => Ok(()),
         end = driver.run() => Err(RunError::Keeper(end)),
-        () = egress::serve(&gateway, processes.networks()) => unreachable!("the processes outlive this"),
+        () = egress::serve(&gateway, processes.networks(), programs) => unreachable!("the processes outlive this"),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
 }
@@ -236,7 +239,14 @@ fn process_settings(config: &Config, audit: &Arc<Audit>) -> Settings {
     }
 }
 
-fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) -> Context {
+fn context(
+    config: &Config,
+    workspace: &Workspace,
+    host_proxy: Option<u16>,
+    enforcement: &Enforcement,
+) -> Context {
+    let own = enforcement.layers.contains(&Layer::NetNamespace);
+    let own = own.then_some(Proxy { port: PROXY_PORT, catches: true });
     Context {
         workspace: workspace.visible_path().to_owned(),
         path: config.path.clone(),
@@ -244,8 +254,18 @@ fn context(config: &Config, workspace: &Workspace, enforcement: &Enforcement) ->
         kill_grace: config.kill_grace,
         allow_openclaw: config.allow_openclaw,
         sandbox_mode: config.sandbox.as_str(),
-        proxy_port: enforcement.layers.contains(&Layer::NetNamespace).then_some(PROXY_PORT),
+        proxy: own.or(host_proxy.map(|port| Proxy { port, catches: false })),
     }
+}
+
+fn spawn_allowance() -> Bucket {
+    Bucket::full(limits::SPAWN_BURST, limits::SPAWNS_PER_SECOND, tokio::time::Instant::now())
+}
+
+/// The programs, and those of them who must be kept from the service here.
+fn neighbours(user: Option<u32>, enforcement: &Enforcement) -> (Programs, Option<Programs>) {
+    let strangers = user.map(Programs).filter(|_| enforcement.mode == Mode::Strict);
+    (Programs(user.unwrap_or_else(|| geteuid().as_raw())), strangers)
 }
 
 fn door(config: &Config) -> Door {
@@ -254,18 +274,24 @@ fn door(config: &Config) -> Door {
 
 /// A policy that was set and cannot be kept must not pass for one that is.
 fn warn_of_open_network(config: &Config, enforcement: &Enforcement) {
-    let own = enforcement.layers.contains(&Layer::NetNamespace);
-    if !own && config.egress != mhnos_network::Egress::default() {
+    let restricted =
+        [Layer::NetNamespace, Layer::NetProxy].iter().any(|layer| enforcement.layers.contains(layer));
+    if !restricted && config.egress != mhnos_network::Egress::default() {
         let (mode, tier) = (enforcement.mode.as_str(), enforcement.tier.as_str());
         warn!(mode, tier, "MHNOS_EGRESS does nothing here: programs have this machine's network");
     }
 }
 
-/// The way out for programs with a network of their own.
-fn gateway(config: &Config, listeners: &[TcpListener], enforcement: &Enforcement) -> Gateway {
+/// The way out for programs whose network is restricted.
+fn gateway(
+    config: &Config,
+    listeners: &[TcpListener],
+    proxy: Option<u16>,
+    enforcement: &Enforcement,
+) -> Gateway {
     warn_of_open_network(config, enforcement);
-    let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
-    Gateway::new(config.egress.clone(), ports)
+    let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port()));
+    Gateway::new(config.egress.clone(), ports.chain(proxy).collect())
         .through(config.upstream_proxy.clone())
         .at_most(config.egress_rate)
 }
@@ -276,7 +302,12 @@ async fn keep_tls(tls: Option<TlsKeeper>) {
     }
 }
 
-fn front(service: &Arc<Service>, tokens: &TokenKeeper, tls: Option<&TlsKeeper>) -> Front {
+fn front(
+    service: &Arc<Service>,
+    tokens: &TokenKeeper,
+    tls: Option<&TlsKeeper>,
+    strangers: Option<Programs>,
+) -> Front {
     let config = &service.config;
     let access = Access::new(tokens.tokens(), config.asks_for_a_token());
     let (health, scrape, refused) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
@@ -284,6 +315,7 @@ fn front(service: &Arc<Service>, tokens: &TokenKeeper, tls: Option<&TlsKeeper>) 
         door: door(&service.config),
         previews: Some(Arc::clone(&service.previews)),
         access,
+        strangers,
         pace: LogPace::default(),
         hall: Arc::default(),
         places: Places::new(config.max_connections, config.max_connections_per_address),

@@ -84,6 +84,13 @@ async fn attend(
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    if is_strange(&stream, peer, front) {
+        return front.turn_away(
+            peer,
+            Refused::Program,
+            "A program of the sandbox must not reach the service.",
+        );
+    }
     // Echoing a key press must not wait for an acknowledgement (Nagle's algorithm).
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY");
@@ -95,6 +102,11 @@ async fn attend(
     if let Some(guest) = Box::pin(welcome(stream, peer, front, &mut phase)).await {
         Box::pin(connection::serve(guest, peer, front, service, phase)).await;
     }
+}
+
+fn is_strange(stream: &TcpStream, peer: SocketAddr, front: &Front) -> bool {
+    let Some(strangers) = front.strangers else { return false };
+    stream.local_addr().is_ok_and(|own| strangers.may_have_made(own, peer))
 }
 
 /// Has the kernel find out that the other end is gone.

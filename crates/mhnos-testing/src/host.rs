@@ -74,6 +74,10 @@ const NO_FRESH_PROC: Refusal =
 /// As the kernel answers where the service itself is behind a filter some of whose calls are seen by another.
 const NO_NOTICES: Refusal = Refusal { number: libc::SYS_seccomp, errno: libc::EBUSY, only: &[(1, 8, 8)] };
 
+/// As a kernel answers whose Landlock is not built, or not enabled.
+const NO_LANDLOCK: Refusal =
+    Refusal { number: libc::SYS_landlock_create_ruleset, errno: libc::EOPNOTSUPP, only: &[] };
+
 /// As Linux 6.1 answers to what came later: the auxiliary vector by prctl (6.4), sealed memory files (6.3), and calls
 /// of newer numbers (fchmodat2 6.6, statmount 6.8).
 const LINUX_6_1: [Refusal; 4] = [
@@ -177,11 +181,22 @@ pub const HOSTS: &[Host] = &[
     },
 ];
 
+/// A kernel without Landlock. What the tiers make of it the other kinds show; here it is what stands in the way of T3+ alone.
+const WITHOUT_LANDLOCK: Host = Host {
+    name: "root-without-landlock",
+    starter: Starter::Root,
+    mode: Mode::Strict,
+    grouped: true,
+    tier: Tier::T1,
+    landlock: None,
+    refused: &[NO_LANDLOCK],
+};
+
 impl Host {
     /// The host of this name.
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        HOSTS.iter().find(|host| host.name == name).expect("a host")
+        HOSTS.iter().chain([&WITHOUT_LANDLOCK]).find(|host| host.name == name).expect("a host")
     }
 
     /// Gives a directory to the user who will start the keeper.

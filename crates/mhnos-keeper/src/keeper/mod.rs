@@ -75,6 +75,8 @@ pub(crate) struct Keeper {
     note: Vec<u8>,
     groups: Option<SpareGroups>,
     spares: Spares,
+    /// The proxy's socket on the host's loopback, if programs need it: a duplicate, for bridges to come.
+    proxy: Option<OwnedFd>,
     sandboxes: BTreeMap<u32, Sandbox>,
     next_sandbox: u32,
     held: BTreeMap<Pid, Held>,
@@ -164,6 +166,7 @@ impl Keeper {
             note: Vec::new(),
             groups: None,
             spares: Spares::default(),
+            proxy: None,
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
             held: BTreeMap::new(),

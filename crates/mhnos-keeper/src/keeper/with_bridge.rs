@@ -168,6 +168,7 @@ impl Keeper {
             note: self.note.clone(),
         };
         self.tell(FromKeeper::Welcome(welcome), Vec::new());
+        self.tell_proxy();
         let sandboxes: Vec<u32> = self.sandboxes.keys().copied().collect();
         for id in sandboxes {
             self.tell_network(id);

@@ -3,11 +3,11 @@
 
 use std::time::Instant;
 
-use mhnos_sandbox::{SpareGroups, Tier, enforcement, stage::Account};
+use mhnos_sandbox::{Outlet, SpareGroups, Tier, enforcement, stage::Account};
 
 use super::{Keeper, KeeperError, SHARED, Token, failure};
 use crate::{
-    channel::{Failure, FromKeeper, Isolation, Pid, Stage},
+    channel::{Failure, FromKeeper, HOST_NETWORK, Isolation, Pid, Stage},
     choose::choose,
     held::{Held, Phase},
     inner::FromInit,
@@ -36,6 +36,7 @@ impl Keeper {
         for missing in &chosen.missing {
             tracing::info!("a stronger sandbox cannot be had here: {missing}");
         }
+        self.proxy = chosen.proxy;
         self.enforcement = enforcement(&self.settings.policy, self.settings.cgroups.is_some());
         self.watch(&chosen.sandbox.outbox, Token::Sandbox(SHARED))
             .map_err(|error| KeeperError::System("watch the sandbox", error))?;
@@ -50,7 +51,8 @@ impl Keeper {
             Isolation::Shared => self.create_sandbox(SHARED),
             Isolation::Private => {
                 let id = self.next_sandbox;
-                self.next_sandbox = self.next_sandbox.wrapping_add(1).max(SHARED + 1);
+                let next = self.next_sandbox.wrapping_add(1);
+                self.next_sandbox = if next == HOST_NETWORK { SHARED + 1 } else { next };
                 self.create_sandbox(id)
             }
         }
@@ -130,6 +132,17 @@ impl Keeper {
     fn close_sandbox(&mut self, id: u32) {
         if self.sandboxes.remove(&id).is_some_and(|sandbox| sandbox.has_network()) {
             self.tell(FromKeeper::NetworkGone { sandbox: id }, Vec::new());
+        }
+    }
+
+    /// Tells the bridge of the proxy on the host's loopback, if programs need it.
+    pub(super) fn tell_proxy(&mut self) {
+        let Some(proxy) = &self.proxy else { return };
+        let network =
+            FromKeeper::Network { sandbox: HOST_NETWORK, process: None, outlets: vec![Outlet::Proxy] };
+        match proxy.try_clone() {
+            Ok(socket) => self.tell(network, vec![socket]),
+            Err(error) => tracing::error!(%error, "cannot hand the proxy's socket over"),
         }
     }
 

@@ -238,6 +238,56 @@ pub(crate) fn processes_beyond_the_limit_are_refused_or_ended(bridge: &mut Bridg
     assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3), "the neighbours go on");
 }
 
+/// Near its limit of processes; when its priority has become the lowest, a child says its own.
+const CROWD: &str = "
+import os, sys, time
+for n in range(70):
+    if os.fork() == 0: time.sleep(1000)
+while os.getpriority(os.PRIO_PROCESS, 0) != 19: os.sched_yield()
+if os.fork() == 0: print(os.getpriority(os.PRIO_PROCESS, 0), flush=True); time.sleep(1000)
+time.sleep(1000)
+";
+
+pub(crate) fn a_crowd_that_no_control_group_holds_goes_behind_everybody_else(bridge: &mut Bridge) {
+    if bridge.has(Layer::Cgroup) {
+        // The processor is shared out among trees there, whatever they are made of.
+        return;
+    }
+    let limits = Limits { memory: 1 << 30, pids: 100, cpu_millis: 1000 };
+    let argv = ["python3", "-c", CROWD];
+    let pid = bridge.order_within(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared, limits);
+    bridge.started(pid).expect("starts");
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    let mut said = [0; 3];
+    out.read_exact(&mut said).expect("what a child of it says");
+    assert_eq!(&said, b"19\n");
+    assert_ne!(bridge.run("nice").0, "19\n", "others stay before it");
+    bridge.kill(pid);
+    bridge.exit(pid);
+    bridge.ended(pid);
+}
+
+/// A program of shells that start two of their own each; where nothing refuses them, as fast as the machine can.
+pub(crate) fn a_fork_bomb_is_ended_and_others_work_beside_it(bridge: &mut Bridge) {
+    let limits = Limits { memory: 1 << 30, pids: 128, cpu_millis: 1000 };
+    let script = "f() { f | f & }; f; wait; exec sleep 1000";
+    let pid = bridge.order_within(
+        &["bash", "-c", script],
+        Stdio::Pipes { stdin: false },
+        Isolation::Shared,
+        limits,
+    );
+    bridge.started(pid).expect("starts");
+    assert_eq!(bridge.run("echo beside").0, "beside\n");
+    if bridge.has(Layer::Cgroup) {
+        // Refused there, and tried again and again.
+        bridge.kill(pid);
+    }
+    assert_eq!(bridge.exit_record(pid).status, ExitStatus::Signal(libc::SIGKILL));
+    bridge.ended(pid);
+    assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3), "and afterwards");
+}
+
 pub(crate) fn memory_that_belongs_to_no_process_counts_or_is_refused(bridge: &mut Bridge) {
     let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
     let shared = "import mmap, sys\nm = mmap.mmap(-1, 300 << 20)\nfor n in range(300): m.write(b'x' * (1 << 20))\n\

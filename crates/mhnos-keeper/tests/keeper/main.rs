@@ -59,7 +59,9 @@ const TESTS: &[(&str, Script)] = tests! {
         memory_beyond_the_limit_ends_the_program_and_says_so
         memory_of_many_children_counts_together
         memory_that_belongs_to_no_process_counts_or_is_refused
-        processes_beyond_the_limit_are_refused_or_ended;
+        processes_beyond_the_limit_are_refused_or_ended
+        a_crowd_that_no_control_group_holds_goes_behind_everybody_else
+        a_fork_bomb_is_ended_and_others_work_beside_it;
     ports:
         a_port_is_told_dialled_and_told_to_be_closed
         ports_are_told_of_whose_they_are_and_dialled_there_alone
@@ -168,6 +170,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         uid: account.uid,
         gid: account.gid,
         own_ports: Vec::new(),
+        proxy: None,
         filter: Vec::new(),
     };
     let program = std::fs::File::open("/proc/self/exe").expect("own program");
@@ -186,9 +189,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         hostile::limit_descriptors();
     }
     let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
-    if let Some(fault) = fault {
-        fault.install();
-    }
+    fault.into_iter().for_each(faults::Fault::install);
     let settings = Settings {
         policy,
         floor: fault.map_or(host.tier, |fault| fault.floor),

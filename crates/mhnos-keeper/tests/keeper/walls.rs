@@ -18,6 +18,9 @@ pub(crate) fn the_layers_told_are_those_of_the_host(bridge: &mut Bridge) {
     assert_eq!(bridge.has(Layer::Landlock), host.mode != Mode::None);
     let own_network = host.mode == Mode::Strict && matches!(host.tier, Tier::T1 | Tier::T2);
     assert_eq!(bridge.has(Layer::NetNamespace), own_network);
+    // Since Linux 6.7.
+    let restricted = matches!(host.tier, Tier::T3 | Tier::T3Plus) && host.landlock.is_none_or(|abi| abi >= 4);
+    assert_eq!(bridge.has(Layer::NetProxy), host.mode == Mode::Strict && restricted);
 }
 
 pub(crate) fn the_host_does_not_show(bridge: &mut Bridge) {

@@ -92,6 +92,7 @@ async fn serve(gateway: Gateway) -> Sandbox {
         captured: Vec::new(),
         names_udp: vec![names],
         names_tcp: vec![names_tcp],
+        admits: None,
     };
     let serving = {
         let gateway = Arc::clone(&gateway);

@@ -3,13 +3,15 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
 use mhnos_testing::{Server, Wire, WireOptions, tool, tools_dir};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::{median, percentiles, report, start};
 
@@ -67,6 +69,60 @@ impl Drop for Outside {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// What any second hop costs here: two threads a connection, each of which reads and writes and understands nothing.
+fn relay(target: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    // They end with the bench.
+    thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let far = TcpStream::connect(target).expect("it listens");
+            for stream in [&near, &far] {
+                stream.set_nodelay(true).expect("ours");
+            }
+            let back = (far.try_clone().expect("a copy"), near.try_clone().expect("a copy"));
+            for (from, to) in [(near, far), back] {
+                thread::spawn(move || carry(from, to));
+            }
+        }
+    });
+    address
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 256 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    _ = to.shutdown(Shutdown::Write);
+}
+
+/// The same by the runtime that the service uses: tasks on as many threads as there are processors.
+fn async_relay(target: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    listener.set_nonblocking(true).expect("ours");
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
+            let mut carrying = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                carrying.spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(target).await.expect("it listens");
+                    for stream in [&near, &far] {
+                        stream.set_nodelay(true).expect("ours");
+                    }
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+    });
+    address
 }
 
 /// A way to the same server.
@@ -140,6 +196,9 @@ async fn ways() -> (Server, Wire, Vec<Outside>, Vec<Way>) {
         Way { name: "direct", address, host: address.to_string() },
         Way { name: "preview", address: server.address(), host },
     ];
+    for (name, through) in [("relay of threads", relay(address)), ("relay of tasks", async_relay(address))] {
+        ways.push(Way { name, address: through, host: through.to_string() });
+    }
     let mut outside = vec![direct];
     if tools_dir().parent().is_some_and(|packages| packages.join("http-proxy").is_dir()) {
         let (peer, through) = Outside::start(PEER, &address.port().to_string());

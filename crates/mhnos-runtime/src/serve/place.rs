@@ -105,6 +105,7 @@ pub(crate) fn take(config: &Config, port: u16, made: Option<&OwnedFd>) -> anyhow
         gid: account.gid,
         tier: Tier::None,
         own_ports: vec![port],
+        proxy: None,
         filter: Vec::new(),
     };
     let cgroups = Cgroups::prepare(account);

@@ -38,6 +38,19 @@ fn it_finds_what_each_host_gives_and_names_a_remedy_for_the_rest() {
     }
 }
 
+/// What is tried first must leave nothing behind for what is tried next: T3+ has users of its own.
+#[test]
+fn a_tier_that_cannot_be_had_stands_in_no_other_ones_way() {
+    let host = "root-without-landlock";
+    let report: Value = serde_json::from_slice(&doctor(host, &["--json"]).stdout).expect("JSON");
+    for (tier, ok) in [("T1", true), ("T2", true), ("T3+", false), ("T3", false)] {
+        assert_eq!(find(&report, "tiers", tier)["ok"], ok, "{report}");
+    }
+    let server = Server::start(options().on(host));
+    let health: Value = serde_json::from_str(&server.get("/health").body).expect("JSON");
+    assert_eq!(health["sandbox"]["tier"], report["tier"], "{health}");
+}
+
 /// Names of layers in order, with the tier.
 fn in_force(tier: &Value, layers: &Value) -> (String, Vec<String>) {
     let name = |layer: &Value| layer.as_str().unwrap_or_default().to_owned();

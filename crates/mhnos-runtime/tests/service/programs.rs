@@ -153,8 +153,21 @@ async fn openclaw_is_refused_where_it_is_not_allowed() {
 
 #[tokio::test]
 async fn openclaws_gateway_starts_without_questions_and_answers() {
+    openclaws_gateway(options()).await;
+}
+
+/// As in a container: no UDP, and few ports.
+#[tokio::test]
+async fn openclaws_gateway_starts_where_programs_share_the_hosts_network() {
+    for host in crate::abuse::strict_hosts().filter(|host| *host == "container") {
+        openclaws_gateway(options().on(host)).await;
+    }
+}
+
+/// One at a time: its port may be the host's.
+async fn openclaws_gateway(options: mhnos_testing::Options) {
     let server = mhnos_testing::Server::start(
-        options().env("MHNOS_ALLOW_OPENCLAW", "true").env("MHNOS_MAX_MEMORY", "3g"),
+        options.env("MHNOS_ALLOW_OPENCLAW", "true").env("MHNOS_MAX_MEMORY", "3g"),
     );
     server.write(
         "health.mjs",

@@ -234,7 +234,7 @@ pub const SETTINGS: &[Setting] = &[
         accepts: "public, off, or a list, separated by commas, of names (registry.example.org, *.example.com), \
                   addresses and networks (10.0.0.0/8, [fd00::]/8), each with :PORT or :FIRST-LAST if only \
                   those are meant, and public",
-        about: "What programs may reach where they have a network of their own (`strict` in T1 and T2). `public` is \
+        about: "What programs may reach (`strict`; in T3 and T3+ from Linux 6.7 on, see docs/network.md). `public` is \
                 every public address, without port 25. A private address is reached by a rule for its network, or for \
                 its host's full name; one of this machine, of a loopback or of a cloud's metadata by a rule for that \
                 very address; the service's own port never.",

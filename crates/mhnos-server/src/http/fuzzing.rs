@@ -68,6 +68,7 @@ pub(super) fn a_front(asks: bool) -> Front {
         door: Door::new(vec![[127, 0, 0, 1].into(), [192, 0, 2, 7].into()], Vec::new()),
         previews: None,
         access: Access::new(watch::channel(Arc::new(tokens)).1, asks),
+        strangers: None,
         pace: LogPace::default(),
         hall: Arc::default(),
         places: Places::new(10, 10),

@@ -40,6 +40,7 @@ use crate::{
     door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
     limits,
     metrics::{self, Refused},
+    neighbours::Programs,
     places::{self, Hall, Place, Places},
     preview::{Base, Body, Client, Name, Previews},
     stream::Stream,
@@ -53,6 +54,8 @@ pub(crate) struct Front {
     /// `None` in tests of the door alone.
     pub(crate) previews: Option<Arc<Previews>>,
     pub(crate) access: Access,
+    /// Those who may not connect, where nothing else keeps them from it.
+    pub(crate) strangers: Option<Programs>,
     /// Of log lines about refusals.
     pub(crate) pace: LogPace,
     /// Who is not through the handshake.

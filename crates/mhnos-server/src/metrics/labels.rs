@@ -87,6 +87,8 @@ labels! {
         Full = "too_many_connections",
         /// A page that may not reach a preview, or a name of one with a key that is not its own.
         Preview = "preview",
+        /// A program of the sandbox.
+        Program = "program",
     }
 }
 

@@ -73,7 +73,15 @@ impl Service {
         let dir = std::fs::File::open(workspace.path()).expect("workspace");
         let secrets = Secrets::gather(&config).expect("good secrets");
         let (listeners, workspace_dir) = (vec![listener.into()], dir.into());
-        let bridge = Bridge { channel, listeners, workspace: workspace_dir, audit: None, secrets, config };
+        let bridge = Bridge {
+            channel,
+            listeners,
+            workspace: workspace_dir,
+            audit: None,
+            programs: None,
+            secrets,
+            config,
+        };
         let bridge = tokio::spawn(mhnos_server::run(bridge));
         Self { address, workspace, keeper, bridge, thread: Some(thread), drained }
     }

@@ -1,10 +1,12 @@
 # Two connections through the proxy: one from before the bridge dies, one made while there is none that accepts.
 import os, socket, sys
+from urllib.parse import urlsplit
 
 target = sys.argv[1]
 
 def ask():
-    stream = socket.create_connection(('127.0.0.1', 3128))
+    proxy = urlsplit(os.environ['HTTP_PROXY'])
+    stream = socket.create_connection((proxy.hostname, proxy.port))
     stream.sendall(f'CONNECT {target} HTTP/1.1\r\n\r\n'.encode())
     return stream
 

@@ -6,7 +6,7 @@ use mhnos_testing::{Server, Wire, eventually};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use super::{outside::Outside, policy};
+use super::{outside::Outside, policy, shared};
 use crate::requests::bridge;
 
 /// Reached on failure only.
@@ -15,7 +15,14 @@ const LONG: Duration = Duration::from_mins(1);
 #[tokio::test]
 async fn connections_made_while_there_is_no_bridge_are_served_by_the_next() {
     let outside = Outside::start();
-    let server = Server::start(policy(&outside.rule()));
+    gap(&Server::start(policy(&outside.rule())), &outside).await;
+    for host in shared::hosts() {
+        let outside = Outside::start();
+        gap(&Server::start(shared::policy(host, &outside.rule())), &outside).await;
+    }
+}
+
+async fn gap(server: &Server, outside: &Outside) {
     server.write("gap.py", include_str!("gap.py"));
     let mut wire = Wire::connect(server.address()).await;
     wire.spawn(json!({"processType": "python", "command": "gap.py", "args": [outside.rule()]})).await;
@@ -25,7 +32,7 @@ async fn connections_made_while_there_is_no_bridge_are_served_by_the_next() {
     };
     told("ready");
     // From here on nobody accepts, until the next bridge does.
-    let first = bridge(&server).expect("a bridge");
+    let first = bridge(server).expect("a bridge");
     kill_process(first, Signal::STOP).expect("it is ours");
     let tasks = format!("/proc/{}/task", first.as_raw_nonzero());
     eventually(LONG, "a bridge that stands still", || {
