@@ -17,8 +17,9 @@ use crate::watched::{Watched, watch};
 #[derive(Debug)]
 pub(crate) struct KeeperLink {
     socket: Socket,
-    /// A duplicate, to wait for.
-    ready: Watched,
+    /// A duplicate, to wait for what comes. For room nobody waits but who has found none: the kernel would tell of it
+    /// after each message, and wake a thread.
+    incoming: Watched,
 }
 
 impl KeeperLink {
@@ -26,8 +27,8 @@ impl KeeperLink {
     pub(crate) fn new(channel: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&channel, true)?;
         let socket = Socket::from_fd(channel);
-        let ready = watch(socket.as_fd().try_clone_to_owned()?, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, ready })
+        let incoming = watch(socket.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        Ok(Self { socket, incoming })
     }
 
     /// Sends one message, waiting for room if there is none.
@@ -39,8 +40,9 @@ impl KeeperLink {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other,
         }
+        let room = watch(self.socket.as_fd().try_clone_to_owned()?, Interest::WRITABLE)?;
         loop {
-            let mut ready = self.ready.writable().await?;
+            let mut ready = room.writable().await?;
             match self.socket.send(message, &[]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 other => return other,
@@ -54,7 +56,7 @@ impl KeeperLink {
     /// Nothing is lost.
     pub(crate) async fn recv(&self) -> Result<Received<FromKeeper>, RecvError> {
         loop {
-            let mut ready = self.ready.readable().await.map_err(RecvError::Io)?;
+            let mut ready = self.incoming.readable().await.map_err(RecvError::Io)?;
             match self.socket.recv() {
                 Err(RecvError::WouldBlock) => ready.clear_ready(),
                 other => return other,

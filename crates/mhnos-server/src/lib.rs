@@ -182,9 +182,13 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             drain(&service, &phase, &mut accepting).await;
         }
     };
+    // On a thread that waits for sockets: this one would have to be woken for each word of the keeper.
+    let mut driving = JoinSet::new();
+    driving.spawn(driver.run());
+    let lost = async { driving.join_next().await.and_then(Result::ok).unwrap_or(DriverEnd::Closed) };
     tokio::select! {
         () = serving => Ok(()),
-        end = driver.run() => Err(RunError::Keeper(end)),
+        end = lost => Err(RunError::Keeper(end)),
         () = egress::serve(&gateway, processes.networks(), programs) => unreachable!("the processes outlive this"),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
