@@ -268,6 +268,27 @@ async fn npm_installs_from_the_registry() {
     }
 }
 
+/// One of its commands asks a server out there, where it is told to.
+#[tokio::test]
+async fn openclaw_reaches_what_a_rule_opens() {
+    let (outside, other) = (Outside::start(), Outside::start());
+    for options in everywhere(&outside.rule()) {
+        let server = Server::start(options.env("MHNOS_ALLOW_OPENCLAW", "true"));
+        for (target, expected) in [(&outside, 1), (&other, 0)] {
+            let before = target.requests();
+            let mut wire = Wire::connect(server.address()).await;
+            let options = json!({"pty": false, "env": {"OPENCLAW_CLAWHUB_URL": target.url()}});
+            let pid = wire
+                .spawn(json!({"processType": "openclaw", "command": "skills", "args": ["search", "x"], "options": options}))
+                .await;
+            // What it makes of the answer is its own affair.
+            let (stdout, stderr, _) = wire.run_to_exit(pid).await;
+            let asked = (target.requests() - before).min(1);
+            assert_eq!(asked, expected, "{stdout}\n{stderr}\n{}", server.log());
+        }
+    }
+}
+
 #[tokio::test]
 async fn pip_installs_from_the_index_and_requests_find_the_proxy() {
     let registries = Registries::of_this_machine();
