@@ -36,6 +36,7 @@ test: ## everything CI checks
 
 # The same, where everything is within reach of every account.
 test-here: rust tools-test lint
+	fuzz/run 5
 	$(XTASK) test
 	@deploy/test/fronts.sh start
 

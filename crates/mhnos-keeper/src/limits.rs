@@ -42,10 +42,11 @@ pub const CROWDED_NICE: i32 = 19;
 pub const LISTEN_RETRY: Duration = Duration::from_micros(200);
 
 /// See [`LISTEN_RETRY`].
-pub const LISTEN_RETRY_SLOWEST: Duration = Duration::from_millis(10);
+pub const LISTEN_RETRY_SLOWEST: Duration = Duration::from_millis(500);
 
-/// How long such a socket is looked for; after that its call has failed.
-pub const LISTEN_PATIENCE: Duration = Duration::from_millis(100);
+/// How long such a socket is looked for; after that its call has failed. On a busy machine the caller, behind everybody
+/// else, may not have its turn for seconds.
+pub const LISTEN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// For how long the list of all that listens serves connections (each of which still asks who accepts it). To walk it costs the kernel
 /// 40 to 200 µs, and a page opens many at once.

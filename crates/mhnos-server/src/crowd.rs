@@ -11,17 +11,23 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
+    thread::available_parallelism,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::limits;
+use crate::{
+    limits,
+    turnstile::{Turn, Turnstile},
+};
 
 /// The budget of all connections.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     held: Mutex<Held>,
     budget: usize,
+    turnstile: Turnstile,
     this: Weak<Self>,
 }
 
@@ -56,12 +62,17 @@ pub(crate) struct Share {
     bytes: AtomicUsize,
     /// The message is whole and being dealt with: giving it up would win nothing.
     busy: AtomicBool,
+    /// What still comes of it is thrown away.
+    lost: AtomicBool,
     given_up: Notify,
+    /// To read more of a large message.
+    turn: Mutex<Turn>,
 }
 
 impl Crowd {
     pub(crate) fn new(budget: usize) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self { held: Mutex::default(), budget, this: this.clone() })
+        let turnstile = Turnstile::new(available_parallelism().map_or(1, usize::from));
+        Arc::new_cyclic(|this| Self { held: Mutex::default(), budget, turnstile, this: this.clone() })
     }
 
     /// The part of a new connection.
@@ -71,8 +82,9 @@ impl Crowd {
         held.next += 1;
         let number = held.next;
         drop(held);
-        let (bytes, busy) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Share { crowd, number, bytes, busy, given_up: Notify::new() })
+        let [busy, lost] = [false; 2].map(AtomicBool::new);
+        let (bytes, given_up, turn) = (AtomicUsize::new(0), Notify::new(), Mutex::default());
+        Arc::new(Share { crowd, number, bytes, busy, lost, given_up, turn })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -99,6 +111,7 @@ impl Crowd {
             };
             held.forget(number);
             if let Some(share) = message.upgrade() {
+                share.lost.store(true, Ordering::Relaxed);
                 share.given_up.notify_one();
             }
         }
@@ -114,17 +127,38 @@ impl Held {
 }
 
 impl Share {
+    /// Waits, amid a large message, until this connection may read.
+    pub(crate) fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.bytes.load(Ordering::Relaxed) <= limits::FREE_MESSAGE {
+            return Poll::Ready(());
+        }
+        self.turn().poll(&self.crowd.turnstile, cx)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is read for now: it is others' turn.
+    pub(crate) fn rest(&self) {
+        *self.turn() = Turn::None;
+    }
+
     /// Bytes have come.
     pub(crate) fn received(self: &Arc<Self>, bytes: usize) {
         let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if now > limits::FREE_MESSAGE {
-            self.crowd.hold(self, now);
+            self.turn().used(bytes);
+            if !self.lost.load(Ordering::Relaxed) {
+                self.crowd.hold(self, now);
+            }
         }
     }
 
     /// A message is whole, and is being dealt with.
     pub(crate) fn begin(&self) {
         self.busy.store(true, Ordering::Relaxed);
+        self.rest();
     }
 
     /// It has been dealt with.

@@ -33,6 +33,7 @@ mod service;
 mod stream;
 mod tls;
 mod translate;
+mod turnstile;
 mod web_os;
 
 pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;

@@ -120,6 +120,9 @@ pub const MESSAGE_BUDGET: usize = 256 * 1024 * 1024;
 /// Bytes of a message that are not counted there: what a connection may hold anyway.
 pub const FREE_MESSAGE: usize = 64 * 1024;
 
+/// Bytes that a connection reads of a larger message before others have their turn: some ten microseconds' work.
+pub const LARGE_TURN: usize = 64 * 1024;
+
 /// Spawns that may come at once, ahead of the pace; more are answered with TOO_MANY_REQUESTS.
 pub const SPAWN_BURST: f64 = 1000.0;
 

@@ -162,9 +162,14 @@ impl AsyncRead for Stream {
         let this = self.get_mut();
         if let Some(intake) = &mut this.intake {
             ready!(intake.poll_pace(cx));
+            ready!(intake.share.poll_turn(cx));
         }
         let before = buf.filled().len();
-        ready!(this.poll_allowed(cx, buf))?;
+        let read = this.poll_allowed(cx, buf);
+        if let (Poll::Pending, Some(intake)) = (&read, &this.intake) {
+            intake.share.rest();
+        }
+        ready!(read)?;
         if let Some(intake) = &mut this.intake {
             intake.take(&buf.filled()[before..])?;
         }

@@ -259,7 +259,7 @@ pub(crate) fn path_error(error: &PathError) -> ErrorReply {
         | PathError::IsADirectory { .. }
         | PathError::Special { .. }
         | PathError::Dangling { .. } => ErrorCode::PathNotFound,
-        PathError::TooLarge { .. } => ErrorCode::TooLarge,
+        PathError::TooLarge { .. } | PathError::TooDeep { .. } => ErrorCode::TooLarge,
         PathError::Quota { .. } | PathError::Io { .. } => ErrorCode::FileFailed,
     };
     ErrorReply::new(code, error.to_string())

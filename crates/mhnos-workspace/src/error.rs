@@ -45,6 +45,14 @@ pub enum PathError {
         /// The beginning of what the client gave.
         path: String,
     },
+    /// A pushed path has more directories than a pull descends into.
+    #[error("nested more than {max} directories deep: {path:?}")]
+    TooDeep {
+        /// The beginning of what the client gave.
+        path: String,
+        /// The bound.
+        max: usize,
+    },
     /// The path leads out of the workspace: by `..`, or through a symbolic link.
     #[error("{path:?} leads out of the workspace")]
     Escapes {

@@ -23,8 +23,7 @@ struct Place {
 fn place() -> &'static Place {
     static PLACE: OnceLock<Place> = OnceLock::new();
     PLACE.get_or_init(|| {
-        let base = std::env::temp_dir().join(format!("mhnos-fuzz-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&base);
+        let base = own_directory();
         let root = base.join("w");
         fs::create_dir_all(root.join("a/b")).expect("a directory");
         let outside = base.join("outside");
@@ -48,6 +47,24 @@ fn place() -> &'static Place {
         let workspace = Workspace::open(dir.into(), "/data/ws").expect("a workspace");
         Place { root, outside, workspace }
     })
+}
+
+/// Beside the program, and so in a target directory: a fuzzer ends without any cleaning up. What those that are gone have
+/// left is removed.
+fn own_directory() -> PathBuf {
+    const PREFIX: &str = "fuzzed-workspace-";
+    let program = std::env::current_exe().expect("a program");
+    let place = program.parent().expect("a directory");
+    for entry in fs::read_dir(place).expect("a directory").flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if owner.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let own = place.join(format!("{PREFIX}{}", std::process::id()));
+    let _ = fs::remove_dir_all(&own);
+    own
 }
 
 /// Two paths, parted by a line end: where to start, and what is asked for.

@@ -18,8 +18,8 @@ pub const PULL_BYTES: u64 = 32 * 1024 * 1024;
 /// memory for the names of directories.
 pub const PULL_ENTRIES: u64 = 100_000;
 
-/// Directories inside each other that a pull descends into; each level holds one descriptor.
-pub const PULL_DEPTH: usize = 64;
+/// Directories inside each other that a push makes and a pull descends into; each level of a pull holds one descriptor.
+pub const DEPTH: usize = 64;
 
 /// Directories inside each other that are counted for a quota; each level holds one descriptor.
 pub const USAGE_DEPTH: usize = 200;

@@ -57,6 +57,12 @@ pub(crate) fn too_long(path: &str) -> PathError {
     PathError::TooLong { path: path.chars().take(limits::SHOWN_CHARACTERS).collect() }
 }
 
+/// The same for a path of too many directories.
+pub(crate) fn too_deep(path: &str) -> PathError {
+    let shown = path.chars().take(limits::SHOWN_CHARACTERS).collect();
+    PathError::TooDeep { path: shown, max: limits::DEPTH }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

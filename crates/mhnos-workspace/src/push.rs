@@ -33,7 +33,7 @@ const NEW_DIRECTORY: Mode = Mode::from_raw_mode(0o755);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// Relative to the workspace's root, `/a/b` and `a/b` alike; every name must be plain (not empty, `.`,
-    /// `..`). No other mapping applies. Parents are made.
+    /// `..`). No other mapping applies. Parents are made, [`limits::DEPTH`] at most.
     pub path: &'a str,
     /// What it is.
     pub content: Content<'a>,
@@ -85,6 +85,11 @@ impl Workspace {
     /// replaced.
     pub fn push_one(&self, entry: &Entry<'_>) -> Result<(), PathError> {
         let names = path::plain_names(entry.path)?;
+        let directories =
+            names.len() - usize::from(matches!(entry.content, Content::File(_)) && !names.is_empty());
+        if directories > limits::DEPTH {
+            return Err(path::too_deep(entry.path));
+        }
         let Content::File(content) = entry.content else {
             return self.make_directories(entry.path, &names).map(drop);
         };

@@ -96,9 +96,9 @@ impl Walk {
         path: String,
         settings: &PullSettings,
     ) -> Result<(), PullError> {
-        if self.levels.len() > limits::PULL_DEPTH {
+        if self.levels.len() > limits::DEPTH {
             let path = path.chars().take(limits::SHOWN_CHARACTERS).collect();
-            return Err(PullError::TooDeep { path, max: limits::PULL_DEPTH });
+            return Err(PullError::TooDeep { path, max: limits::DEPTH });
         }
         let names = self.names(&directory, &path, settings)?.into_iter();
         self.levels.push(Level { directory, path, names, fruitful: false });

@@ -135,6 +135,7 @@ impl<'c> Lane<'c> {
                 next = self.beside(stream.next()) => next,
                 () = Phase::closing(&mut phase), if !stopping => {
                     stopping = true;
+                    self.share.rest();
                     let phase = *phase.borrow();
                     self.stop(phase).await;
                     continue;

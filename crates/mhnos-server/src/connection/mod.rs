@@ -199,6 +199,8 @@ async fn converse(
         () = admission.revoked() => End::Revoked,
         () = share.given_up() => End::Broken(CloseCode::Again, "too many large messages at once: send it again later"),
     };
+    // What follows need not read, and holds up nobody who does.
+    share.rest();
     let patience = match *phase.borrow() {
         Phase::Leaving => limits::LEAVE_CLOSE,
         Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,

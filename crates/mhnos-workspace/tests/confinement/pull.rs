@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mhnos_workspace::{Content, Entry, Piece, PullError, PullSettings, Survey};
+use mhnos_workspace::{Content, Entry, PathError, Piece, PullError, PullSettings, Survey};
 
 use crate::tree::Tree;
 
@@ -108,6 +108,27 @@ fn bounds_are_named_before_anything_is_sent() {
     tree.directory(&deep);
     let error = tree.workspace.survey(&PullSettings::default()).unwrap_err();
     assert!(matches!(error, PullError::TooDeep { max: 64, .. }), "{error}");
+}
+
+#[test]
+fn what_can_be_pushed_can_be_pulled_however_deep() {
+    let tree = Tree::new();
+    let deepest = vec!["d"; 64].join("/");
+    let file =
+        |path: &str| tree.workspace.push_one(&Entry { path, content: Content::File(b"x"), mtime_ms: None });
+    let directory =
+        |path: &str| tree.workspace.push_one(&Entry { path, content: Content::Directory, mtime_ms: None });
+    file(&format!("{deepest}/f")).unwrap();
+    directory(&format!("/e/{}", &deepest[2..])).unwrap();
+    for error in [
+        file(&format!("{deepest}/d/f")).unwrap_err(),
+        directory(&format!("{deepest}/d")).unwrap_err(),
+        file(&format!("{}f", "d/".repeat(200))).unwrap_err(),
+    ] {
+        assert!(matches!(error, PathError::TooDeep { max: 64, .. }), "{error}");
+    }
+    assert!(!tree.path(&format!("{deepest}/d")).exists(), "nothing is made of what is refused");
+    tree.workspace.survey(&PullSettings::default()).unwrap();
 }
 
 #[test]
