@@ -25,7 +25,7 @@ const SERVERS: usize = 50;
 /// The first looks whether a port is still open come closer together.
 const SETTLED: Duration = Duration::from_secs(32);
 /// Longer than the slowest looks are apart.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Answers `ok`, or `/big` with a gibibyte. Says its port.
 const SERVER: &str = "const block = Buffer.alloc(65536, 7);
