@@ -41,6 +41,19 @@ async fn sixty_kilobytes_into_bash_arrive_complete() {
     assert!(text(&watcher.seen.out).contains(&format!("\r\n{}\r\n", paste.len())));
 }
 
+/// A program that says nothing while it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_terminal_takes_more_than_it_holds() {
+    let (_keeper, bridge) = bridge().await;
+    let script = "stty raw -echo; echo ready; head -c 600000 | wc -c";
+    let process = bridge.spawn(pty("sh", &["-c", script])).await;
+    let mut watcher = Watcher::new(&process, Replay::Retained);
+    watcher.until_out("ready").await;
+    process.write(vec![b'x'; 600_000].into()).await.expect("write");
+    watcher.until(|seen| seen.exit.is_some()).await;
+    assert!(text(&watcher.seen.out).contains("600000"), "{}", text(&watcher.seen.out));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_keep_their_order_and_are_never_mixed() {
     let (_keeper, bridge) = bridge().await;
