@@ -21,14 +21,15 @@ RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
  && install -D -m 755 node_modules/@cloudflare/workerd-linux-*/bin/workerd /out/usr/local/bin/workerd
 
 # OpenClaw completes its installation when it is first run, which a read-only file system would not let it do later.
+# Without OpenClaw a directory all the same: of a layer with nothing in it the classic builder now and then says that it is missing.
 FROM tools AS openclaw
 ARG OPENCLAW=false
-RUN mkdir -p /openclaw \
+RUN mkdir -p /openclaw/opt/openclaw \
  && if [ "$OPENCLAW" = true ]; then \
       npm ci --ignore-scripts --no-audit --no-fund \
       && rm -rf node_modules/node-linux-* node_modules/npm node_modules/@cloudflare/workerd-linux-* node_modules/.bin \
       && node node_modules/openclaw/openclaw.mjs --version \
-      && mkdir -p /openclaw/opt/openclaw /openclaw/usr/local/bin \
+      && mkdir -p /openclaw/usr/local/bin \
       && mv node_modules /openclaw/opt/openclaw/ \
       && ln -s /opt/openclaw/node_modules/openclaw/openclaw.mjs /openclaw/usr/local/bin/openclaw; \
     fi

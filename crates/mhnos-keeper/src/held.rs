@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use mhnos_sandbox::{Enforcement, ExtraFdKind, Launch, Stdio, cgroup::Group};
+use mhnos_sandbox::{Enforcement, ExtraFdKind, Launch, Limits, Stdio, cgroup::Group};
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
@@ -37,6 +37,7 @@ pub(crate) struct Held {
     /// Connections that its supervisor has not answered.
     pub(crate) dials: usize,
     fds: Vec<(Descriptor, OwnedFd)>,
+    limits: Limits,
     group: Option<Group>,
     killed: bool,
 }
@@ -105,6 +106,7 @@ impl Held {
             ports: Vec::new(),
             dials: 0,
             fds,
+            limits: order.limits,
             group: supervisor.group,
             killed: false,
         };
@@ -152,21 +154,23 @@ impl Held {
         self.group.as_ref().is_some_and(Group::kill)
     }
 
-    /// The tree is over, or out of reach: then the exit is a lost one.
-    pub(crate) fn ended(&mut self, usage: Usage, lost: Exit) -> Exit {
-        let (os_pid, exit) = match &self.phase {
-            Phase::Running { os_pid, exit, .. } => (*os_pid, exit.unwrap_or(lost)),
-            Phase::Ended { os_pid, exit, .. } => (*os_pid, *exit),
-            Phase::Starting(_) => (0, lost),
+    /// The tree is over, or out of reach: then the exit is a lost one. The channel to its supervisor is returned too.
+    pub(crate) fn ended(&mut self, usage: Usage, lost: Exit) -> (Exit, Option<Outbox<ToSupervisor>>) {
+        let (os_pid, exit, control) = match std::mem::replace(&mut self.phase, nothing()) {
+            Phase::Running { os_pid, exit, control } => (os_pid, exit.unwrap_or(lost), Some(control)),
+            Phase::Ended { os_pid, exit, .. } => (os_pid, exit, None),
+            Phase::Starting(control) => (0, lost, Some(control)),
         };
         self.phase = Phase::Ended { os_pid, exit, usage };
         self.ports.clear();
-        exit
+        (exit, control)
     }
 
-    /// Removes the control group of a tree that is over. This may wait for somebody who is joining another.
-    pub(crate) fn drop_group(&mut self) {
-        self.group = None;
+    /// The control group of a tree that is over, if another program may have it as it is: nothing has been set,
+    /// counted or left there. Otherwise it is removed, which may wait for somebody who is joining another.
+    pub(crate) fn take_group(&mut self, usual: &Limits) -> Option<Group> {
+        let group = self.group.take()?;
+        (!self.killed && self.limits == *usual && group.is_as_new()).then_some(group)
     }
 
     pub(crate) fn close_stdin(&mut self) {

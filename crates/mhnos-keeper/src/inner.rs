@@ -50,7 +50,7 @@ pub(crate) enum FromInit {
 /// Keeper to supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
-    /// Start this: the first message of all, and sent once.
+    /// Start this: the first message for each program, and sent once.
     Execute(Box<Execute>),
     /// Send a signal.
     Signal {
@@ -61,6 +61,9 @@ pub(crate) enum ToSupervisor {
     },
     /// Tell who lives.
     Members,
+    /// Nothing of its program is left: get ready for another one. The doors of that one's control group are attached,
+    /// or it is the same group.
+    Renew,
     /// Connect to what the tree listens on.
     Dial {
         /// Told back.
@@ -82,7 +85,7 @@ pub(crate) enum FromSupervisor {
     Failed(Failure),
     /// The program has ended.
     Exited(Exit),
-    /// Nothing of its tree is left; the supervisor ends.
+    /// Nothing of its tree is left; the supervisor waits for `Renew`, or the end of its channel.
     Ended(Usage),
     /// Who lives, some of them if they are many.
     Members(#[serde(deserialize_with = "at_most::<_, _, MAX_MEMBERS>")] Vec<Member>),

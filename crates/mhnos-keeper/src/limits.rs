@@ -8,6 +8,13 @@ pub const SPARE_SUPERVISORS: usize = 4;
 /// From the use of one to its replacement, which would otherwise take its CPU time from a program that starts.
 pub const SPARES_PAUSE: Duration = Duration::from_millis(10);
 
+/// Supervisors without a program that are kept for the next ones: as many as a busy workspace starts at once. Some
+/// 50 KiB each, for a short time.
+pub const RESTING_SUPERVISORS: usize = 16;
+
+/// How long, after the last one came.
+pub const REST: Duration = Duration::from_secs(1);
+
 /// How long the service's own processes run before others have their turn, the kernel's shortest: so their own turn comes
 /// soon, though programs keep every processor busy.
 pub const TIME_SLICE: Duration = Duration::from_micros(100);

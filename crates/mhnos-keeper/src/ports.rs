@@ -42,8 +42,10 @@ use crate::{
 /// The ports of one tree.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    /// Where calls of listen(2) are seen, if the kernel granted that.
+    /// Where calls of listen(2) are seen, if the kernel granted that, until nobody is left to call it.
     notices: Option<OwnedFd>,
+    /// The kernel has not granted that.
+    unseen: bool,
     /// By the socket's inode.
     ours: BTreeMap<u64, SocketAddr>,
     /// Sockets about to listen.
@@ -66,6 +68,7 @@ impl Ports {
         let now = Instant::now();
         Self {
             due: notices.is_none().then_some(now),
+            unseen: notices.is_none(),
             notices,
             ours: BTreeMap::new(),
             expected: BTreeSet::new(),
@@ -81,6 +84,12 @@ impl Ports {
     /// What to wait for.
     pub(crate) fn notices(&self) -> Option<&OwnedFd> {
         self.notices.as_ref()
+    }
+
+    /// Nobody is left to call listen(2): the last process of the tree is ending. There is nothing more to wait for, and
+    /// poll(2) would say so again and again until that process is reaped, milliseconds if it has much to give back.
+    pub(crate) fn hung_up(&mut self) {
+        self.notices = None;
     }
 
     /// Until the next look, if one is due.
@@ -126,7 +135,7 @@ impl Ports {
 
     /// Whether there is nothing new to look for, and what was there still is.
     fn are_all_there(&self) -> bool {
-        let searching = self.notices.is_none() || self.unnamed || !self.expected.is_empty();
+        let searching = self.unseen || self.unnamed || !self.expected.is_empty();
         let is_there = |(inode, address): (&u64, &SocketAddr)| {
             listener_at(*address).is_some_and(|listener| listener.inode == *inode)
         };
@@ -149,9 +158,9 @@ impl Ports {
         }
         self.unnamed = false;
         self.expected.clear();
-        let slowest = if self.notices.is_some() { PORTS_LOOK_SLOWEST } else { PORTS_SEARCH_SLOWEST };
+        let slowest = if self.unseen { PORTS_SEARCH_SLOWEST } else { PORTS_LOOK_SLOWEST };
         self.pace = if changed { PORTS_LOOK } else { (self.pace * 2).min(slowest) };
-        self.due = (self.notices.is_none() || !self.ours.is_empty()).then_some(now + self.pace);
+        self.due = (self.unseen || !self.ours.is_empty()).then_some(now + self.pace);
     }
 
     /// Sorts what listens into the tree's and others'.
@@ -163,7 +172,7 @@ impl Ports {
             let place = if expected || self.ours.contains_key(inode) { &mut ours } else { &mut strange };
             place.insert(*inode, *address);
         }
-        let searching = self.unnamed || self.notices.is_none();
+        let searching = self.unnamed || self.unseen;
         if searching && strange.keys().any(|inode| !self.foreign.contains(inode)) {
             for inode in sockets_of_tree() {
                 if let Some(address) = strange.remove(&inode) {

@@ -36,7 +36,7 @@ pub(crate) struct Recruit {
 
 impl Recruit {
     /// Forks it; `doors` are those of its control group.
-    pub(crate) fn fork(doors: Vec<OwnedFd>, walls: &Walls) -> Result<Self, Failure> {
+    pub(crate) fn fork(doors: &[OwnedFd], walls: &Walls) -> Result<Self, Failure> {
         let failed = |error| os(Stage::Fork, "create the process", &error);
         let (channel, theirs) = Socket::pair(Blocking::Yes).map_err(failed)?;
         match sys::fork(Namespaces::NONE).map_err(failed)? {
@@ -119,13 +119,12 @@ fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
 }
 
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
-fn serve(channel: &Socket, doors: Vec<OwnedFd>, walls: &Walls) -> Failure {
-    match confine::get_ready(&doors, walls) {
+fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
+    match confine::get_ready(doors, walls) {
         Err(error) => return failure(Stage::Confine, &error),
         Ok(Some(notices)) => _ = channel.send(&FromProgram::Noticing, &[notices.as_fd()]),
         Ok(None) => {}
     }
-    drop(doors);
     // Without a supervisor there is nobody to tell.
     let Ok(received) = channel.recv::<Execute>() else { sys::exit_now(0) };
     let order = received.message;

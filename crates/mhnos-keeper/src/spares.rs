@@ -1,5 +1,8 @@
 //! Supervisors that wait for an order, each with the process that will be a program, in a control group of its
 //! own: a spawn is then one message and an exec. See `mhnos_sandbox::confine` for what takes long about them.
+//!
+//! A supervisor whose tree is over rests for a while, without such a process: to use it again, and its group, saves a
+//! fork, the end of a process, and half of what the keeper does for a spawn.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +14,7 @@ use mhnos_sandbox::cgroup::Group;
 
 use crate::{
     inner::{FromSupervisor, ToInit, ToSupervisor},
-    limits::{SPARE_SUPERVISORS, SPARES_PAUSE},
+    limits::{REST, RESTING_SUPERVISORS, SPARE_SUPERVISORS, SPARES_PAUSE},
     outbox::Outbox,
     sandboxes::Sandbox,
     socket::{Blocking, RecvError, Socket},
@@ -45,6 +48,9 @@ impl Supervisor {
 pub(crate) struct Spares {
     waiting: VecDeque<Supervisor>,
     due: Option<Instant>,
+    resting: Vec<Supervisor>,
+    /// When those that rest are let go.
+    leave: Option<Instant>,
 }
 
 impl Spares {
@@ -67,9 +73,41 @@ impl Spares {
         }
     }
 
+    /// Lets one rest whose tree is over, or go if enough do.
+    pub(crate) fn rest(&mut self, supervisor: Supervisor, now: Instant) {
+        if self.resting.len() < RESTING_SUPERVISORS {
+            self.resting.push(supervisor);
+            self.leave = Some(now + REST);
+        }
+    }
+
+    /// One that rests.
+    pub(crate) fn wake(&mut self) -> Option<Supervisor> {
+        while let Some(supervisor) = self.resting.pop() {
+            if supervisor.waits() {
+                return Some(supervisor);
+            }
+        }
+        None
+    }
+
+    /// Lets those go that have rested long enough.
+    pub(crate) fn let_go(&mut self, now: Instant) {
+        if self.leave.is_some_and(|leave| leave <= now) {
+            self.resting.clear();
+            self.leave = None;
+        }
+    }
+
     /// Until one should be added; zero until there are enough again.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(now))
+    }
+
+    /// Until there is something to do.
+    pub(crate) fn due(&self, now: Instant) -> Option<Duration> {
+        let leave = self.leave.map(|leave| leave.saturating_duration_since(now));
+        self.left(now).into_iter().chain(leave).min()
     }
 
     /// None can be added now; the next attempt is after the next use.

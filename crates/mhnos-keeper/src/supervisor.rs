@@ -4,7 +4,7 @@
 //! Theory of operation: a supervisor may be there before its order, with the process that will become the
 //! program ([`Recruit`]); a spawn is then one message to it and an exec. The supervisor is a child subreaper, so that every descendant whose parent dies (a
 //! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
-//! has no children left, and only then does it end itself. To kill the tree it walks its descendants in
+//! has no children left; then it can be given another program, or ends. To kill the tree it walks its descendants in
 //! `/proc`, stops and then kills what it finds, again and again until `wait4` says that there is no child: whatever
 //! forks during a walk is found by the next one. What daemonises itself faster than it is found is stopped by
 //! its control group, which lets it fork no more; without one, by a Landlock domain around the supervisor that
@@ -37,71 +37,94 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// Supervises one program; for a process just forked from init, which ends with it. `fds` are those of
-/// [`ToInit::Supervise`](crate::inner::ToInit::Supervise).
+/// Supervises programs, one after the other; for a process just forked from init, which ends with it. `fds` are those
+/// of [`ToInit::Supervise`](crate::inner::ToInit::Supervise).
 pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     let mut fds = fds.into_iter();
     let Some(control) = fds.next().map(Socket::from_fd) else { sys::exit_now(1) };
-    let outcome = Ready::new(fds.collect(), walls).and_then(|ready| {
-        let (order, fds) = ready.wait(&control)?;
-        ready.start(order, fds)
-    });
-    match outcome {
-        Err(failure) => {
-            report(&control, &FromSupervisor::Failed(failure), None);
-        }
-        Ok(mut supervisor) => {
-            let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
-            let os_pid = supervisor.leader.map_or(0, |pid| pid.as_raw_nonzero().get());
-            if control.send(&FromSupervisor::Started { os_pid }, &master).is_ok() {
-                drop(supervisor.master.take());
-                supervisor.watch(&control);
-            } else {
-                supervisor.kill_tree();
-            }
-        }
+    if let Err(failure) = serve(&control, fds.collect(), walls) {
+        report(&control, &FromSupervisor::Failed(failure), None);
     }
     sys::exit_now(0)
 }
 
+fn serve(control: &Socket, mut doors: Vec<OwnedFd>, walls: &Walls) -> Result<(), Failure> {
+    let os = |error: io::Error| Failure {
+        stage: Stage::Fork,
+        errno: error.raw_os_error().unwrap_or(0),
+        detail: "prepare the supervisor".to_owned(),
+    };
+    set_child_subreaper(Some(getpid()))
+        .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
+        .map_err(|errno| os(errno.into()))?;
+    let children = sys::signal_fd(&sys::HANDLED).map_err(os)?;
+    let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
+    loop {
+        let recruit = Recruit::fork(&doors, walls)?;
+        let ready =
+            Ready { recruit, children: &children, enclosed: enclosed.as_ref(), grouped: !doors.is_empty() };
+        let (order, fds) = ready.wait(control)?;
+        let mut supervisor = ready.start(order, fds)?;
+        let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
+        let os_pid = supervisor.leader.map_or(0, |pid| pid.as_raw_nonzero().get());
+        if control.send(&FromSupervisor::Started { os_pid }, &master).is_err() {
+            supervisor.kill_tree();
+        }
+        drop(supervisor.master.take());
+        supervisor.watch(control);
+        match renewal(control, &children) {
+            Some(others) if others.is_empty() => {}
+            Some(others) => doors = others,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Waits for another program to come, and gives the doors of its control group; none for those it had.
+fn renewal(control: &Socket, children: &OwnedFd) -> Option<Vec<OwnedFd>> {
+    loop {
+        match control.recv::<ToSupervisor>() {
+            Ok(received) if matches!(received.message, ToSupervisor::Renew) => return Some(received.fds),
+            // Meant for the program that has ended.
+            Ok(_) | Err(RecvError::Malformed(_)) => {}
+            Err(RecvError::WouldBlock) => {
+                let _ = poll(
+                    &mut [PollFd::new(control, PollFlags::IN), PollFd::new(children, PollFlags::IN)],
+                    None,
+                );
+                while sys::next_signal(children).is_some() {}
+            }
+            Err(RecvError::Closed | RecvError::Io(_)) => return None,
+        }
+    }
+}
+
 /// A supervisor that has no order yet, and the process that will be the program.
-struct Ready {
+struct Ready<'a> {
     recruit: Recruit,
-    children: OwnedFd,
-    enclosed: Option<Enclosed>,
+    children: &'a OwnedFd,
+    enclosed: Option<&'a Enclosed>,
     grouped: bool,
 }
 
-impl Ready {
-    fn new(doors: Vec<OwnedFd>, walls: &Walls) -> Result<Self, Failure> {
-        let os = |error: io::Error| Failure {
-            stage: Stage::Fork,
-            errno: error.raw_os_error().unwrap_or(0),
-            detail: "prepare the supervisor".to_owned(),
-        };
-        set_child_subreaper(Some(getpid()))
-            .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
-            .map_err(|errno| os(errno.into()))?;
-        let children = sys::signal_fd(&sys::HANDLED).map_err(os)?;
-        let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
-        let grouped = !doors.is_empty();
-        Ok(Self { recruit: Recruit::fork(doors, walls)?, children, enclosed, grouped })
-    }
-
+impl<'a> Ready<'a> {
     fn wait(&self, control: &Socket) -> Result<(Execute, Vec<OwnedFd>), Failure> {
         let lost = |detail: &str| Failure { stage: Stage::Fork, errno: 0, detail: detail.to_owned() };
         loop {
             match control.recv::<ToSupervisor>() {
                 Ok(received) => match received.message {
                     ToSupervisor::Execute(order) => return Ok((*order, received.fds)),
-                    ToSupervisor::Signal { .. } | ToSupervisor::Members | ToSupervisor::Dial { .. } => {}
+                    ToSupervisor::Signal { .. }
+                    | ToSupervisor::Members
+                    | ToSupervisor::Dial { .. }
+                    | ToSupervisor::Renew => {}
                 },
                 Err(RecvError::WouldBlock) => {}
                 Err(error @ (RecvError::Malformed(_) | RecvError::Closed | RecvError::Io(_))) => {
                     return Err(lost(&error.to_string()));
                 }
             }
-            let mut fds = [PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+            let mut fds = [PollFd::new(self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
             let _ = poll(&mut fds, None);
             if fds[0].revents().contains(PollFlags::IN) {
                 let ended = lost("the process ended before it had an order");
@@ -110,7 +133,7 @@ impl Ready {
         }
     }
 
-    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor, Failure> {
+    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor<'a>, Failure> {
         let limits = order.limits;
         let terminal = matches!(order.stdio, Stdio::Pty(_));
         let Started { leader, master, notices } = self.recruit.start(order, fds)?;
@@ -124,23 +147,26 @@ impl Ready {
             ports: Ports::new(notices),
             hangup: None,
             ending: Ending::Not,
+            usage: Usage::default(),
         })
     }
 }
 
-struct Supervisor {
+struct Supervisor<'a> {
     leader: Option<Pid>,
     master: Option<OwnedFd>,
     terminal: bool,
-    children: OwnedFd,
+    children: &'a OwnedFd,
     /// Signals stay among this process and its descendants.
-    enclosed: Option<Enclosed>,
+    enclosed: Option<&'a Enclosed>,
     /// Where no control group limits the tree.
     watchdog: Option<Watchdog>,
     ports: Ports,
     /// When the tree is told again that its terminal is gone.
     hangup: Option<Instant>,
     ending: Ending,
+    /// What those that have been reaped used.
+    usage: Usage,
 }
 
 /// Whether the tree is being killed.
@@ -154,13 +180,12 @@ enum Ending {
     Over(LimitHit),
 }
 
-impl Supervisor {
+impl Supervisor<'_> {
     /// Reports and obeys until nothing of the tree is left.
     fn watch(&mut self, control: &Socket) {
         loop {
             if self.reap(control) {
-                let (cpu_us, max_rss) = sys::children_usage();
-                report(control, &FromSupervisor::Ended(Usage { cpu_us, max_rss }), None);
+                report(control, &FromSupervisor::Ended(self.usage), None);
                 return;
             }
             if self.ending == Ending::Not
@@ -179,7 +204,7 @@ impl Supervisor {
                 report(control, &FromSupervisor::Ports(ports), None);
             }
             self.wait(control);
-            while sys::next_signal(&self.children).is_some() {}
+            while sys::next_signal(self.children).is_some() {}
             self.obey(control);
         }
     }
@@ -196,29 +221,34 @@ impl Supervisor {
             tv_sec: left.as_secs() as i64,
             tv_nsec: (left.subsec_nanos() + 1).min(999_999_999).into(),
         });
-        let mut fds = vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
         fds.extend(self.ports.notices().map(|notices| PollFd::new(notices, PollFlags::IN)));
         let _ = poll(&mut fds, timeout.as_ref());
-        if fds.get(2).is_some_and(|notices| notices.revents().contains(PollFlags::IN)) {
+        let notices = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
+        if notices.contains(PollFlags::IN) {
             self.ports.noticed();
+        } else if notices.intersects(PollFlags::HUP | PollFlags::ERR) {
+            self.ports.hung_up();
         }
     }
 
     /// Reaps what has ended; true when there are no children any more.
     fn reap(&mut self, control: &Socket) -> bool {
         loop {
-            match sys::reap() {
-                Reap::Ended(reaped) if Some(reaped.pid) == self.leader => {
-                    self.leader = None;
-                    let limit = match self.ending {
-                        Ending::Over(limit) => Some(limit),
-                        Ending::Not | Ending::Told => None,
-                    };
-                    report(control, &FromSupervisor::Exited(exit(&reaped, limit)), None);
-                }
-                Reap::Ended(_) => {}
+            let reaped = match sys::reap() {
+                Reap::Ended(reaped) => reaped,
                 Reap::NoneYet => return false,
                 Reap::NoChildren => return true,
+            };
+            self.usage.cpu_us += reaped.cpu_us;
+            self.usage.max_rss = self.usage.max_rss.max(reaped.max_rss);
+            if Some(reaped.pid) == self.leader {
+                self.leader = None;
+                let limit = match self.ending {
+                    Ending::Over(limit) => Some(limit),
+                    Ending::Not | Ending::Told => None,
+                };
+                report(control, &FromSupervisor::Exited(exit(&reaped, limit)), None);
             }
         }
     }
@@ -231,7 +261,7 @@ impl Supervisor {
                     ToSupervisor::Members => report(control, &FromSupervisor::Members(named()), None),
                     ToSupervisor::Dial { token, port } => self.dial(control, token, port),
                     // It has one.
-                    ToSupervisor::Execute(_) => {}
+                    ToSupervisor::Execute(_) | ToSupervisor::Renew => {}
                 },
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(_)) => {}
@@ -281,7 +311,7 @@ impl Supervisor {
 
     /// A signal to all descendants.
     fn signal_all(&self, signal: i32) {
-        if let Some(enclosed) = &self.enclosed {
+        if let Some(enclosed) = self.enclosed {
             return enclosed.signal_all(signal);
         }
         if signal == libc::SIGKILL {
@@ -326,8 +356,8 @@ impl Supervisor {
                 }
             }
             let interval = Timespec { tv_sec: 0, tv_nsec: TREE_KILL_INTERVAL.subsec_nanos().into() };
-            let _ = poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&interval));
-            while sys::next_signal(&self.children).is_some() {}
+            let _ = poll(&mut [PollFd::new(self.children, PollFlags::IN)], Some(&interval));
+            while sys::next_signal(self.children).is_some() {}
         }
     }
 }

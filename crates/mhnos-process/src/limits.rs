@@ -6,6 +6,9 @@ use std::time::Duration;
 /// turn. The capacity of a pipe, so that a writer blocked on a full pipe is freed as a whole.
 pub const READ_TURN: usize = 64 * 1024;
 
+/// Reads in a row that have found something, after which the runtime is not to tell of more until one finds nothing.
+pub const PLENTY: usize = 2;
+
 /// How far a viewer may fall behind before it holds the reading of its process back. Four frames: enough
 /// to keep a socket busy while the program is woken.
 pub const VIEWER_WINDOW: u64 = 256 * 1024;

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use tokio::{io::Interest, time::Instant};
 
 use crate::{
-    limits::{EXIT_BACKLOG, HANGUP_RETRY, READ_TURN, REPORT_BYTES},
+    limits::{EXIT_BACKLOG, HANGUP_RETRY, PLENTY, READ_TURN, REPORT_BYTES},
     log::{LogWriter, Moved, OutputLog, Stream},
-    watched::{Watched, watch},
+    watched::{Inlet, Watched, watch},
 };
 
 /// All reading of one process.
@@ -31,7 +31,7 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 struct Source {
     kind: Kind,
-    fd: Arc<Watched>,
+    inlet: Inlet,
     /// Nobody has the terminal open, or reading failed: look again then.
     retry_at: Option<Instant>,
     /// Nobody had the terminal open when we looked last. The runtime takes it for closed from then on.
@@ -59,7 +59,7 @@ pub(crate) struct Turn {
     pub(crate) more: bool,
     /// [`Reader::retry_at`] or [`Reader::caught_up`] has changed.
     pub(crate) later: bool,
-    /// The terminal that all had closed is open again: give it to [`Reader::replace_terminal`].
+    /// The terminal that all had closed is open again: see [`Reader::reopen_terminal`].
     pub(crate) reopened: bool,
     /// What came out of the report pipe: bytes, or nothing at its end.
     pub(crate) report: Option<Vec<u8>>,
@@ -76,13 +76,13 @@ impl Reader {
     }
 
     pub(crate) fn add_pipe(&mut self, stream: Stream, pipe: OwnedFd) -> io::Result<()> {
-        let fd = Arc::new(watch(pipe, Interest::READABLE)?);
-        self.sources.push(Source::new(Kind::Pipe(stream), fd));
+        self.sources.push(Source::new(Kind::Pipe(stream), Inlet::new(pipe)?));
         Ok(())
     }
 
-    pub(crate) fn add_terminal(&mut self, master: Arc<Watched>) {
-        self.sources.push(Source::new(Kind::Terminal, master));
+    pub(crate) fn add_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
+        self.sources.push(Source::new(Kind::Terminal, Inlet::new(master)?));
+        Ok(())
     }
 
     pub(crate) fn add_report(&mut self, pipe: OwnedFd) -> io::Result<()> {
@@ -131,11 +131,11 @@ impl Reader {
         }
     }
 
-    /// A new registration of the terminal.
-    pub(crate) fn replace_terminal(&mut self, master: &Arc<Watched>) {
+    /// The terminal is to be read as if it were a new one.
+    pub(crate) fn reopen_terminal(&mut self) {
         for source in self.sources.iter_mut().filter(|source| source.kind == Kind::Terminal) {
-            *source = Source { since_exit: source.since_exit, ..Source::new(Kind::Terminal, master.clone()) };
-            source.forced = true;
+            source.inlet.hush();
+            (source.retry_at, source.hung_up, source.caught_up) = (None, false, false);
         }
     }
 
@@ -214,8 +214,8 @@ impl Kind {
 }
 
 impl Source {
-    fn new(kind: Kind, fd: Arc<Watched>) -> Self {
-        Self { kind, fd, retry_at: None, hung_up: false, forced: false, since_exit: 0, caught_up: false }
+    fn new(kind: Kind, inlet: Inlet) -> Self {
+        Self { kind, inlet, retry_at: None, hung_up: false, forced: false, since_exit: 0, caught_up: false }
     }
 
     /// Reads until nothing is left or the budget is used. Returns whether it has ended.
@@ -230,46 +230,55 @@ impl Source {
         if self.retry_at.is_some() {
             return false;
         }
-        let fd = self.fd.clone();
+        let mut reads = 0;
         loop {
+            if *budget == 0 || reads == PLENTY {
+                self.inlet.hush();
+            }
             // Asked even if forced, so that this task is woken by what comes later.
-            let ready = fd.poll_read_ready(cx);
-            if ready.is_pending() && !self.forced {
+            let told = self.inlet.told();
+            let ready = told.as_ref().map(|told| told.poll_read_ready(cx));
+            if ready.as_ref().is_some_and(Poll::is_pending) && !self.forced {
                 return false;
             }
             if *budget == 0 {
                 turn.more = true;
                 return false;
             }
-            match self.move_some(writer, *budget) {
-                Ok(Moved::Bytes(moved)) => {
-                    *budget -= moved.min(*budget);
-                    turn.news = true;
-                    self.moved_after_exit(program_exited, moved);
-                }
-                Ok(Moved::Empty) => {
+            let moved = match self.move_some(writer, *budget) {
+                Ok(moved) => moved,
+                Err(error) => return self.failed(&error, turn),
+            };
+            if let Moved::Bytes(bytes) = moved {
+                reads += 1;
+                *budget -= bytes.min(*budget);
+                turn.news = true;
+                self.moved_after_exit(program_exited, bytes);
+            }
+            match moved {
+                Moved::Bytes(_) => {}
+                Moved::Empty => {
                     self.forced = false;
                     turn.later |= program_exited && !self.caught_up;
                     self.caught_up |= program_exited;
-                    if let Poll::Ready(Ok(mut ready)) = ready {
+                    if self.inlet.told().is_none() {
+                        if let Err(error) = self.inlet.tell_anew() {
+                            return self.failed(&error, turn);
+                        }
+                    } else if let Some(Poll::Ready(Ok(mut ready))) = ready {
                         ready.clear_ready();
                     }
                 }
-                Ok(Moved::Pinned) => {
+                Moved::Pinned => {
                     turn.more = true;
                     return false;
                 }
-                Ok(Moved::Ended) if self.kind == Kind::Terminal && !program_exited => {
+                Moved::Ended if self.kind == Kind::Terminal && !program_exited => {
                     self.hung_up = true;
                     self.retry_later(turn);
                     return false;
                 }
-                Ok(Moved::Ended) => return true,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read a program's output; trying again");
-                    self.retry_later(turn);
-                    return false;
-                }
+                Moved::Ended => return true,
             }
             if self.hung_up {
                 // Somebody has opened it again.
@@ -280,6 +289,12 @@ impl Source {
         }
     }
 
+    fn failed(&mut self, error: &io::Error, turn: &mut Turn) -> bool {
+        tracing::warn!(%error, "cannot read a program's output; trying again");
+        self.retry_later(turn);
+        false
+    }
+
     fn retry_later(&mut self, turn: &mut Turn) {
         self.retry_at = Some(Instant::now() + HANGUP_RETRY);
         turn.later = true;
@@ -287,8 +302,8 @@ impl Source {
 
     fn move_some(&self, writer: &mut LogWriter, max: usize) -> io::Result<Moved> {
         match self.kind {
-            Kind::Pipe(stream) => writer.move_pipe(stream, self.fd.as_fd(), max),
-            Kind::Terminal => writer.move_terminal(self.fd.as_fd(), max),
+            Kind::Pipe(stream) => writer.move_pipe(stream, self.inlet.as_fd(), max),
+            Kind::Terminal => writer.move_terminal(self.inlet.as_fd(), max),
         }
     }
 

@@ -179,11 +179,10 @@ impl Task {
     fn terminal_reopened(&mut self) {
         let mut terminal = self.process.lock_terminal();
         let Some(master) = &terminal.master else { return };
-        let again =
-            master.get_ref().try_clone().and_then(|fd| watch(fd, Interest::READABLE | Interest::WRITABLE));
+        let again = master.get_ref().try_clone().and_then(|fd| watch(fd, Interest::WRITABLE));
         match again.map(Arc::new) {
             Ok(master) => {
-                self.reader.replace_terminal(&master);
+                self.reader.reopen_terminal();
                 self.process.input.replace_terminal(&master);
                 terminal.master = Some(master);
             }

@@ -20,6 +20,10 @@ const PREFIX: &str = "mhnos-";
 /// The quota period, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// Bytes that may still be charged to a group that is used again: what the kernel sets aside for each CPU is some
+/// 256 KiB, and the smallest limit anybody sets is many times this.
+const MOST_LEFT: u64 = 1 << 20;
+
 /// The hierarchies this service may make groups in.
 #[derive(Clone, Debug)]
 pub struct Cgroups {
@@ -276,6 +280,17 @@ impl Group {
         self.parts
             .iter()
             .any(|part| part.kind == Kind::V2 && fs::write(part.dir.join("cgroup.kill"), "1").is_ok())
+    }
+
+    /// Whether it is as good as one just made: no limit has been hit, and what was charged to it and stays (files in
+    /// memory, what the kernel remembers) is next to nothing. For one that nobody is in.
+    pub fn is_as_new(&self) -> bool {
+        let used = |part: &Hierarchy| match part.kind {
+            Kind::V1 => part.count("memory.usage_in_bytes", ""),
+            Kind::V2 => part.count("memory.current", ""),
+        };
+        let left: u64 = self.parts.iter().filter(|part| part.has("memory")).map(used).sum();
+        left <= MOST_LEFT && self.memory_kills() == 0 && self.fork_refusals() == 0
     }
 
     /// Processes the kernel has killed because the group was out of memory.

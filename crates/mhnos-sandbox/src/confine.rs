@@ -148,6 +148,7 @@ pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<Option<OwnedFd>, Se
     }
     // The service's is shorter, and not for programs.
     let _ = sys::set_time_slice(Duration::ZERO);
+    sys::reset_signals();
     setsid().step("open a session")?;
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;
@@ -159,9 +160,7 @@ pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<Option<OwnedFd>, Se
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
     connect(fds)?;
-    restrict_resources(limits, nproc)?;
-    sys::reset_signals();
-    Ok(())
+    restrict_resources(limits, nproc)
 }
 
 /// Descriptors 0, 1, 2 and the extra ones; everything else closes at exec.

@@ -277,16 +277,6 @@ pub fn reap() -> Reap {
     }
 }
 
-/// CPU time and largest resident set of all reaped children of this process.
-pub fn children_usage() -> (u64, u64) {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer leads to writable memory of the right type.
-    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) };
-    // SAFETY: zeros are valid, and the kernel writes a valid value.
-    let usage = unsafe { usage.assume_init() };
-    (micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
-}
-
 fn micros(time: libc::timeval) -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64
 }

@@ -1,30 +1,31 @@
-//! How many may be here: WebSockets and clients of previews, in all and of one address, and connections whose first request is not done yet.
+//! How many may be here: WebSockets and clients of previews, in all and of one address; connections to what processes
+//! serve, in all and of one process; and connections whose first request is not done yet.
 //!
-//! The latter are not counted among the former, and when there are too many of them the oldest is cut: a real client
+//! The last are not counted among the first, and when there are too many of them the oldest is cut: a real client
 //! is through in milliseconds, so whoever opens thousands and says nothing is in the way of its own kind only.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 
-use crate::{door::one_client, limits};
+use crate::limits;
 
-/// The places for WebSockets and clients of previews.
+/// Places, so many in all and so many for each of those who take them: whoever takes too many keeps out himself first.
 #[derive(Debug)]
-pub(crate) struct Places {
-    taken: Mutex<Taken>,
+pub(crate) struct Places<K> {
+    taken: Mutex<Taken<K>>,
     all: usize,
     of_one: usize,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
+#[derive(Debug)]
+struct Taken<K> {
     all: usize,
-    by: HashMap<IpAddr, usize>,
+    by: HashMap<K, usize>,
 }
 
 /// Why there is no place.
@@ -33,51 +34,50 @@ pub(crate) enum Full {
     /// All are taken.
     #[error("Too many connections to this service are open (MHNOS_MAX_CONNECTIONS).")]
     All,
-    /// Those of one address.
+    /// Those of one.
     #[error("Too many connections of your address are open (MHNOS_MAX_CONNECTIONS_PER_ADDRESS).")]
-    Address,
+    Own,
 }
 
 /// A place that is taken until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
-    client: IpAddr,
+pub(crate) struct Place<K: Copy + Eq + Hash> {
+    places: Arc<Places<K>>,
+    whose: K,
 }
 
-impl Places {
+impl<K: Copy + Eq + Hash> Places<K> {
     pub(crate) fn new(all: usize, of_one: usize) -> Arc<Self> {
-        Arc::new(Self { taken: Mutex::default(), all, of_one })
+        Arc::new(Self { taken: Mutex::new(Taken { all: 0, by: HashMap::new() }), all, of_one })
     }
 
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
-        let client = one_client(address);
+    pub(crate) fn take(self: &Arc<Self>, whose: K) -> Result<Place<K>, Full> {
         let mut taken = self.lock();
-        let of_one = taken.by.get(&client).copied().unwrap_or(0);
+        let of_one = taken.by.get(&whose).copied().unwrap_or(0);
         if taken.all >= self.all {
             return Err(Full::All);
         }
         if of_one >= self.of_one {
-            return Err(Full::Address);
+            return Err(Full::Own);
         }
         taken.all += 1;
-        taken.by.insert(client, of_one + 1);
-        Ok(Place { places: Arc::clone(self), client })
+        taken.by.insert(whose, of_one + 1);
+        Ok(Place { places: Arc::clone(self), whose })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl<K: Copy + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
         taken.all -= 1;
-        if let Some(of_one) = taken.by.get_mut(&self.client) {
+        if let Some(of_one) = taken.by.get_mut(&self.whose) {
             *of_one -= 1;
             if *of_one == 0 {
-                taken.by.remove(&self.client);
+                taken.by.remove(&self.whose);
             }
         }
     }
@@ -143,19 +143,15 @@ mod tests {
 
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
     #[test]
-    fn places_are_counted_in_all_and_by_address_and_come_back() {
+    fn places_are_counted_in_all_and_for_each_and_come_back() {
         let places = Places::new(3, 2);
-        let one = [places.take(address("127.0.0.2")), places.take(address("127.0.0.2"))].map(Result::unwrap);
-        assert_eq!(places.take(address("127.0.0.2")).unwrap_err(), Full::Address);
-        let other = places.take(address("127.0.0.3")).expect("a place");
-        assert_eq!(places.take(address("127.0.0.3")).unwrap_err(), Full::All);
+        let one = [places.take(2), places.take(2)].map(Result::unwrap);
+        assert_eq!(places.take(2).unwrap_err(), Full::Own);
+        let other = places.take(3).expect("a place");
+        assert_eq!(places.take(3).unwrap_err(), Full::All);
         drop(one);
-        assert!(places.take(address("127.0.0.2")).is_ok());
+        assert!(places.take(2).is_ok());
         drop(other);
         let taken = places.lock();
         assert_eq!((taken.all, taken.by.len()), (0, 0));

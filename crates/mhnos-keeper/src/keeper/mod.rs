@@ -199,7 +199,7 @@ impl Keeper {
             .map(|due| due.saturating_duration_since(now))
             .into_iter()
             .chain(flush)
-            .chain(self.spares.left(now))
+            .chain(self.spares.due(now))
             .chain(idle)
             .min()
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mhnos_sandbox::{Limits, cgroup::Group};
+use rustix::event::epoll;
 
 use super::{Keeper, SHARED, Token, failure, now_ms};
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     held::{Held, Phase, check},
     inner::{Execute, FromSupervisor, Payload, ToSupervisor},
     limits::{BATCH, MAX_HELD, SHARED_PIDS_FACTOR},
+    outbox::Outbox,
     socket::RecvError,
     spares::Supervisor,
 };
@@ -80,10 +82,37 @@ impl Keeper {
             }
             return Ok(spare);
         }
-        let group = self.group_for(&order.limits)?;
+        if fits
+            && order.limits == *usual
+            && let Some(renewed) = self.renew()?
+        {
+            return Ok(renewed);
+        }
+        self.new_supervisor(sandbox, &order.limits)
+    }
+
+    fn new_supervisor(&mut self, sandbox: u32, limits: &Limits) -> Result<Supervisor, Failure> {
+        let group = self.group_for(limits)?;
         let sandbox = self.sandboxes.get_mut(&sandbox);
         let sandbox = sandbox.ok_or_else(|| failure(Stage::Sandbox, &io::ErrorKind::NotFound.into()))?;
         Supervisor::start(sandbox, group).map_err(|error| failure(Stage::Fork, &error))
+    }
+
+    /// A supervisor whose program has ended, told to get ready for another.
+    fn renew(&mut self) -> Result<Option<Supervisor>, Failure> {
+        let usual = self.settings.limits;
+        while let Some(Supervisor { mut control, mut group }) = self.spares.wake() {
+            let mut doors = Vec::new();
+            if group.is_none() {
+                group = self.group_for(&usual)?;
+                let opened = group.as_ref().map(Group::doors).transpose();
+                doors = opened.map_err(|error| failure(Stage::Sandbox, &error))?.unwrap_or_default();
+            }
+            if control.send(ToSupervisor::Renew, doors).is_ok() {
+                return Ok(Some(Supervisor { control, group }));
+            }
+        }
+        Ok(None)
     }
 
     fn group_for(&mut self, limits: &Limits) -> Result<Option<Group>, Failure> {
@@ -95,8 +124,10 @@ impl Keeper {
         })
     }
 
-    /// Makes one spare group or supervisor; if that fails, none is tried until one is needed.
+    /// Makes one spare group or supervisor; if that fails, none is tried until one is needed. Supervisors that have
+    /// not been needed for a while are let go.
     pub(super) fn prepare_ahead(&mut self) {
+        self.spares.let_go(Instant::now());
         if self.spares.left(Instant::now()) == Some(Duration::ZERO) {
             return self.prepare_supervisor();
         }
@@ -108,15 +139,12 @@ impl Keeper {
     }
 
     fn prepare_supervisor(&mut self) {
-        let limits = self.settings.limits;
-        let made = match (self.stopping, self.sandboxes.contains_key(&SHARED)) {
-            (None, true) => self.group_for(&limits),
-            _ => return self.spares.clear(),
-        };
-        let made = made.and_then(|group| match self.sandboxes.get_mut(&SHARED) {
-            Some(sandbox) => Supervisor::start(sandbox, group).map_err(|error| failure(Stage::Fork, &error)),
-            None => Err(failure(Stage::Sandbox, &io::ErrorKind::NotFound.into())),
-        });
+        if self.stopping.is_some() || !self.sandboxes.contains_key(&SHARED) {
+            return self.spares.clear();
+        }
+        let usual = self.settings.limits;
+        let made =
+            self.renew().and_then(|renewed| renewed.map_or_else(|| self.new_supervisor(SHARED, &usual), Ok));
         match made {
             Ok(supervisor) => self.spares.add(supervisor),
             Err(failure) => {
@@ -218,16 +246,25 @@ impl Keeper {
         let lost = Exit { status: ExitStatus::Lost, time_ms: now_ms(), limit: None, usage };
         let Some(held) = self.held.get_mut(&pid) else { return };
         let was_told = matches!(held.phase, Phase::Running { exit: Some(_), .. });
-        let exit = held.ended(usage, lost);
+        let (exit, control) = held.ended(usage, lost);
         let sandbox = held.sandbox;
         if !was_told {
             self.tell(FromKeeper::Exited { pid, exit }, Vec::new());
         }
         self.tell(FromKeeper::Ended { pid, usage }, Vec::new());
-        if let Some(held) = self.held.get_mut(&pid) {
-            held.drop_group();
-        }
+        self.keep_supervisor(pid, sandbox, control);
         self.close_private(sandbox);
+    }
+
+    /// Keeps a supervisor whose tree is over for another program, with its control group if that can be used again.
+    fn keep_supervisor(&mut self, pid: Pid, sandbox: u32, control: Option<Outbox<ToSupervisor>>) {
+        let group = self.held.get_mut(&pid).and_then(|held| held.take_group(&self.settings.limits));
+        let fit = |control: &Outbox<_>| sandbox == SHARED && self.stopping.is_none() && !control.is_waiting();
+        let Some(control) = control.filter(fit) else { return };
+        // It is watched for the process that has ended.
+        if epoll::delete(&self.epoll, &control).is_ok() {
+            self.spares.rest(Supervisor { control, group }, Instant::now());
+        }
     }
 
     pub(super) fn remove(&mut self, pid: Pid) {

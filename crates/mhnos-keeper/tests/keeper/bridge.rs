@@ -254,18 +254,23 @@ impl Bridge {
 
     /// The supervisor of a tree whose programs have `marker` among their arguments.
     pub(crate) fn supervisor(&self, marker: &str) -> rustix::process::Pid {
+        // In the middle of an exec a process has no arguments.
+        loop {
+            if let Some(found) = self.supervised(marker).first() {
+                return *found;
+            }
+        }
+    }
+
+    /// The supervisors of all such trees there are now.
+    pub(crate) fn supervised(&self, marker: &str) -> Vec<rustix::process::Pid> {
         let of = |pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             let parent: i32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
             let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
             (name == "mhnos-supervise\n").then(|| rustix::process::Pid::from_raw(parent))?
         };
-        // In the middle of an exec a process has no arguments.
-        loop {
-            if let Some(found) = marked(marker).into_iter().find_map(of) {
-                return found;
-            }
-        }
+        marked(marker).into_iter().filter_map(of).collect()
     }
 }
 

@@ -67,7 +67,9 @@ const TESTS: &[(&str, Script)] = tests! {
         ports_are_told_of_whose_they_are_and_dialled_there_alone
         ports_are_told_to_the_next_bridge;
     spares:
-        killed_spares_are_passed_over;
+        killed_spares_are_passed_over
+        a_supervisor_serves_one_program_after_another
+        a_supervisor_sleeps_while_its_program_ends;
     hostile:
         a_hostile_bridge_breaks_nothing;
     walls:

@@ -1,8 +1,10 @@
 //! Supervisors that wait for an order are a shortcut: what happens to them must not be felt.
 
-use mhnos_keeper::channel::ExitStatus;
-use mhnos_sandbox::{Tier, sys};
-use rustix::process::Pid;
+use mhnos_keeper::channel::{
+    ExitStatus, FromKeeper, Isolation, LimitHit, Pid as OurPid, Scope, ToKeeper, Usage,
+};
+use mhnos_sandbox::{Limits, Stdio, Tier, sys};
+use rustix::{param::clock_ticks_per_second, process::Pid};
 
 use crate::bridge::Bridge;
 
@@ -41,6 +43,74 @@ pub(crate) fn killed_spares_are_passed_over(bridge: &mut Bridge) {
     }
     bridge.kill(running);
     assert_eq!(bridge.exit(running), ExitStatus::Signal(libc::SIGKILL));
+}
+
+/// A supervisor that has had a program gives nothing of it to the next: neither what it used, nor why it ended.
+pub(crate) fn a_supervisor_serves_one_program_after_another(bridge: &mut Bridge) {
+    let marker = bridge.marker();
+    let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
+    // Busy for a while, then beyond its memory until it is looked at: there may be no control group.
+    let hungry =
+        "import time\nwhile time.process_time() < 0.2: pass\nx = bytearray(300 << 20)\ntime.sleep(1000)";
+    let argv = ["python3", "-c", hungry, &marker];
+    let first = bridge.order_within(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared, limits);
+    bridge.started(first).expect("starts");
+    let supervisor = bridge.supervisor(&marker);
+    assert_eq!(bridge.exit_record(first).limit, Some(LimitHit::Memory));
+    let used = usage(bridge, first);
+    assert!(used.cpu_us > 200_000 && used.max_rss > 32 << 20, "{used:?}");
+
+    // More than wait ahead: those that rest are taken after them.
+    let mut others = Vec::new();
+    while !bridge.supervised(&marker).contains(&supervisor) {
+        assert!(others.len() < 32, "the supervisor has no other program");
+        let argv = ["sh", "-c", "kill -STOP $$; exit 1", "sh", &marker];
+        let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+        bridge.started(pid).expect("starts");
+        others.push(pid);
+    }
+    for pid in others {
+        bridge.send(&ToKeeper::Signal { pid, signal: libc::SIGCONT, scope: Scope::Tree });
+        let exit = bridge.exit_record(pid);
+        assert_eq!((exit.status, exit.limit), (ExitStatus::Code(1), None));
+        let used = usage(bridge, pid);
+        assert!(used.cpu_us < 100_000 && used.max_rss < 32 << 20, "{used:?}");
+    }
+}
+
+/// What has much memory to give back takes a while to end, and nobody has to look on.
+pub(crate) fn a_supervisor_sleeps_while_its_program_ends(bridge: &mut Bridge) {
+    let marker = bridge.marker();
+    // Small pages: each is given back on its own.
+    let large = "import mmap, os\nm = mmap.mmap(-1, 900 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\nm.madvise(15)\n\
+                 for at in range(0, len(m), 4096): m[at] = 1\nos.close(1)\nos.read(0, 1)\nos._exit(5)";
+    let large = ["python3", "-c", large, &marker];
+    let pid = bridge.order(&large, Stdio::Pipes { stdin: true }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let supervisor = bridge.supervisor(&marker);
+    assert_eq!(bridge.output(pid), "");
+    bridge.fds.remove(&pid);
+    bridge.send(&ToKeeper::CloseStdin { pid });
+    assert_eq!(bridge.exit(pid), ExitStatus::Code(5));
+    bridge.ended(pid);
+    let used = cpu_time(supervisor).expect("a supervisor that rests");
+    assert!(used < 0.04, "{used} s");
+}
+
+fn usage(bridge: &mut Bridge, pid: OurPid) -> Usage {
+    bridge.until(|message| match message {
+        FromKeeper::Ended { pid: who, usage } if *who == pid => Some(*usage),
+        _ => None,
+    })
+}
+
+/// In seconds.
+fn cpu_time(pid: Pid) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 =
+        [fields.next()?, fields.next()?].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks as f64 / clock_ticks_per_second() as f64)
 }
 
 fn waiting(init: i32, own: i32, which: Which) -> Vec<i32> {

@@ -89,8 +89,8 @@ pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io
         if let Some(master) = descriptors.pty {
             let now = tcgetwinsize(&master)?;
             terminal.size = Some(WindowSize { cols: now.ws_col, rows: now.ws_row });
-            let master = Arc::new(watch(master, Interest::READABLE | Interest::WRITABLE)?);
-            reader.add_terminal(master.clone());
+            reader.add_terminal(master.try_clone()?)?;
+            let master = Arc::new(watch(master, Interest::WRITABLE)?);
             terminal.master = Some(master.clone());
             sink = Sink::Terminal(master);
         }

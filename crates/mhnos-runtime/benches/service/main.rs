@@ -17,6 +17,7 @@ mod memory;
 mod pattern;
 mod peers;
 mod previews;
+mod relay;
 mod round_trip;
 mod socket;
 mod spawn;

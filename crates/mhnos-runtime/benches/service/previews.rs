@@ -22,7 +22,10 @@ const DOWNLOAD: usize = 1 << 30;
 const DOWNLOADS: usize = 5;
 const PORTS: usize = 200;
 const SERVERS: usize = 50;
-const IDLE: Duration = Duration::from_secs(20);
+/// The first looks whether a port is still open come closer together.
+const SETTLED: Duration = Duration::from_secs(32);
+/// Longer than the slowest looks are apart.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Answers `ok`, or `/big` with a gibibyte. Says its port.
 const SERVER: &str = "const block = Buffer.alloc(65536, 7);
@@ -300,8 +303,7 @@ pub(crate) async fn idle_servers() {
             }
             pids.push(pid);
         }
-        // The first looks come closer together.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(SETTLED).await;
         let before = cpu_of_service(&server);
         tokio::time::sleep(IDLE).await;
         let used = (cpu_of_service(&server) - before) / IDLE.as_secs_f64();

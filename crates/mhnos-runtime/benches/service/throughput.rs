@@ -1,4 +1,5 @@
-//! How fast output gets through, and what that costs, against reading the same program's pipe or terminal directly.
+//! How fast output gets through, and what that costs, against reading the same program's pipe or terminal directly, and
+//! against a bare relay.
 //!
 //! Every byte is checked as it arrives, in the service's runs and in the direct ones. Time runs from the first of them: how
 //! long an interpreter takes to start is measured elsewhere.
@@ -12,7 +13,9 @@ use crate::{
     direct::Direct,
     median,
     pattern::{Pattern, data},
-    peers, report,
+    peers,
+    relay::relayed,
+    report,
     socket::{Kind, Socket},
     start,
 };
@@ -77,6 +80,8 @@ impl Load {
 struct Figures {
     rates: Vec<f64>,
     floor: Vec<f64>,
+    relay: Vec<f64>,
+    relay_cpu: f64,
     cpu: f64,
     bytes: usize,
     peak_kib: u64,
@@ -94,6 +99,9 @@ pub(crate) fn output() {
                 figures.floor.push(directly(load));
                 through(&server, load, &mut figures);
             }
+            let relay = relayed(&load.script(), load.pty, load.line, load.whole_lines());
+            figures.relay.push(relay.rate);
+            figures.relay_cpu += relay.cpu;
         }
         figures.tell(load.what, "MB/s", 1e6);
     }
@@ -187,6 +195,14 @@ fn lines(server: &Server) {
 impl Figures {
     fn tell(mut self, what: &str, unit: &str, scale: f64) {
         let (rate, floor) = (median(&mut self.rates), median(&mut self.floor));
+        let relay = match self.relay.len() {
+            0 => String::new(),
+            _ => format!(
+                "; bare relay {:.0}, {:.2} CPU-s/GB",
+                median(&mut self.relay) / scale,
+                self.relay_cpu / (self.bytes as f64 / 1e9)
+            ),
+        };
         let peak = match self.peak_kib {
             0 => String::new(),
             peak => format!(", memory at most +{:.1} MiB", peak as f64 / 1024.0),
@@ -194,7 +210,7 @@ impl Figures {
         report(
             &format!("stdout, {what}"),
             &format!(
-                "{:.0} {unit} ({:.0} to {:.0}), {:.2} of direct ({:.0}); {:.2} CPU-s/GB{peak}",
+                "{:.0} {unit} ({:.0} to {:.0}), {:.2} of direct ({:.0}); {:.2} CPU-s/GB{peak}{relay}",
                 rate / scale,
                 self.rates[0] / scale,
                 self.rates[self.rates.len() - 1] / scale,

@@ -30,7 +30,8 @@ impl Lane<'_> {
     /// Lets a request take effect, and answers it now or later.
     pub(super) async fn perform(&mut self, id: Id, request: Request) {
         match request {
-            Request::Spawn(spawn) => self.spawn(id, &spawn).await,
+            // By far the largest of these futures: an idle connection need not hold room for it.
+            Request::Spawn(spawn) => Box::pin(self.spawn(id, &spawn)).await,
             Request::Attach(attach) => self.attach(id, attach),
             Request::Detach { pid } => self.detach(&id, pid),
             Request::Write(write) => self.write(id, write).await,

@@ -1,12 +1,13 @@
 //! A connection before it is known what it becomes: a WebSocket, the client of a preview, or one question and its answer.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
 };
 
 use super::Front;
 use crate::{
+    door::one_client,
     places::{Full, Place, Visit},
     preview::Exchanges,
 };
@@ -20,7 +21,7 @@ pub(crate) struct Arrival {
     /// In the hall, until it stays.
     pub(crate) visit: Visit,
     /// Taken when it stays.
-    place: Mutex<Option<Place>>,
+    place: Mutex<Option<Place<IpAddr>>>,
 }
 
 impl Arrival {
@@ -33,7 +34,7 @@ impl Arrival {
     pub(super) fn stay(&self, front: &Front) -> Result<(), Full> {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if place.is_none() {
-            *place = Some(front.places.take(self.peer.ip())?);
+            *place = Some(front.places.take(one_client(self.peer.ip()))?);
             self.visit.leave();
         }
         Ok(())

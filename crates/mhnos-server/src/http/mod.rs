@@ -11,7 +11,7 @@ mod head;
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -37,7 +37,7 @@ use tracing::{debug, warn};
 
 use crate::{
     crowd::{Crowd, Share},
-    door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor},
+    door::{Access, Admission, Door, LogPace, Refusal, Shown, Unauthorized, Visitor, one_client},
     limits,
     metrics::{self, Refused},
     neighbours::Programs,
@@ -60,7 +60,7 @@ pub(crate) struct Front {
     pub(crate) pace: LogPace,
     /// Who is not through the handshake.
     pub(crate) hall: Arc<Hall>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<Places<IpAddr>>,
     /// What messages may hold, all together.
     pub(crate) crowd: Arc<Crowd>,
     /// How https and wss are spoken, if they are.
@@ -118,7 +118,7 @@ pub(crate) struct Guest {
     pub(crate) socket: WebSocketStream<Stream>,
     /// Its part of what messages may hold.
     pub(crate) share: Arc<Share>,
-    pub(crate) place: Place,
+    pub(crate) place: Place<IpAddr>,
     pub(crate) visitor: Visitor,
     /// `None` if a token is asked for and has not been shown yet.
     pub(crate) admission: Option<Admission>,
@@ -130,7 +130,7 @@ pub(crate) struct Guest {
 /// An upgrade that has been promised to the client.
 struct Promised {
     upgrade: OnUpgrade,
-    place: Place,
+    place: Place<IpAddr>,
     visitor: Visitor,
     admission: Option<Admission>,
     subprotocol: Subprotocol,
@@ -268,7 +268,7 @@ fn judged(
             mistake.answer()
         }
         Ok((answer, subprotocol)) => {
-            let place = match front.places.take(peer.ip()) {
+            let place = match front.places.take(one_client(peer.ip())) {
                 Ok(place) => place,
                 Err(full) => return no_place(front, peer, full),
             };
@@ -316,7 +316,7 @@ fn no_place(front: &Front, peer: SocketAddr, full: places::Full) -> Answer {
     front.turn_away(peer, Refused::Full, &full.to_string());
     let status = match full {
         places::Full::All => StatusCode::SERVICE_UNAVAILABLE,
-        places::Full::Address => StatusCode::TOO_MANY_REQUESTS,
+        places::Full::Own => StatusCode::TOO_MANY_REQUESTS,
     };
     let mut answer = text(status, &format!("{full}\n"));
     answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));

@@ -31,11 +31,13 @@ use super::{
     name::Name,
     page::{self, Nothing},
     patience::InUse,
-    places::Place,
     tunnel::Tunnel,
     turns::in_turns,
 };
-use crate::limits::{MAX_PREVIEW_HEADERS, PREVIEW_ANSWER, PREVIEW_BUFFER, PREVIEW_REUSE};
+use crate::{
+    limits::{MAX_PREVIEW_HEADERS, PREVIEW_ANSWER, PREVIEW_BUFFER, PREVIEW_REUSE},
+    places::Place,
+};
 
 /// What moves a connection to a process.
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -55,7 +57,7 @@ pub(crate) struct Exchanges {
 struct Upstream {
     to: (Pid, u16),
     sender: http1::SendRequest<Upload>,
-    place: Place,
+    place: Place<Pid>,
 }
 
 impl Exchanges {
@@ -219,9 +221,9 @@ impl Exchanges {
         previews: &Previews,
         process: &Process,
         name: &Name,
-        place: Option<Place>,
+        place: Option<Place<Pid>>,
     ) -> Result<Upstream, Nothing> {
-        let place = place.or_else(|| previews.places.take(name.pid)).ok_or(Nothing::Full)?;
+        let place = place.or_else(|| previews.places.take(name.pid).ok()).ok_or(Nothing::Full)?;
         let stream = previews.processes.dial(process, name.port).await.map_err(undialled)?;
         let failed = |error: io::Error| Nothing::Broken(error.to_string());
         stream.set_nodelay(true).map_err(failed)?;

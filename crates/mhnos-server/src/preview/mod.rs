@@ -18,7 +18,6 @@ mod judge;
 mod name;
 mod page;
 mod patience;
-mod places;
 mod port_events;
 mod tunnel;
 mod turns;
@@ -26,17 +25,20 @@ mod turns;
 use std::{net::SocketAddr, sync::Arc};
 
 use hyper::{HeaderMap, Request, Response, body::Incoming, header};
-use mhnos_process::{Process, Processes};
+use mhnos_process::{Pid, Process, Processes};
 use mhnos_protocol as wire;
 use tokio::sync::watch;
 
-use crate::door::{Door, Shown, Tokens};
+use crate::{
+    door::{Door, Shown, Tokens},
+    limits::{MAX_PREVIEW_CONNECTIONS, MAX_PREVIEWS_CONNECTIONS},
+    places::Places,
+};
 pub(crate) use body::Body;
 pub(crate) use exchange::Exchanges;
 pub(crate) use name::Base;
 pub(crate) use name::Name;
 pub(crate) use patience::Patience;
-use places::Places;
 pub(crate) use port_events::PortEvents;
 
 /// What all previews share.
@@ -48,7 +50,7 @@ pub(crate) struct Previews {
     tokens: Option<watch::Receiver<Arc<Tokens>>>,
     processes: Processes,
     door: Door,
-    places: Places,
+    places: Arc<Places<Pid>>,
     /// Who may show a preview in a frame, as `frame-ancestors` says it.
     framers: header::HeaderValue,
 }
@@ -69,7 +71,14 @@ impl Previews {
         door: Door,
     ) -> Self {
         let framers = headers::framers(door.allowed());
-        Self { domain, tokens, processes, door, places: Places::default(), framers }
+        Self {
+            domain,
+            tokens,
+            processes,
+            door,
+            places: Places::new(MAX_PREVIEWS_CONNECTIONS, MAX_PREVIEW_CONNECTIONS),
+            framers,
+        }
     }
 
     /// Whether it needs a key to see a preview.

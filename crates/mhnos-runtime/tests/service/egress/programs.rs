@@ -16,6 +16,9 @@ use super::{
     policy, said, shared,
 };
 
+/// For OpenClaw to have come as far as its first question, on a machine with much else to do. Reached on failure only.
+const LONG: Duration = Duration::from_mins(5);
+
 /// A command of the host, which must succeed; its stdout.
 #[track_caller]
 fn host(program: impl AsRef<Path>, arguments: &[&str], directory: &Path) -> String {
@@ -265,6 +268,25 @@ async fn npm_installs_from_the_registry() {
     );
     for options in everywhere(&registries.rule()) {
         assert_eq!(said(&Server::start(options), &script).await, "function\n");
+    }
+}
+
+/// One of its commands asks a server out there, where it is told to. What it makes of the answer is its own affair.
+#[tokio::test]
+async fn openclaw_reaches_what_a_rule_opens() {
+    let (outside, other) = (Outside::start(), Outside::start());
+    for options in everywhere(&outside.rule()).into_iter().take(2) {
+        let server = Server::start(options.env("MHNOS_ALLOW_OPENCLAW", "true"));
+        let mut wire = Wire::connect(server.address()).await;
+        let before = outside.requests();
+        for target in [&outside, &other] {
+            let options = json!({"pty": false, "env": {"OPENCLAW_CLAWHUB_URL": target.url()}});
+            let search = json!({"processType": "openclaw", "command": "skills", "args": ["search", "x"], "options": options});
+            wire.spawn(search).await;
+        }
+        eventually(LONG, "a question", || (outside.requests() > before).then_some(()));
+        server.logged(LONG, &format!("\"port\":{},\"rule\":\"not-listed\"", other.address().port()));
+        assert_eq!(other.requests(), 0);
     }
 }
 
