@@ -23,9 +23,9 @@ const DOWNLOADS: usize = 5;
 const PORTS: usize = 200;
 const SERVERS: usize = 50;
 /// The first looks whether a port is still open come closer together.
-const SETTLED: Duration = Duration::from_secs(32);
-/// Longer than the slowest looks are apart.
-const IDLE: Duration = Duration::from_mins(1);
+const SETTLED: Duration = Duration::from_secs(5);
+/// Together with [`SETTLED`] less than a client may leave pings unanswered.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Answers `ok`, or `/big` with a gibibyte. Says its port.
 const SERVER: &str = "const block = Buffer.alloc(65536, 7);

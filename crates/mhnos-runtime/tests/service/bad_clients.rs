@@ -60,7 +60,7 @@ fn handshake(address: SocketAddr) -> Vec<u8> {
 }
 
 /// An open WebSocket of which the test writes every byte.
-fn web_socket(address: SocketAddr) -> TcpStream {
+pub(crate) fn web_socket(address: SocketAddr) -> TcpStream {
     let mut stream = connect(address, &handshake(address));
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -73,12 +73,12 @@ fn web_socket(address: SocketAddr) -> TcpStream {
 }
 
 /// The head of a masked frame (the mask is zero).
-fn head(first: u8, length: u64) -> Vec<u8> {
+pub(crate) fn head(first: u8, length: u64) -> Vec<u8> {
     [&[first, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat()
 }
 
 /// The code of the close frame at the end of what comes, if there is one.
-fn close_code(mut stream: TcpStream) -> Option<u16> {
+pub(crate) fn close_code(mut stream: TcpStream) -> Option<u16> {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
     let at = rest.windows(2).rposition(|frame| frame[0] == 0x88 && (2..126).contains(&frame[1]))?;
@@ -104,7 +104,7 @@ async fn open_files_at_rest(server: &Server) -> usize {
 }
 
 /// An attack from elsewhere takes no processors of this machine: what its threads here take comes after everybody else.
-fn as_if_from_elsewhere() {
+pub(crate) fn as_if_from_elsewhere() {
     rustix::process::setpriority_process(None, 19).expect("anybody may be nicer");
 }
 
@@ -273,13 +273,26 @@ async fn a_client_that_spawns_and_vanishes_leaves_nothing() {
 
 /// So many clients, one after the other; returns when what they have started has ended.
 async fn spawn_and_vanish(server: &Server, wire: &mut Wire, times: usize) {
-    for _ in 0..times {
-        let mut visitor = Wire::connect_as(server.address(), WireOptions::modern()).await;
-        let mut spawn = bash("true");
-        spawn["type"] = "spawn".into();
-        visitor.send(&spawn).await;
-        drop(visitor);
-    }
+    let address = server.address();
+    let visits = move || {
+        as_if_from_elsewhere();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            for _ in 0..times {
+                let mut visitor = Wire::connect_as(address, WireOptions::modern()).await;
+                let mut spawn = bash("true");
+                spawn["type"] = "spawn".into();
+                visitor.send(&spawn).await;
+            }
+        });
+    };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let visits = std::thread::spawn(move || {
+        visits();
+        tell.send(()).expect("somebody waits");
+    });
+    told.await.expect("all were there");
+    visits.join().expect("no panic");
     eventually_async(PATIENCE, "all have ended", async || {
         let status = wire.request(json!({"type": "status", "id": 1})).await;
         (status["stats"]["active"] == 0).then_some(())

@@ -6,7 +6,7 @@
 mod gap;
 mod ipv6;
 mod outside;
-mod programs;
+pub(crate) mod programs;
 mod shared;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -213,14 +213,14 @@ async fn programs_that_know_of_no_proxy_are_caught() {
 }
 
 /// Where npm and pip get packages on this machine, told to a program as it is told to them here.
-struct Registries {
-    npm: String,
-    environment: String,
+pub(crate) struct Registries {
+    pub(crate) npm: String,
+    pub(crate) environment: String,
     hosts: Vec<String>,
 }
 
 impl Registries {
-    fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         let here = Path::new("/");
         let npm = mhnos_testing::tool("npm");
         let setting = |name: &str| host(&npm, &["config", "get", name], here).trim().to_owned();
@@ -246,7 +246,7 @@ impl Registries {
     }
 
     /// The default policy; a registry within a private network is opened by its name.
-    fn rule(&self) -> String {
+    pub(crate) fn rule(&self) -> String {
         std::iter::once("public").chain(self.hosts.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
     }
 }

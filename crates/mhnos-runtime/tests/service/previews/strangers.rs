@@ -135,3 +135,38 @@ async fn where_a_token_is_asked_for_names_are_secrets_that_can_be_revoked() {
     assert!(written.contains(&format!("\"event\":\"revokePreview\",\"pid\":{pid}")), "{written}");
     assert!(!written.contains(key), "{written}");
 }
+
+/// However many come: a program gets as many connections by way of the service as that has places for.
+#[tokio::test]
+async fn connections_to_a_program_are_limited_and_the_limit_is_named() {
+    const PLACES: usize = 20;
+    let server = Server::start(options().env("MHNOS_MAX_CONNECTIONS", PLACES.to_string()));
+    let mut preview = Preview::on(server, SERVER).await;
+    let request = format!("GET /chunks HTTP/1.1\r\nHost: {}\r\n\r\n", preview.host());
+    // One place has the client that started the program.
+    let mut held: Vec<_> = (1..PLACES)
+        .map(|_| {
+            let mut stream = preview.connect();
+            send(&mut stream, &request);
+            read_until(&mut stream, "data: first\n\n\r\n");
+            stream
+        })
+        .collect();
+    for _ in 0..1000 {
+        let refused = preview.get("/x", &[]);
+        assert!(refused.status == 503 && refused.body.contains("MHNOS_MAX_CONNECTIONS"), "{}", refused.body);
+    }
+    let program =
+        preview.server.descendants().into_iter().find(|process| process.command.contains("server.mjs"));
+    let program = program.expect("it runs").os_pid;
+    let files = std::fs::read_dir(format!("/proc/{program}/fd")).expect("its files").flatten();
+    let links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    let sockets = links.filter(|link| link.to_string_lossy().starts_with("socket:")).count();
+    assert!(
+        (PLACES..PLACES + 3).contains(&sockets),
+        "{sockets}: a listening one and those that were let through"
+    );
+    assert_eq!(preview.wire.request(json!({"type": "ping", "id": 1})).await["type"], "pong");
+    held.pop();
+    eventually(DEADLINE, "a place is free again", || (preview.get("/x", &[]).status == 200).then_some(()));
+}
