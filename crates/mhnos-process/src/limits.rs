@@ -6,6 +6,10 @@ use std::time::Duration;
 /// turn. The capacity of a pipe, so that a writer blocked on a full pipe is freed as a whole.
 pub const READ_TURN: usize = 64 * 1024;
 
+/// The capacity of a pipe whose program writes more than is read in a turn. All pipes of a user may have 64 MiB
+/// together (`fs.pipe-user-pages-soft`) before the kernel makes new ones smaller.
+pub const WIDE_PIPE: usize = 256 * 1024;
+
 /// Reads in a row that have found something, after which the runtime is not to tell of more until one finds nothing.
 pub const PLENTY: usize = 2;
 

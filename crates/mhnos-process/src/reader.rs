@@ -10,11 +10,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, pipe::fcntl_setpipe_size};
 use tokio::{io::Interest, time::Instant};
 
 use crate::{
-    limits::{EXIT_BACKLOG, HANGUP_RETRY, PLENTY, READ_TURN, REPORT_BYTES},
+    limits::{EXIT_BACKLOG, HANGUP_RETRY, PLENTY, READ_TURN, REPORT_BYTES, WIDE_PIPE},
     log::{LogWriter, Moved, OutputLog, Stream},
     watched::{Inlet, Watched, watch},
 };
@@ -36,6 +36,8 @@ struct Source {
     retry_at: Option<Instant>,
     /// Nobody had the terminal open when we looked last. The runtime takes it for closed from then on.
     hung_up: bool,
+    /// The pipe has been given more room.
+    widened: bool,
     /// Read now, whatever epoll has said: its word may be on the way.
     forced: bool,
     /// Bytes read since the program's exit.
@@ -215,7 +217,16 @@ impl Kind {
 
 impl Source {
     fn new(kind: Kind, inlet: Inlet) -> Self {
-        Self { kind, inlet, retry_at: None, hung_up: false, forced: false, since_exit: 0, caught_up: false }
+        Self {
+            kind,
+            inlet,
+            retry_at: None,
+            hung_up: false,
+            widened: false,
+            forced: false,
+            since_exit: 0,
+            caught_up: false,
+        }
     }
 
     /// Reads until nothing is left or the budget is used. Returns whether it has ended.
@@ -234,6 +245,9 @@ impl Source {
         loop {
             if *budget == 0 || reads == PLENTY {
                 self.inlet.hush();
+            }
+            if *budget == 0 {
+                self.widen();
             }
             // Asked even if forced, so that this task is woken by what comes later.
             let told = self.inlet.told();
@@ -286,6 +300,15 @@ impl Source {
                 turn.reopened = true;
                 return false;
             }
+        }
+    }
+
+    /// Gives a pipe that is full again as soon as it has been emptied more room, so that its writer and this task need not
+    /// wait for each other at every write. Where the kernel refuses, they do.
+    fn widen(&mut self) {
+        if matches!(self.kind, Kind::Pipe(_)) && !self.widened {
+            self.widened = true;
+            let _ = fcntl_setpipe_size(&self.inlet, WIDE_PIPE);
         }
     }
 

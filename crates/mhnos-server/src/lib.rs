@@ -46,7 +46,7 @@ use std::{
 };
 
 use mhnos_network::Gateway;
-use mhnos_process::{ConnectError, DriverEnd, End, OnEnd, Processes, Settings};
+use mhnos_process::{ConnectError, Driver, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::{Context, Proxy};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
@@ -182,16 +182,19 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             drain(&service, &phase, &mut accepting).await;
         }
     };
-    // On a thread that waits for sockets: this one would have to be woken for each word of the keeper.
-    let mut driving = JoinSet::new();
-    driving.spawn(driver.run());
-    let lost = async { driving.join_next().await.and_then(Result::ok).unwrap_or(DriverEnd::Closed) };
     tokio::select! {
         () = serving => Ok(()),
-        end = lost => Err(RunError::Keeper(end)),
+        end = drive(driver) => Err(RunError::Keeper(end)),
         () = egress::serve(&gateway, processes.networks(), programs) => unreachable!("the processes outlive this"),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
     }
+}
+
+/// Runs it on a thread that waits for sockets: the caller's would have to be woken for each word of the keeper.
+async fn drive(driver: Driver) -> DriverEnd {
+    let mut driving = JoinSet::new();
+    driving.spawn(driver.run());
+    driving.join_next().await.and_then(Result::ok).unwrap_or(DriverEnd::Closed)
 }
 
 fn open_workspace(root: OwnedFd, config: &Config) -> Result<Workspace, OpenError> {
