@@ -49,8 +49,7 @@ struct Queue {
     closing: bool,
     /// The keeper is to close its duplicate, and does not know yet.
     tell_keeper: bool,
-    /// While a terminal is waited for: the kernel does not always tell of room in one, but its programs' answers are
-    /// a reason to look again.
+    /// While room in a terminal is waited for: told also of what its programs answer, a reason to look again.
     watched: Option<Arc<Watched>>,
 }
 

@@ -272,6 +272,7 @@ impl Source {
             match moved {
                 Moved::Bytes(_) => {}
                 Moved::Empty => {
+                    reads = 0;
                     self.forced = false;
                     turn.later |= program_exited && !self.caught_up;
                     self.caught_up |= program_exited;
