@@ -15,7 +15,6 @@ use rustix::{
     termios::{SpecialCodeIndex, tcgetattr},
 };
 use tokio::{
-    io::Interest,
     sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
@@ -23,7 +22,7 @@ use tokio::{
 use crate::{
     limits::{INPUT_QUEUE, INPUT_STALL},
     process::WriteError,
-    watched::{Watched, watch as watch_fd},
+    watched::Watched,
 };
 
 /// The input side of one process.
@@ -49,8 +48,6 @@ struct Queue {
     closing: bool,
     /// The keeper is to close its duplicate, and does not know yet.
     tell_keeper: bool,
-    /// While room in a terminal is waited for: told also of what its programs answer, a reason to look again.
-    watched: Option<Arc<Watched>>,
 }
 
 /// Where input goes.
@@ -76,14 +73,7 @@ const END_OF_FILE: u8 = 4;
 
 impl Input {
     pub(crate) fn new(sink: Sink, task: Arc<Notify>) -> Self {
-        let queue = Queue {
-            sink,
-            chunks: VecDeque::new(),
-            bytes: 0,
-            closing: false,
-            tell_keeper: false,
-            watched: None,
-        };
+        let queue = Queue { sink, chunks: VecDeque::new(), bytes: 0, closing: false, tell_keeper: false };
         Self {
             queue: Mutex::new(queue),
             turn: tokio::sync::Mutex::new(()),
@@ -184,7 +174,6 @@ impl Input {
         let mut queue = self.lock();
         if let Sink::Terminal(old) = &mut queue.sink {
             *old = master.clone();
-            queue.watched = None;
         }
     }
 
@@ -193,7 +182,7 @@ impl Input {
         // Twice: once to learn that nothing fits, once to be woken when it does. A terminal that was hung up
         // seems ready for ever; the task looks at it at intervals.
         for _ in 0..2 {
-            let Some(fd) = self.lock().waited_for() else { return Poll::Ready(()) };
+            let Some(fd) = self.lock().sink.fd().cloned() else { return Poll::Ready(()) };
             let Ok(mut ready) = ready!(fd.poll_write_ready(cx)) else { return Poll::Ready(()) };
             let mut queue = self.lock();
             let before = queue.bytes;
@@ -202,7 +191,6 @@ impl Input {
                 self.room.notify_one();
             }
             if queue.chunks.is_empty() {
-                queue.watched = None;
                 return Poll::Ready(());
             }
             ready.clear_ready();
@@ -212,16 +200,6 @@ impl Input {
 }
 
 impl Queue {
-    /// What tells that there may be room.
-    fn waited_for(&mut self) -> Option<Arc<Watched>> {
-        if let (Sink::Terminal(master), None) = (&self.sink, &self.watched) {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let again = master.get_ref().try_clone().and_then(|fd| watch_fd(fd, interest));
-            self.watched = again.ok().map(Arc::new);
-        }
-        self.watched.clone().or_else(|| self.sink.fd().cloned())
-    }
-
     /// Takes from `data` what fits.
     fn offer(&mut self, data: &mut Bytes) -> Result<(), Sink> {
         if self.closing && !data.is_empty() {
@@ -293,7 +271,6 @@ impl Queue {
     fn end(&mut self, sink: Sink) {
         self.tell_keeper |= matches!((&self.sink, &sink), (Sink::Pipe(_), Sink::Closed));
         self.sink = sink;
-        self.watched = None;
         self.chunks.clear();
         self.bytes = 0;
         self.closing = false;
