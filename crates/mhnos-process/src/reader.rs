@@ -156,6 +156,10 @@ impl Reader {
                 index += 1;
             }
         }
+        if budget == 0 && !self.sources.is_empty() {
+            // The other stream comes first next time, or a flood of one would keep it waiting.
+            self.sources.rotate_left(1);
+        }
         let nothing = !turn.news && !turn.more && !turn.later && turn.report.is_none();
         if nothing { Poll::Pending } else { Poll::Ready(turn) }
     }
@@ -243,11 +247,8 @@ impl Source {
         }
         let mut reads = 0;
         loop {
-            if *budget == 0 || reads == PLENTY {
+            if reads == PLENTY {
                 self.inlet.hush();
-            }
-            if *budget == 0 {
-                self.widen();
             }
             // Asked even if forced, so that this task is woken by what comes later.
             let told = self.inlet.told();
@@ -268,6 +269,10 @@ impl Source {
                 *budget -= bytes.min(*budget);
                 turn.news = true;
                 self.moved_after_exit(program_exited, bytes);
+                if *budget == 0 {
+                    self.inlet.hush();
+                    self.widen();
+                }
             }
             match moved {
                 Moved::Bytes(_) => {}
@@ -335,6 +340,39 @@ impl Source {
         if program_exited {
             self.since_exit += moved;
             self.caught_up |= self.since_exit >= EXIT_BACKLOG;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use mhnos_keeper::log_file;
+    use rustix::{
+        io::{ioctl_fionread, write},
+        pipe::{PipeFlags, pipe_with},
+    };
+
+    use super::*;
+    use crate::log::recover;
+
+    #[tokio::test]
+    async fn a_stream_that_is_always_full_does_not_keep_the_other_waiting() {
+        let log = log_file::create(1 << 20).expect("a log");
+        let mut reader = Reader::new(recover(log, None).expect("a new one"));
+        let [(out, fill), (err, say)] =
+            [(); 2].map(|()| pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).expect("a pipe"));
+        let unread = err.try_clone().expect("a descriptor");
+        reader.add_pipe(Stream::Stdout, out).expect("registered");
+        reader.add_pipe(Stream::Stderr, err).expect("registered");
+        write(&say, b"a word").expect("room");
+        for left in [6, 0] {
+            while write(&fill, &vec![b'x'; READ_TURN]).is_ok() {}
+            let before = reader.log().end();
+            poll_fn(|cx| reader.poll_turn(cx)).await;
+            assert_eq!(reader.log().end() - before, READ_TURN as u64, "a turn reads no more than it may");
+            assert_eq!(ioctl_fionread(&unread), Ok(left));
         }
     }
 }
