@@ -71,24 +71,21 @@ impl Keeper {
         Ok(())
     }
 
-    /// One that waits already, or a new one.
+    /// One that waits already, one that has ended a program, or a new one.
     fn supervisor_for(&mut self, sandbox: u32, order: &Order) -> Result<Supervisor, Failure> {
-        let usual = &self.settings.limits;
+        let usual = self.settings.limits;
         // Which hierarchies a group is in depends on its CPU limit.
-        let fits = sandbox == SHARED && order.limits.cpu_millis == usual.cpu_millis;
-        if fits && let Some(spare) = self.spares.take(Instant::now()) {
-            if let Some(group) = spare.group.as_ref().filter(|_| order.limits != *usual) {
-                group.limit(&order.limits).map_err(|error| failure(Stage::Sandbox, &error))?;
-            }
-            return Ok(spare);
+        if sandbox != SHARED || order.limits.cpu_millis != usual.cpu_millis {
+            return self.new_supervisor(sandbox, &order.limits);
         }
-        if fits
-            && order.limits == *usual
-            && let Some(renewed) = self.renew()?
-        {
-            return Ok(renewed);
+        let waiting = self.spares.take(Instant::now());
+        let Some(ready) = waiting.map_or_else(|| self.renew(), |spare| Ok(Some(spare)))? else {
+            return self.new_supervisor(sandbox, &order.limits);
+        };
+        if let Some(group) = ready.group.as_ref().filter(|_| order.limits != usual) {
+            group.limit(&order.limits).map_err(|error| failure(Stage::Sandbox, &error))?;
         }
-        self.new_supervisor(sandbox, &order.limits)
+        Ok(ready)
     }
 
     fn new_supervisor(&mut self, sandbox: u32, limits: &Limits) -> Result<Supervisor, Failure> {
