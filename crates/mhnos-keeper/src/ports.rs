@@ -372,7 +372,7 @@ mod tests {
         ports.expect(Some(inode), Instant::now().checked_sub(ago).expect("the machine runs longer"));
         assert_eq!(ports.look(), None);
         rustix::net::listen(&socket, 1).expect("it listens");
-        ports.due.as_mut().map(|due| *due = Instant::now());
+        ports.due = ports.due.map(|_| Instant::now());
         ports.look()
     }
 
