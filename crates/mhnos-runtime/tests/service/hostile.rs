@@ -62,6 +62,9 @@ const OWN_TREE: &[(&str, &[&str])] = &[
     ("kill-init", &["ok", "EPERM"]),
 ];
 
+/// For queues with different numbers in one process, whose own number is below 2^22.
+static NEXT_QUEUE: AtomicU32 = AtomicU32::new(1);
+
 /// Sockets and a System V message queue of the host that a program must not reach.
 struct Bystander {
     abstract_name: String,
@@ -81,9 +84,7 @@ impl Bystander {
         let by_path = UnixListener::bind(&path).expect("listen");
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(&path, everybody).expect("open to all");
-        // One a process and test; /proc/sys/kernel/pid_max is below 2^22.
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let queue = NEXT.fetch_add(1, Ordering::Relaxed) << 24 | std::process::id();
+        let queue = NEXT_QUEUE.fetch_add(1, Ordering::Relaxed) << 24 | std::process::id();
         system_v(&format!("libc.msgget({queue}, 0o1666)"));
         Self { abstract_name, path, queue, _listeners: [by_name, by_path] }
     }
