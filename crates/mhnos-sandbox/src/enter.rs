@@ -97,9 +97,10 @@ impl Walls {
         self.program.as_ref().is_some_and(|(rules, _)| rules.restricts_ports())
     }
 
-    /// The descriptors that must stay open for [`Walls::around_program`].
+    /// The descriptors that must stay open for [`Walls::around_supervisor`] and [`Walls::around_program`].
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.program.iter().map(|(_, ruleset)| ruleset.as_fd()).collect()
+        let program = self.program.iter().map(|(_, ruleset)| ruleset.as_fd());
+        self.signals.iter().map(AsFd::as_fd).chain(program).collect()
     }
 
     /// What can go up around a supervisor, and so around all that it will start. The kernel compiles a filter anew each
