@@ -2,32 +2,41 @@
 #
 #   docker build -t mhnos-runtime .
 #   docker build -t mhnos-runtime:openclaw --build-arg OPENCLAW=true .
+#   docker buildx build -t mhnos-runtime:arm64 --platform linux/arm64 .     # elsewhere than on arm64 too; the program is cross-compiled
 #
 # docs/operations.md says what each layer is for and how large it is, and how to run the image without Compose.
 
-FROM rust:1.95-bookworm AS build
+# On the machine that builds, whatever the image is for: the classic builder knows no BUILDPLATFORM, and takes "linux" for its own.
+# hadolint ignore=DL3029
+FROM --platform=${BUILDPLATFORM:-linux} rust:1.95-bookworm AS build
+ARG TARGETARCH
 ARG PROFILE=dist
 WORKDIR /src
 COPY . .
-# The profile named dev builds into target/debug; whichever it was, there is one.
-RUN cargo build --locked --profile "$PROFILE" --package mhnos-runtime \
- && install -D -m 755 target/*/mhnos-runtime /out/usr/local/bin/mhnos-runtime
+# hadolint ignore=DL3008,DL3059
+RUN deploy/docker/build "$PROFILE" "${TARGETARCH:-$(dpkg --print-architecture)}" /out/usr/local/bin/mhnos-runtime
 
 # Pinned by deploy/tools/package-lock.json, as everywhere. Node.js and npm are the base image's. Install scripts are never run.
+# workerd goes without its symbols, which are a quarter of it.
 FROM node:24-bookworm-slim AS tools
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 WORKDIR /tools
 COPY deploy/tools/package.json deploy/tools/package-lock.json ./
 RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
- && install -D -m 755 node_modules/@cloudflare/workerd-linux-*/bin/workerd /out/usr/local/bin/workerd
+ && install -D -s -m 755 node_modules/@cloudflare/workerd-linux-*/bin/workerd /out/usr/local/bin/workerd
 
-# OpenClaw completes its installation when it is first run, which a read-only file system would not let it do later.
+# OpenClaw completes its installation when it is first run, which a read-only file system would not let it do later. What serves the
+# tests alone goes, and what only compilers and debuggers read, but for its own files, which it knows by their sums.
 # Without OpenClaw a directory all the same: of a layer with nothing in it the classic builder now and then says that it is missing.
 FROM tools AS openclaw
 ARG OPENCLAW=false
 RUN mkdir -p /openclaw/opt/openclaw \
  && if [ "$OPENCLAW" = true ]; then \
       npm ci --ignore-scripts --no-audit --no-fund \
+      && npm uninstall --no-save --ignore-scripts --no-audit --no-fund express http-proxy vite \
       && rm -rf node_modules/node-linux-* node_modules/npm node_modules/@cloudflare/workerd-linux-* node_modules/.bin \
+      && find node_modules -type f ! -path '*/openclaw/dist/*' ! -path '*/typescript/*' -regex '.*\.\(map\|d\.[cm]?ts\)' -delete \
       && node node_modules/openclaw/openclaw.mjs --version \
       && mkdir -p /openclaw/usr/local/bin \
       && mv node_modules /openclaw/opt/openclaw/ \
@@ -40,6 +49,7 @@ FROM node:24-bookworm-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates git python3 python3-pip python3-venv \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt \
+      /usr/share/locale /usr/share/info /usr/share/lintian \
  && groupadd --gid 10001 mhnos \
  && useradd --uid 10001 --gid mhnos --home-dir /workspace --no-create-home --shell /usr/sbin/nologin mhnos \
  && install -d -m 755 -o mhnos -g mhnos /workspace

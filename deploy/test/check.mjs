@@ -29,6 +29,16 @@ const checks = {
     return tools.map((tool) => `${tool.type} ${tool.version ?? '-'}`).join(', ');
   },
 
+  /** Programs are of this architecture, as Node.js and as Python call it. */
+  async machine(runtime, node, python) {
+    const asked = [
+      [node, await runtime.spawn('node', '-p', ['process.arch'], { pty: false })],
+      [python, await runtime.spawn('python', '-c', ['import platform; print(platform.machine())'], { pty: false })],
+    ];
+    for (const [expected, pid] of asked) expect((await runtime.outputOf(pid)).trim(), expected, 'architecture');
+    return `${node}, ${python}`;
+  },
+
   /** A program that takes all memory it can get is ended, its end says why, and the service goes on. */
   async memory(runtime) {
     const neighbour = await bash(runtime, 'read line; echo "$line"');

@@ -26,7 +26,7 @@ for program in $programs; do
     */service-*)
       # By themselves: other tests make sockets with a path, beside which programs have no unix sockets.
       inside "$program" compatibility:: --nocapture --test-threads 1
-      inside "$program" tiers:: abuse:: hostile:: doctor::spawned --test-threads 2 --skip "$control"
+      inside "$program" tiers:: abuse:: hostile:: doctor::spawned egress::shared --test-threads 2 --skip "$control"
       ;;
     *) inside "$program" ;;
   esac

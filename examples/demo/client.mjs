@@ -138,6 +138,7 @@ export function within(milliseconds, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no ${what} within ${milliseconds / 1000} s`)), milliseconds);
+    timer.unref(); // the connection keeps the program waiting, and nothing beyond it
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
