@@ -13,7 +13,9 @@ use rustix::{
 };
 
 use crate::{
-    channel::{Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Port, Usage},
+    channel::{
+        Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Port, Scope, Usage,
+    },
     inner::ToSupervisor,
     log_file,
     outbox::Outbox,
@@ -40,6 +42,8 @@ pub(crate) struct Held {
     limits: Limits,
     group: Option<Group>,
     killed: bool,
+    /// Its sandbox has ended before it.
+    homeless: bool,
 }
 
 /// How far it is.
@@ -109,6 +113,7 @@ impl Held {
             limits: order.limits,
             group: supervisor.group,
             killed: false,
+            homeless: false,
         };
         Ok((held, inside))
     }
@@ -132,6 +137,10 @@ impl Held {
     /// The program has ended; what is returned says also if a limit was the reason.
     pub(crate) fn exited(&mut self, mut exit: Exit) -> Exit {
         exit.limit = exit.limit.or(self.limit_hit(exit.status));
+        // Where there is a pid namespace nobody is left to say what it was; all tiers tell the same.
+        if self.homeless && exit.limit.is_none() && exit.status == ExitStatus::Signal(libc::SIGKILL) {
+            exit.status = ExitStatus::Lost;
+        }
         if let Phase::Running { exit: known, .. } = &mut self.phase {
             known.get_or_insert(exit);
         }
@@ -148,10 +157,32 @@ impl Held {
         (failed && !self.killed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
     }
 
-    /// Kills the whole tree at once, where the kernel can.
-    pub(crate) fn kill_group(&mut self) -> bool {
+    /// Kills the whole tree: at once, where the kernel can. The supervisor reaps what that left, or kills it itself.
+    pub(crate) fn kill(&mut self) {
         self.killed = true;
-        self.group.as_ref().is_some_and(Group::kill)
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+        self.signal(libc::SIGKILL, Scope::Tree);
+    }
+
+    /// Has the supervisor send a signal.
+    pub(crate) fn signal(&mut self, signal: i32, scope: Scope) {
+        if let Some(control) = self.control() {
+            let _ = control.send(ToSupervisor::Signal { signal, scope }, Vec::new());
+        }
+    }
+
+    /// Its sandbox's init has ended. The pid namespace takes all of it along; where there is none, its supervisor does, which
+    /// nobody would miss any more if that were killed, too.
+    pub(crate) fn lose_sandbox(&mut self) {
+        self.homeless = true;
+        self.kill();
+    }
+
+    /// Whether its supervisor can be given another program.
+    pub(crate) fn has_sandbox(&self) -> bool {
+        !self.homeless
     }
 
     /// The tree is over, or out of reach: then the exit is a lost one. The channel to its supervisor is returned too.

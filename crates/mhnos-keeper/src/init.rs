@@ -17,7 +17,7 @@ use mhnos_sandbox::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Pid, getpid},
+    process::{Pid, WaitId, WaitIdOptions, getpid, waitid},
 };
 
 use crate::{
@@ -108,6 +108,14 @@ fn supervise(fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
 }
 
 fn reap(supervisors: &mut HashSet<Pid>) {
+    // A program may be able to stop what supervises it, which then would neither end it nor hold it to its limits. A killed one
+    // takes its tree along.
+    for supervisor in supervisors.iter() {
+        let stopped = waitid(WaitId::Pid(*supervisor), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
+        if stopped.is_ok_and(|stopped| stopped.is_some()) {
+            let _ = sys::kill(*supervisor, libc::SIGKILL);
+        }
+    }
     let mut ended = false;
     while let Reap::Ended(child) = sys::reap() {
         supervisors.remove(&child.pid);

@@ -22,9 +22,9 @@ pub const TIME_SLICE: Duration = Duration::from_micros(100);
 /// Between two walks over a tree that is being killed.
 pub const TREE_KILL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// From the hang-up of a terminal to its repetition: a shell that was just starting may have missed the first, and
-/// would otherwise live until the end of its grace period.
-pub const HANGUP_AGAIN: Duration = Duration::from_millis(500);
+/// From the hang-up of a terminal to the next, until its tree has ended: a shell that is just starting may miss one, or, on a
+/// busy machine, get two as one and miss that, and would live until the end of its grace period.
+pub const HANGUP_AGAIN: Duration = Duration::from_millis(200);
 
 /// Walks over such a tree that only stop what they find, before it is killed: each finds what forked during the last,
 /// and there is an end to that at the process limit.

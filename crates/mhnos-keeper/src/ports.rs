@@ -110,12 +110,17 @@ impl<'a> Ports<'a> {
             .join("fd")
             .join(notice.arguments[0].to_string());
         let named = notice.thread > 0 && !proc_is_foreign();
-        match named.then(|| socket_at(&link)).flatten() {
+        let socket = named.then(|| socket_at(&link)).flatten();
+        sys::let_go_on(notices, &notice);
+        self.expect(socket, Instant::now());
+    }
+
+    /// This socket is about to listen, or one that is not known.
+    fn expect(&mut self, socket: Option<u64>, now: Instant) {
+        match socket {
             Some(inode) if self.expected.len() < MAX_PORTS => _ = self.expected.insert(inode),
             _ => self.unnamed = true,
         }
-        sys::let_go_on(notices, &notice);
-        let now = Instant::now();
         self.patience = now + LISTEN_PATIENCE;
         self.retry = LISTEN_RETRY;
         self.due = Some(now);
@@ -370,6 +375,30 @@ mod tests {
         let refused = ports.dial(address.port()).expect_err("foreign");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         drop(foreign);
+    }
+
+    /// Looks as if a socket had been about to listen since `ago`, which listens only after the first look.
+    fn told_if_it_listens(ago: Duration) -> Option<Vec<Port>> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let inode = rustix::fs::fstat(&socket).expect("a socket").st_ino;
+        let notices = Some(fs::File::open("/dev/null").expect("it is there").into());
+        let lookout = Lookout { notices, ..lookout() };
+        let mut ports = Ports::new(&lookout);
+        ports.expect(Some(inode), Instant::now().checked_sub(ago).expect("the machine runs longer"));
+        assert_eq!(ports.look(), None);
+        rustix::net::listen(&socket, 1).expect("it listens");
+        ports.due = ports.due.map(|_| Instant::now());
+        ports.look()
+    }
+
+    #[test]
+    fn a_socket_whose_caller_had_no_turn_for_seconds_is_told_when_it_listens() {
+        let told = told_if_it_listens(LISTEN_PATIENCE * 9 / 10).expect("it is still looked for");
+        assert_eq!(told.len(), 1);
+        assert!(LISTEN_PATIENCE > Duration::from_secs(5), "such turns take that long");
+        assert_eq!(told_if_it_listens(LISTEN_PATIENCE), None, "for ever would be too long");
     }
 
     #[test]

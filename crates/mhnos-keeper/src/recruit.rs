@@ -116,7 +116,7 @@ fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
 
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
 fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
-    if let Err(error) = confine::get_ready(doors) {
+    if let Err(error) = confine::get_ready(doors, walls) {
         return failure(Stage::Confine, &error);
     }
     // Without a supervisor there is nobody to tell.

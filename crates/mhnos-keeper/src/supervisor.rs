@@ -171,7 +171,7 @@ struct Supervisor<'a> {
     /// Where no control group limits the tree.
     watchdog: Option<Watchdog>,
     ports: Ports<'a>,
-    /// When the tree is told again that its terminal is gone.
+    /// When the tree is told again that its terminal is gone; for as long as there is a tree.
     hangup: Option<Instant>,
     ending: Ending,
     /// What those that have been reaped used.
@@ -206,7 +206,6 @@ impl Supervisor<'_> {
                 self.signal_all(libc::SIGKILL);
             }
             if self.hangup.is_some_and(|due| due <= Instant::now()) {
-                self.hangup = None;
                 self.hang_up();
             }
             if let Some(ports) = self.ports.look() {
@@ -301,7 +300,6 @@ impl Supervisor<'_> {
                 self.signal_all(signal);
                 if signal == libc::SIGTERM && self.terminal {
                     self.hang_up();
-                    self.hangup = Some(Instant::now() + HANGUP_AGAIN);
                 } else if signal == libc::SIGTERM {
                     self.signal_all(libc::SIGCONT);
                 }
@@ -310,9 +308,10 @@ impl Supervisor<'_> {
     }
 
     /// Interactive shells ignore SIGTERM; a closing terminal is what they end on. What is stopped has to run to end.
-    fn hang_up(&self) {
+    fn hang_up(&mut self) {
         self.signal_all(libc::SIGHUP);
         self.signal_all(libc::SIGCONT);
+        self.hangup = Some(Instant::now() + HANGUP_AGAIN);
     }
 
     /// A signal to all descendants.

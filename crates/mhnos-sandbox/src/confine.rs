@@ -3,7 +3,7 @@
 //! The first of them need no order and take long: to join a control group of version 1 a process waits until
 //! every CPU has been through its scheduler, milliseconds (`cgroup_threadgroup_rwsem`). So [`get_ready`] may be
 //! called long before it is known what the process will become. The system call filter is its supervisor's already where
-//! that one can work behind it ([`Walls::around_supervisor`]).
+//! that one can work behind it, or goes up there too where nothing after it needs what it denies.
 
 use std::{ffi::CString, io, os::fd::OwnedFd, time::Duration};
 
@@ -135,7 +135,7 @@ pub fn become_self_test(
 }
 
 /// What every program's process does first; `doors` are those of its control group.
-pub fn get_ready(doors: &[OwnedFd]) -> Result<(), SetupError> {
+pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<(), SetupError> {
     set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
     for door in doors {
         rustix::io::write(door, b"0").step("join the control group")?;
@@ -149,7 +149,8 @@ pub fn get_ready(doors: &[OwnedFd]) -> Result<(), SetupError> {
     sys::reset_signals();
     setsid().step("open a session")?;
     drop_capabilities()?;
-    set_no_new_privs(true).step("forbid new privileges")
+    set_no_new_privs(true).step("forbid new privileges")?;
+    walls.around_recruit()
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {

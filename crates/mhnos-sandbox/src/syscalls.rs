@@ -59,8 +59,8 @@ pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
     rules.extend(numbered(PRIVILEGED_LEGACY, &Rule::Errno(EPERM)));
     rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
     rules.extend(restricted(profile.unix_sockets, profile.datagrams));
+    rules.extend(own_process_only());
     if profile.shares_host {
-        rules.extend(own_process_only());
         // Objects of the whole host, which no rule for files covers.
         rules.extend(numbered(HOST_IPC, &Rule::Errno(ENOSYS)));
     }
@@ -72,7 +72,7 @@ pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
 }
 
 /// What reaches another process of the same user by its number, and is no signal: a program may do it to
-/// itself alone, which is number 0.
+/// itself alone, which is number 0. A supervisor that may open no file, or has its turn last, holds nobody to a limit.
 fn own_process_only() -> Vec<(u32, Rule)> {
     let first_is_zero = || Rule::only_if(vec![vec![Test::equal(0, 0)]], EPERM);
     let own = |kind| Rule::only_if(vec![vec![Test::equal(0, kind), Test::equal(1, 0)]], EPERM);

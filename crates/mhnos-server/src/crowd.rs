@@ -62,7 +62,7 @@ pub(crate) struct Share {
     bytes: AtomicUsize,
     /// The message is whole and being dealt with: giving it up would win nothing.
     busy: AtomicBool,
-    /// What still comes of it is thrown away.
+    /// What still comes of it is thrown away, and holds nothing. Set while the budget is locked.
     lost: AtomicBool,
     given_up: Notify,
     /// To read more of a large message.
@@ -94,6 +94,9 @@ impl Crowd {
     fn hold(&self, share: &Arc<Share>, bytes: usize) {
         let now = Instant::now();
         let mut held = self.lock();
+        if share.lost.load(Ordering::Relaxed) {
+            return;
+        }
         let fresh = || Message { bytes: 0, since: now, share: Arc::downgrade(share) };
         let message = held.messages.entry(share.number).or_insert_with(fresh);
         let more = bytes - message.bytes;
@@ -149,9 +152,7 @@ impl Share {
         let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if now > limits::FREE_MESSAGE {
             self.turn().used(bytes);
-            if !self.lost.load(Ordering::Relaxed) {
-                self.crowd.hold(self, now);
-            }
+            self.crowd.hold(self, now);
         }
     }
 
@@ -205,6 +206,25 @@ mod tests {
         other.received(3 * MIB);
         assert!(is_given_up(&slow) && !is_given_up(&fast) && !is_given_up(&other));
         assert_eq!(crowd.lock().total, 7 * MIB);
+    }
+
+    /// Its client may go on sending for as long as it likes before it reads the close frame.
+    #[tokio::test(start_paused = true)]
+    async fn what_still_comes_of_a_message_that_was_given_up_takes_nothing_of_the_budget() {
+        let crowd = Crowd::new(10 * MIB);
+        let (slow, fast) = (crowd.share(), crowd.share());
+        slow.received(6 * MIB);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        fast.received(5 * MIB);
+        assert!(is_given_up(&slow) && !is_given_up(&fast));
+        for _ in 0..5 {
+            slow.received(20 * MIB);
+        }
+        fast.received(4 * MIB);
+        assert!(!is_given_up(&fast), "it fits");
+        assert_eq!(crowd.lock().total, 9 * MIB);
+        drop(slow);
+        assert_eq!(crowd.lock().total, 9 * MIB);
     }
 
     #[tokio::test(start_paused = true)]

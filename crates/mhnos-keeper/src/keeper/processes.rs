@@ -204,6 +204,12 @@ impl Keeper {
                 self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
             }
             FromSupervisor::Exited(exit) => {
+                if exit.status == ExitStatus::Signal(libc::SIGKILL) {
+                    // The end of its init may have been the cause, and not have been read yet.
+                    let sandbox = held.sandbox;
+                    self.on_sandbox(sandbox);
+                }
+                let Some(held) = self.held.get_mut(&pid) else { return };
                 let exit = held.exited(exit);
                 self.tell(FromKeeper::Exited { pid, exit }, Vec::new());
             }
@@ -255,8 +261,10 @@ impl Keeper {
 
     /// Keeps a supervisor whose tree is over for another program, with its control group if that can be used again.
     fn keep_supervisor(&mut self, pid: Pid, sandbox: u32, control: Option<Outbox<ToSupervisor>>) {
-        let group = self.held.get_mut(&pid).and_then(|held| held.take_group(&self.settings.limits));
-        let fit = |control: &Outbox<_>| sandbox == SHARED && self.stopping.is_none() && !control.is_waiting();
+        let Some(held) = self.held.get_mut(&pid) else { return };
+        let group = held.take_group(&self.settings.limits);
+        let usable = sandbox == SHARED && held.has_sandbox() && self.stopping.is_none();
+        let fit = |control: &Outbox<_>| usable && !control.is_waiting();
         let Some(control) = control.filter(fit) else { return };
         // It is watched for the process that has ended.
         if epoll::delete(&self.epoll, &control).is_ok() {

@@ -116,12 +116,9 @@ impl Keeper {
                 if (1..=64).contains(&signal)
                     && let Some(held) = self.held.get_mut(&pid)
                 {
-                    if signal == libc::SIGKILL && scope == Scope::Tree {
-                        held.kill_group();
-                    }
-                    // The supervisor reaps what the group's kill left, or kills the tree itself.
-                    if let Some(control) = held.control() {
-                        let _ = control.send(ToSupervisor::Signal { signal, scope }, Vec::new());
+                    match (signal, scope) {
+                        (libc::SIGKILL, Scope::Tree) => held.kill(),
+                        _ => held.signal(signal, scope),
                     }
                 }
             }

@@ -89,6 +89,7 @@ impl Keeper {
                         self.spares.clear();
                     }
                     self.close_sandbox(id);
+                    self.held.values_mut().filter(|held| held.sandbox == id).for_each(Held::lose_sandbox);
                     if failure.is_none() {
                         return;
                     }

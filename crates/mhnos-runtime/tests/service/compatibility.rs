@@ -15,7 +15,9 @@ const OTHER_NODES: [u32; 2] = [22, 26];
 /// Runs a script that says so at its end. Without a network of its own the port is the host's: one of those a program may
 /// connect to.
 async fn work(server: &Server, host: &str, script: &str, port: usize) {
-    server.write("work.sh", script.replace("PORT", &port.to_string()));
+    // Whoever waits wants to hear something, and compilers say nothing for long.
+    let heard = "(while sleep 10; do echo still at it >&2; done) & heard=$!; trap 'kill $heard' EXIT\n";
+    server.write("work.sh", heard.to_owned() + &script.replace("PORT", &port.to_string()));
     let mut wire = Wire::connect(server.address()).await;
     let options = json!({"pty": false});
     let pid = wire

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use mhnos_testing::{Probe, Server, Wire, host::Host};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{SERVICE, abuse::strict_hosts, options, start};
 
@@ -263,24 +263,103 @@ async fn a_killed_bridge_is_followed_by_one_that_goes_on_in_any_tier() {
     }
 }
 
+/// The first processes of all sandboxes. Supervisors, which are forked from them, have the same command line.
+pub(crate) fn inits(server: &Server) -> Vec<Pid> {
+    let of_the_keeper = server.descendants().into_iter().filter(|process| process.parent == server.os_pid());
+    let inits = of_the_keeper.filter(|process| process.command.starts_with("mhnos-init"));
+    let inits: Vec<_> = inits.filter_map(|process| Pid::from_raw(process.os_pid)).collect();
+    assert!(!inits.is_empty(), "no init");
+    inits
+}
+
+/// The namespaces end with it, and where there are none the keeper sees to it.
 #[tokio::test]
 async fn a_killed_init_is_the_end_of_its_sandbox_and_the_next_spawn_gets_a_new_one() {
-    let namespaces = |host: &&str| ["root", "user", "masked-proc"].contains(host);
-    for host in strict_hosts().filter(namespaces) {
+    for host in strict_hosts() {
         let mut server = Server::start(options().on(host));
         let mut wire = Wire::connect(server.address()).await;
-        let pid = wire
-            .spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exec sleep 1000"]}))
-            .await;
-        let init = server.descendants().into_iter().find(|process| process.command.starts_with("mhnos-init"));
-        let init = Pid::from_raw(init.expect("an init").os_pid).expect("a pid");
-        kill_process(init, Signal::KILL).expect("kill init");
-        let (_, _, exit) = wire.run_to_exit(pid).await;
-        assert_ne!(exit["code"], 0, "{host}: {exit}");
+        let script = "(setsid sleep 1000 &); echo up; exec sleep 1000";
+        let mut pids = Vec::new();
+        for isolation in ["shared", "shared", "private"] {
+            let options = json!({"pty": false, "isolation": isolation});
+            let spawn = json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": options});
+            let pid = wire.spawn(spawn).await;
+            wire.stdout_until(pid, "up").await;
+            pids.push(pid);
+        }
+        for init in inits(&server) {
+            kill_process(init, Signal::KILL).expect("kill init");
+        }
+        for pid in pids {
+            let (_, _, exit) = wire.run_to_exit(pid).await;
+            let end = (&exit["reason"], &exit["code"], &exit["signal"]);
+            assert_eq!(end, (&json!("lost"), &Value::Null, &Value::Null), "{host}: {exit}");
+        }
         let next =
             wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
         assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
         server.stop();
         server.assert_nothing_left();
+    }
+}
+
+/// What supervises a program is of the program's user: what it tries to be rid of it, and what came of that.
+const AGAINST_SUPERVISOR: &str = "
+import errno, os, resource, signal, time
+def attempt(name, action):
+    try: action(); print(name, 'ok')
+    except OSError as error: print(name, errno.errorcode[error.errno])
+supervisor = os.getppid()
+attempt('limits', lambda: resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (0, 0)))
+attempt('priority', lambda: os.setpriority(os.PRIO_PROCESS, supervisor, 19))
+attempt('scheduler', lambda: os.sched_setscheduler(supervisor, os.SCHED_IDLE, os.sched_param(0)))
+attempt('processors', lambda: os.sched_setaffinity(supervisor, os.sched_getaffinity(0)))
+attempt('own', lambda: resource.prlimit(0, resource.RLIMIT_NOFILE, (64, 64)))
+try: os.kill(supervisor, signal.SIGSTOP); print('stopped', flush=True)
+except OSError: print('refused', flush=True)
+time.sleep(1000)
+";
+
+async fn against_supervisor(server: &mut Server, host: &str) -> String {
+    let mut wire = Wire::connect(server.address()).await;
+    let spawn = json!({"processType": "python", "command": "-c", "args": [AGAINST_SUPERVISOR]});
+    let pid = wire.spawn(spawn).await;
+    let (mut said, mut told) = (String::new(), false);
+    let exit = loop {
+        let message = wire.next_where(|message| message["pid"] == pid && message["id"].is_null()).await;
+        if message["type"] == "exit" {
+            break message;
+        }
+        said += message["data"].as_str().unwrap_or_default();
+        if said.ends_with("refused\n") && !std::mem::replace(&mut told, true) {
+            wire.send(&json!({"type": "kill", "pid": pid, "signal": 9})).await;
+        }
+    };
+    // Without its supervisor it ends at once, before anybody asks for it.
+    assert_eq!(exit["reason"], if told { "killed" } else { "lost" }, "{host}: {exit}\n{said}");
+    let next = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+    assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
+    server.stop();
+    server.assert_nothing_left();
+    said
+}
+
+#[tokio::test]
+async fn a_program_cannot_weaken_its_supervisor_and_ends_with_one_that_it_stops() {
+    for host in strict_hosts() {
+        let said = against_supervisor(&mut Server::start(options().on(host)), host).await;
+        for what in ["limits EPERM", "priority EPERM", "scheduler EPERM", "processors EPERM", "own ok"] {
+            assert!(said.contains(what), "{host}: {what}: {said}");
+        }
+    }
+}
+
+/// The control.
+#[tokio::test]
+async fn without_walls_a_program_can_weaken_its_supervisor() {
+    let options = options().on("none").env("MHNOS_SANDBOX", "none");
+    let said = against_supervisor(&mut Server::start(options), "none").await;
+    for what in ["priority ok", "scheduler ok", "processors ok", "stopped"] {
+        assert!(said.contains(what), "{what}: {said}");
     }
 }

@@ -121,7 +121,8 @@ async fn point_18_an_exit_waits_for_an_attach_but_not_for_ever() {
 
 #[tokio::test]
 async fn point_26_kill_ends_an_interactive_shell_and_its_window_says_so() {
-    let mut desk = Desk::open_in(options(), &[(".bashrc", b"PS1='$ '\n")]).await;
+    let mut desk =
+        Desk::open_in(options().env("MHNOS_KILL_GRACE", "10m"), &[(".bashrc", b"PS1='$ '\n")]).await;
     let pid = desk.start("rshell").await;
     desk.shows(0, "$").await;
     desk.fitted(0).await;

@@ -16,7 +16,7 @@
 //! | 10 | a burst passed the limit | `starting::a_burst_of_spawns_never_passes_the_limit` |
 //! | 11 | dead peers were never dropped | `memory::a_peer_that_answers_no_ping_is_dropped` |
 //! | 12 | workerd never worked | `programs::workerd_serves_a_workers_source_and_says_where`, `programs::workerd_takes_a_configuration_as_it_is` |
-//! | 13 | OpenClaw's gateway did not start | `programs::openclaws_gateway_starts_without_questions_and_answers` |
+//! | 13 | OpenClaw's gateway did not start | `programs::openclaws_gateway_starts_without_questions_and_answers_in_every_tier` |
 //! | 14 | a shell ignored its command | `programs::a_shell_honours_its_command_and_arguments` |
 //! | 15 | what had ended could not be read | `output::an_ended_program_can_be_read_and_listed` |
 //! | 16 | `exit` came before the last output | `output::the_exit_comes_after_all_output_even_if_a_descendant_writes_it`, `output::twenty_programs_at_once_tell_everything_before_their_exit` |
