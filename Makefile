@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-tiers test-install test-system test-fronts test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-fronts test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
   dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -77,6 +77,9 @@ test-docker: tools ## image, Compose files and tiers against a real Docker engin
 
 test-tiers: rust ## the tests of tiers T3+ and T3 in a container, under Docker's own profiles
 	deploy/test/tiers.sh
+
+test-arm64: rust ## aarch64 elsewhere: the crates' tests under QEMU, the image for linux/arm64 (a Docker engine)
+	deploy/test/arm64.sh
 
 test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="deploy/test/over-ssh root@HOST"
 	deploy/test/machine.sh install

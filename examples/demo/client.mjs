@@ -74,7 +74,7 @@ export class Runtime {
   }
 
   /** Resolves with what `find` makes of the events of a process so far, as soon as that is something. */
-  when(pid, what, find) {
+  when(pid, what, find, deadline = DEADLINE) {
     const found = new Promise((resolve, reject) => {
       const look = { reject };
       look.now = () => {
@@ -91,7 +91,7 @@ export class Runtime {
       this.#waiting.add(look);
       look.now();
     });
-    return within(DEADLINE, what, found);
+    return within(deadline, what, found);
   }
 
   /** The first line a process prints. */
