@@ -1,10 +1,10 @@
 //! How fast output gets through, and what that costs, against reading the same program's pipe or terminal directly, and
-//! against a bare relay.
+//! against relays, without a log and with one.
 //!
 //! Every byte is checked as it arrives, in the service's runs and in the direct ones. Time runs from the first of them: how
 //! long an interpreter takes to start is measured elsewhere.
 
-use std::time::Instant;
+use std::{fmt::Write, time::Instant};
 
 use mhnos_testing::Server;
 
@@ -201,7 +201,7 @@ impl Figures {
         for (name, (rates, cpu)) in ["bare relay", "with a log"].into_iter().zip(&mut self.relays) {
             if !rates.is_empty() {
                 let (rate, cost) = (median(rates) / scale, *cpu / (self.bytes as f64 / 1e9));
-                relay += &format!("; {name} {rate:.0}, {cost:.2} CPU-s/GB");
+                write!(relay, "; {name} {rate:.0}, {cost:.2} CPU-s/GB").expect("a String takes all");
             }
         }
         let peak = match self.peak_kib {
