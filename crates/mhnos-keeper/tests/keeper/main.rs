@@ -20,7 +20,8 @@ mod walls;
 
 use std::{
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc::{RecvTimeoutError, sync_channel},
     time::Duration,
 };
 
@@ -65,7 +66,8 @@ const TESTS: &[(&str, Script)] = tests! {
     ports:
         a_port_is_told_dialled_and_told_to_be_closed
         ports_are_told_of_whose_they_are_and_dialled_there_alone
-        ports_are_told_to_the_next_bridge;
+        ports_are_told_to_the_next_bridge
+        each_program_of_a_supervisor_has_its_ports_seen;
     spares:
         killed_spares_are_passed_over
         a_supervisor_serves_one_program_after_another
@@ -77,6 +79,9 @@ const TESTS: &[(&str, Script)] = tests! {
         the_host_does_not_show
         a_swapped_workspace_is_refused;
 };
+
+/// For a test that takes seconds, on a machine with much else to do. Reached on failure only.
+const DEADLINE: Duration = Duration::from_mins(5);
 
 /// Hosts, or tests, a run does without, by name: `MHNOS_TEST_WAIVED=root,no-namespaces`.
 const WAIVED: &str = "MHNOS_TEST_WAIVED";
@@ -142,7 +147,20 @@ fn run(host: &Host, name: &str, expected: &[String]) -> Result<(), String> {
     std::fs::create_dir_all(&workspace).expect("workspace");
     host.give(&workspace);
     let mut command = Command::new(&exe);
-    let output = command.args(["keeper", host.name, name]).arg(&workspace).output().expect("keeper");
+    command.args(["keeper", host.name, name]).arg(&workspace).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let keeper = command.spawn().expect("keeper");
+    let pid = rustix::process::Pid::from_child(&keeper);
+    // With the keeper everything ends that waits for what does not come.
+    let (ended, end) = sync_channel::<()>(0);
+    let deadline = std::thread::spawn(move || {
+        if end.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            println!("nothing came of it for {DEADLINE:?}");
+            sys::kill(pid, libc::SIGKILL).expect("end the keeper");
+        }
+    });
+    let output = keeper.wait_with_output().expect("keeper");
+    drop(ended);
+    deadline.join().expect("no panic");
     let _ = std::fs::remove_dir_all(&workspace);
     let text = String::from_utf8_lossy(&output.stdout);
     if expected.iter().all(|part| text.contains(part.as_str())) {

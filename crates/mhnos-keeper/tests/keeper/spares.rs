@@ -1,8 +1,6 @@
 //! Supervisors that wait for an order are a shortcut: what happens to them must not be felt.
 
-use mhnos_keeper::channel::{
-    ExitStatus, FromKeeper, Isolation, LimitHit, Pid as OurPid, Scope, ToKeeper, Usage,
-};
+use mhnos_keeper::channel::{ExitStatus, FromKeeper, Isolation, LimitHit, Pid as OurPid, ToKeeper, Usage};
 use mhnos_sandbox::{Limits, Stdio, Tier, sys};
 use rustix::{param::clock_ticks_per_second, process::Pid};
 
@@ -64,13 +62,14 @@ pub(crate) fn a_supervisor_serves_one_program_after_another(bridge: &mut Bridge)
     let mut others = Vec::new();
     while !bridge.supervised(&marker).contains(&supervisor) {
         assert!(others.len() < 32, "the supervisor has no other program");
-        let argv = ["sh", "-c", "kill -STOP $$; exit 1", "sh", &marker];
-        let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+        let argv = ["sh", "-c", "read x; exit 1", "sh", &marker];
+        let pid = bridge.order(&argv, Stdio::Pipes { stdin: true }, Isolation::Shared);
         bridge.started(pid).expect("starts");
         others.push(pid);
     }
     for pid in others {
-        bridge.send(&ToKeeper::Signal { pid, signal: libc::SIGCONT, scope: Scope::Tree });
+        bridge.fds.remove(&pid);
+        bridge.send(&ToKeeper::CloseStdin { pid });
         let exit = bridge.exit_record(pid);
         assert_eq!((exit.status, exit.limit), (ExitStatus::Code(1), None));
         let used = usage(bridge, pid);

@@ -74,7 +74,13 @@ def own_filter():
     libc = ctypes.CDLL(None, use_errno=True)
     return "ok" if libc.syscall(444, None, 0, 1) > 0 else "refused"
 
+def message_queue(key):
+    # System V queues have no name in any directory: who knows the number has it.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.msgget(key, 0) < 0: raise OSError(ctypes.get_errno(), "msgget")
+
 abstract, path, shared = sys.argv[1:4]
+queue = int(sys.argv[4])
 attempt("hard-link", lambda: os.link("/etc/passwd", "passwd-link"))
 def immutable():
     # FS_IOC_SETFLAGS with FS_IMMUTABLE_FL: a file that even its owner could not remove.
@@ -110,6 +116,7 @@ attempt("huge-file", huge_file)
 attempt("core-limit", lambda: str(resource.getrlimit(resource.RLIMIT_CORE)[1]))
 attempt("abstract-socket", lambda: connect("\0" + abstract))
 attempt("path-socket", lambda: connect(path))
+attempt("message-queue", lambda: message_queue(queue))
 attempt("kill-init", lambda: (os.kill(1, signal.SIGKILL), os.kill(1, signal.SIGSTOP), None)[2])
 attempt("zombies", zombies)
 attempt("own-walls", own_filter)

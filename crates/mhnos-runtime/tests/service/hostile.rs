@@ -1,11 +1,14 @@
 //! A hostile program in every tier: files, devices, the kernel's files, sockets of others, exhaustion.
 
+#![allow(clippy::disallowed_methods, reason = "the bystander is made by a program outside")]
+
 use std::{
     collections::BTreeMap,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener},
     },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use mhnos_sandbox::Tier;
@@ -40,6 +43,7 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("core-limit", &["0"]),
     ("abstract-socket", &["EPERM", "ECONNREFUSED", "EAFNOSUPPORT"]),
     ("path-socket", &["ENOENT", "EACCES", "EAFNOSUPPORT"]),
+    ("message-queue", &["ENOENT", "ENOSYS"]),
     // The controls: what harms nobody works.
     ("hard-link-own", &["ok"]),
     ("fifo", &["ok"]),
@@ -58,10 +62,14 @@ const OWN_TREE: &[(&str, &[&str])] = &[
     ("kill-init", &["ok", "EPERM"]),
 ];
 
-/// Sockets of the host that a program must not reach, listening.
+/// For queues with different numbers in one process, whose own number is below 2^22.
+static NEXT_QUEUE: AtomicU32 = AtomicU32::new(1);
+
+/// Sockets and a System V message queue of the host that a program must not reach.
 struct Bystander {
     abstract_name: String,
     path: String,
+    queue: u32,
     _listeners: [UnixListener; 2],
 }
 
@@ -76,20 +84,32 @@ impl Bystander {
         let by_path = UnixListener::bind(&path).expect("listen");
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(&path, everybody).expect("open to all");
-        Self { abstract_name, path, _listeners: [by_name, by_path] }
+        let queue = NEXT_QUEUE.fetch_add(1, Ordering::Relaxed) << 24 | std::process::id();
+        system_v(&format!("libc.msgget({queue}, 0o1666)"));
+        Self { abstract_name, path, queue, _listeners: [by_name, by_path] }
     }
 }
 
 impl Drop for Bystander {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+        // IPC_RMID
+        system_v(&format!("libc.msgctl(libc.msgget({}, 0), 0, None)", self.queue));
     }
+}
+
+/// Makes a call that Rust's libraries have no safe form of.
+fn system_v(call: &str) {
+    let script = format!("import ctypes; libc = ctypes.CDLL(None); assert {call} >= 0");
+    let made = std::process::Command::new("python3").args(["-c", &script]).status().expect("python3");
+    assert!(made.success() || std::thread::panicking(), "{call}");
 }
 
 async fn run(server: &Server, bystander: &Bystander, tree: &str) -> BTreeMap<String, String> {
     server.write("hostile.py", PROGRAM);
     let mut wire = Wire::connect(server.address()).await;
-    let arguments = [&bystander.abstract_name, &bystander.path, tree];
+    let queue = bystander.queue.to_string();
+    let arguments = [&bystander.abstract_name, &bystander.path, tree, &queue];
     let pid = wire.spawn(json!({"processType": "python", "command": "hostile.py", "args": arguments})).await;
     let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
     assert!(stdout.contains("end ok"), "{exit}\n{stdout}\n{stderr}");
@@ -125,5 +145,6 @@ async fn without_walls_the_bystanders_sockets_are_reached() {
     let server = Server::start(options().on("none").env("MHNOS_SANDBOX", "none"));
     let found = run(&server, &bystander, "hosts-tree").await;
     assert_eq!((&*found["abstract-socket"], &*found["path-socket"]), ("ok", "ok"), "{found:?}");
+    assert_eq!(found["message-queue"], "ok");
     assert_ne!(found["int80"], "SIGSYS");
 }
