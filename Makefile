@@ -46,9 +46,9 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	$(XTASK) tidy
 	@deploy/test/lint.sh
 
-bench: rust tools ## measure the built service against running the programs directly
+bench: rust tools ## measure the service, built as it is released, against running the programs directly
 	cargo build --release --locked --package mhnos-testing
-	cargo bench --locked --package mhnos-runtime --bench service
+	cargo bench --locked --profile dist --package mhnos-runtime --bench service
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)
 	MHNOS_MODEL_RUNS=$(or $(RUNS),100) cargo test --release --locked --package mhnos-runtime --test service -- --nocapture model

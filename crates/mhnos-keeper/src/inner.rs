@@ -103,8 +103,6 @@ pub(crate) enum FromSupervisor {
 /// A program's process, before it is a program, to its supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromProgram {
-    /// Where its calls of listen(2) are seen is attached.
-    Noticing,
     /// It could not be started.
     Failed(Failure),
 }

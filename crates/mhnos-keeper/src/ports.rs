@@ -21,7 +21,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    listening::{Listener, listener_at, listeners},
+    listening::{Diagnosis, Listener},
     sys,
 };
 use rustix::{
@@ -39,13 +39,18 @@ use crate::{
     tree::{descendants, proc_is_foreign},
 };
 
+/// What a supervisor sees ports with, of one tree after the other.
+#[derive(Debug)]
+pub(crate) struct Lookout {
+    pub(crate) diagnosis: Diagnosis,
+    /// Where calls of listen(2) are seen, if the kernel granted that.
+    pub(crate) notices: Option<OwnedFd>,
+}
+
 /// The ports of one tree.
 #[derive(Debug)]
-pub(crate) struct Ports {
-    /// Where calls of listen(2) are seen, if the kernel granted that, until nobody is left to call it.
-    notices: Option<OwnedFd>,
-    /// The kernel has not granted that.
-    unseen: bool,
+pub(crate) struct Ports<'a> {
+    lookout: &'a Lookout,
     /// By the socket's inode.
     ours: BTreeMap<u64, SocketAddr>,
     /// Sockets about to listen.
@@ -63,13 +68,12 @@ pub(crate) struct Ports {
     pace: Duration,
 }
 
-impl Ports {
-    pub(crate) fn new(notices: Option<OwnedFd>) -> Self {
+impl<'a> Ports<'a> {
+    pub(crate) fn new(lookout: &'a Lookout) -> Self {
         let now = Instant::now();
         Self {
-            due: notices.is_none().then_some(now),
-            unseen: notices.is_none(),
-            notices,
+            due: lookout.notices.is_none().then_some(now),
+            lookout,
             ours: BTreeMap::new(),
             expected: BTreeSet::new(),
             unnamed: false,
@@ -82,14 +86,13 @@ impl Ports {
     }
 
     /// What to wait for.
-    pub(crate) fn notices(&self) -> Option<&OwnedFd> {
-        self.notices.as_ref()
+    pub(crate) fn notices(&self) -> Option<&'a OwnedFd> {
+        self.lookout.notices.as_ref()
     }
 
-    /// Nobody is left to call listen(2): the last process of the tree is ending. There is nothing more to wait for, and
-    /// poll(2) would say so again and again until that process is reaped, milliseconds if it has much to give back.
-    pub(crate) fn hung_up(&mut self) {
-        self.notices = None;
+    /// Whether the kernel has not granted that calls of listen(2) are seen.
+    fn is_unseen(&self) -> bool {
+        self.lookout.notices.is_none()
     }
 
     /// Until the next look, if one is due.
@@ -99,7 +102,7 @@ impl Ports {
 
     /// A call of listen(2) waits: takes note of the socket and lets it go on.
     pub(crate) fn noticed(&mut self) {
-        let Some(notices) = &self.notices else { return };
+        let Some(notices) = self.notices() else { return };
         // An error: its caller has died.
         let Ok(notice) = sys::next_notice(notices) else { return };
         let link = Path::new("/proc")
@@ -140,15 +143,16 @@ impl Ports {
 
     /// Whether there is nothing new to look for, and what was there still is.
     fn are_all_there(&self) -> bool {
-        let searching = self.unseen || self.unnamed || !self.expected.is_empty();
+        let searching = self.is_unseen() || self.unnamed || !self.expected.is_empty();
         let is_there = |(inode, address): (&u64, &SocketAddr)| {
-            listener_at(*address).is_some_and(|listener| listener.inode == *inode)
+            let found = self.lookout.diagnosis.listener_at(*address);
+            found.is_some_and(|listener| listener.inode == *inode)
         };
         !searching && self.ours.iter().all(is_there)
     }
 
     fn list(&mut self) {
-        if let Ok(all) = listeners() {
+        if let Ok(all) = self.lookout.diagnosis.listeners() {
             self.compare(&all);
             self.listed = Some((Instant::now(), all));
         }
@@ -163,9 +167,9 @@ impl Ports {
         }
         self.unnamed = false;
         self.expected.clear();
-        let slowest = if self.unseen { PORTS_SEARCH_SLOWEST } else { PORTS_LOOK_SLOWEST };
+        let slowest = if self.is_unseen() { PORTS_SEARCH_SLOWEST } else { PORTS_LOOK_SLOWEST };
         self.pace = if changed { PORTS_LOOK } else { (self.pace * 2).min(slowest) };
-        self.due = (self.unseen || !self.ours.is_empty()).then_some(now + self.pace);
+        self.due = (self.is_unseen() || !self.ours.is_empty()).then_some(now + self.pace);
     }
 
     /// Sorts what listens into the tree's and others'.
@@ -177,7 +181,7 @@ impl Ports {
             let place = if expected || self.ours.contains_key(inode) { &mut ours } else { &mut strange };
             place.insert(*inode, *address);
         }
-        let searching = self.unnamed || self.unseen;
+        let searching = self.unnamed || self.is_unseen();
         if searching && strange.keys().any(|inode| !self.foreign.contains(inode)) {
             for inode in sockets_of_tree() {
                 if let Some(address) = strange.remove(&inode) {
@@ -210,7 +214,7 @@ impl Ports {
             outcome = self.attempts(port, is_own);
         }
         if outcome.is_err() {
-            let all = listeners()?;
+            let all = self.lookout.diagnosis.listeners()?;
             outcome = self.attempts(port, |target| self.is_ours(target, &all));
             self.listed = Some((Instant::now(), all));
         }
@@ -237,7 +241,10 @@ impl Ports {
 
     /// Whether it is a socket of the tree that the kernel finds for a connection to `target` now.
     fn accepts(&self, target: SocketAddr) -> bool {
-        listener_at(target).is_some_and(|listener| self.ours.contains_key(&listener.inode))
+        self.lookout
+            .diagnosis
+            .listener_at(target)
+            .is_some_and(|listener| self.ours.contains_key(&listener.inode))
     }
 
     /// Whether a connection to `target` is accepted by a socket of the tree and by none that is not.
@@ -311,16 +318,21 @@ mod tests {
         (rustix::fs::fstat(socket.as_fd()).expect("a socket").st_ino, socket.local_addr().expect("bound"))
     }
 
-    fn ports_of(sockets: &[&TcpListener]) -> Ports {
-        Ports { ours: sockets.iter().map(|socket| known(socket)).collect(), ..Ports::new(None) }
+    fn lookout() -> Lookout {
+        Lookout { diagnosis: Diagnosis::of_this_network(), notices: None }
+    }
+
+    fn ports_of<'a>(sockets: &[&TcpListener], lookout: &'a Lookout) -> Ports<'a> {
+        Ports { ours: sockets.iter().map(|socket| known(socket)).collect(), ..Ports::new(lookout) }
     }
 
     #[test]
     fn a_connection_reaches_what_is_the_trees_own_wherever_it_is_bound() {
+        let lookout = lookout();
         for place in ["127.0.0.1:0", "0.0.0.0:0", "127.9.8.7:0", "[::1]:0", "[::]:0"] {
             let socket = TcpListener::bind(place).expect("a free port");
             let port = socket.local_addr().expect("bound").port();
-            let stream = TcpStream::from(ports_of(&[&socket]).dial(port).expect(place));
+            let stream = TcpStream::from(ports_of(&[&socket], &lookout).dial(port).expect(place));
             let (_, peer) = socket.accept().expect("it is there");
             assert_eq!(stream.local_addr().expect("connected").port(), peer.port(), "{place}");
         }
@@ -328,20 +340,22 @@ mod tests {
 
     #[test]
     fn a_port_that_is_not_the_trees_is_refused_although_it_listens() {
+        let lookout = lookout();
         let foreign = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = foreign.local_addr().expect("bound").port();
-        let refused = ports_of(&[]).dial(port).expect_err("nothing of ours");
+        let refused = ports_of(&[], &lookout).dial(port).expect_err("nothing of ours");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         TcpStream::connect(("127.0.0.1", port)).expect("it does listen");
     }
 
     #[test]
     fn a_foreign_socket_in_front_of_the_trees_own_is_not_reached() {
+        let lookout = lookout();
         let foreign = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = foreign.local_addr().expect("bound").port();
         // On another address of the same port, so that a connection to loopback gets the foreign one.
         let own = TcpListener::bind(("127.0.0.2", port)).expect("a free port");
-        let mut ports = ports_of(&[&own]);
+        let mut ports = ports_of(&[&own], &lookout);
         let (inode, mut address) = known(&own);
         address.set_ip(Ipv4Addr::UNSPECIFIED.into());
         ports.ours.insert(inode, address);
@@ -350,9 +364,10 @@ mod tests {
 
     #[test]
     fn a_port_that_changed_hands_since_the_list_was_looked_at_is_refused() {
+        let lookout = lookout();
         let own = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = own.local_addr().expect("bound");
-        let mut ports = ports_of(&[&own]);
+        let mut ports = ports_of(&[&own], &lookout);
         ports.dial(address.port()).expect("its own");
         assert!(ports.listed.is_some(), "the list is kept for the next");
         drop(own);
@@ -368,7 +383,9 @@ mod tests {
         let socket = socket.expect("a socket");
         rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let inode = rustix::fs::fstat(&socket).expect("a socket").st_ino;
-        let mut ports = Ports::new(Some(fs::File::open("/dev/null").expect("it is there").into()));
+        let notices = Some(fs::File::open("/dev/null").expect("it is there").into());
+        let lookout = Lookout { notices, ..lookout() };
+        let mut ports = Ports::new(&lookout);
         ports.expect(Some(inode), Instant::now().checked_sub(ago).expect("the machine runs longer"));
         assert_eq!(ports.look(), None);
         rustix::net::listen(&socket, 1).expect("it listens");
@@ -386,9 +403,10 @@ mod tests {
 
     #[test]
     fn what_has_stopped_listening_is_refused() {
+        let lookout = lookout();
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = socket.local_addr().expect("bound").port();
-        let mut ports = ports_of(&[&socket]);
+        let mut ports = ports_of(&[&socket], &lookout);
         drop(socket);
         assert_eq!(ports.dial(port).expect_err("closed").kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(ports.look(), Some(Vec::new()));

@@ -77,28 +77,26 @@ impl Recruit {
             // It may have failed, and said why; or it waits for a word that does not come.
             let _ = sys::kill(self.pid, libc::SIGKILL);
         }
-        let notices = self.outcome()?;
+        self.outcome()?;
         match sent {
-            Ok(()) => Ok(Started { leader: self.pid, master, notices }),
+            Ok(()) => Ok(Started { leader: self.pid, master }),
             Err(error) => Err(os(Stage::Fork, "tell the process what to become", &error)),
         }
     }
 
-    /// Waits for its end or its exec, and tells what it said of why it failed, or where its calls of listen(2) are
-    /// seen.
-    pub(crate) fn outcome(&self) -> Result<Option<OwnedFd>, Failure> {
-        let mut notices = None;
+    /// Waits for its end or its exec, and tells what it said of why it failed.
+    pub(crate) fn outcome(&self) -> Result<(), Failure> {
         let mut again = false;
         loop {
             match self.channel.recv::<FromProgram>() {
-                Ok(received) => match received.message {
-                    FromProgram::Noticing => notices = received.fds.into_iter().next(),
-                    FromProgram::Failed(failure) => return Err(failure),
-                },
+                Ok(received) => {
+                    let FromProgram::Failed(failure) = received.message;
+                    return Err(failure);
+                }
                 Err(RecvError::Malformed(what)) => {
                     return Err(os(Stage::Confine, what, &io::ErrorKind::InvalidData.into()));
                 }
-                Err(_) if again => return Ok(notices),
+                Err(_) if again => return Ok(()),
                 // An order that it has not read makes the first answer an error, before what it has written.
                 Err(_) => again = true,
             }
@@ -110,8 +108,6 @@ impl Recruit {
 pub(crate) struct Started {
     pub(crate) leader: Pid,
     pub(crate) master: Option<OwnedFd>,
-    /// Where its calls of listen(2) are seen.
-    pub(crate) notices: Option<OwnedFd>,
 }
 
 fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
@@ -120,10 +116,8 @@ fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
 
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
 fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
-    match confine::get_ready(doors, walls) {
-        Err(error) => return failure(Stage::Confine, &error),
-        Ok(Some(notices)) => _ = channel.send(&FromProgram::Noticing, &[notices.as_fd()]),
-        Ok(None) => {}
+    if let Err(error) = confine::get_ready(doors, walls) {
+        return failure(Stage::Confine, &error);
     }
     // Without a supervisor there is nobody to tell.
     let Ok(received) = channel.recv::<Execute>() else { sys::exit_now(0) };

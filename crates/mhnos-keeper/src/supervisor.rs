@@ -19,6 +19,7 @@ use std::{
 
 use mhnos_sandbox::{
     Enclosed, Stdio, Walls,
+    listening::Diagnosis,
     sys::{self, Reap, Reaped},
 };
 use rustix::{
@@ -30,7 +31,7 @@ use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
     inner::{Execute, FromSupervisor, ToSupervisor, failure},
     limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL, TREE_STOP_WALKS},
-    ports::Ports,
+    ports::{Lookout, Ports},
     recruit::{Recruit, Started},
     socket::{RecvError, Socket},
     tree::{descendants, meet_descendants, named},
@@ -58,13 +59,16 @@ fn serve(control: &Socket, mut doors: Vec<OwnedFd>, walls: &Walls) -> Result<(),
         .and_then(|()| rustix::thread::set_name(c"mhnos-supervise"))
         .map_err(|errno| os(errno.into()))?;
     let children = sys::signal_fd(&sys::HANDLED).map_err(os)?;
-    let enclosed = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
+    // Not to be had behind the filter.
+    let diagnosis = Diagnosis::of_this_network();
+    let enclosure = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
+    let lookout = Lookout { diagnosis, notices: enclosure.notices };
     loop {
         let recruit = Recruit::fork(&doors, walls)?;
-        let ready =
-            Ready { recruit, children: &children, enclosed: enclosed.as_ref(), grouped: !doors.is_empty() };
+        let signals = enclosure.signals.as_ref();
+        let ready = Ready { recruit, children: &children, enclosed: signals, grouped: !doors.is_empty() };
         let (order, fds) = ready.wait(control)?;
-        let mut supervisor = ready.start(order, fds)?;
+        let mut supervisor = ready.start(order, fds, &lookout)?;
         let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
         let os_pid = supervisor.leader.map_or(0, |pid| pid.as_raw_nonzero().get());
         if control.send(&FromSupervisor::Started { os_pid }, &master).is_err() {
@@ -133,10 +137,15 @@ impl<'a> Ready<'a> {
         }
     }
 
-    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor<'a>, Failure> {
+    fn start(
+        self,
+        order: Execute,
+        fds: Vec<OwnedFd>,
+        lookout: &'a Lookout,
+    ) -> Result<Supervisor<'a>, Failure> {
         let limits = order.limits;
         let terminal = matches!(order.stdio, Stdio::Pty(_));
-        let Started { leader, master, notices } = self.recruit.start(order, fds)?;
+        let Started { leader, master } = self.recruit.start(order, fds)?;
         Ok(Supervisor {
             leader: Some(leader),
             master,
@@ -144,7 +153,7 @@ impl<'a> Ready<'a> {
             children: self.children,
             enclosed: self.enclosed,
             watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
-            ports: Ports::new(notices),
+            ports: Ports::new(lookout),
             hangup: None,
             ending: Ending::Not,
             usage: Usage::default(),
@@ -161,7 +170,7 @@ struct Supervisor<'a> {
     enclosed: Option<&'a Enclosed>,
     /// Where no control group limits the tree.
     watchdog: Option<Watchdog>,
-    ports: Ports,
+    ports: Ports<'a>,
     /// When the tree is told again that its terminal is gone; for as long as there is a tree.
     hangup: Option<Instant>,
     ending: Ending,
@@ -223,11 +232,8 @@ impl Supervisor<'_> {
         let mut fds = vec![PollFd::new(self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
         fds.extend(self.ports.notices().map(|notices| PollFd::new(notices, PollFlags::IN)));
         let _ = poll(&mut fds, timeout.as_ref());
-        let notices = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
-        if notices.contains(PollFlags::IN) {
+        if fds.get(2).is_some_and(|notices| notices.revents().contains(PollFlags::IN)) {
             self.ports.noticed();
-        } else if notices.intersects(PollFlags::HUP | PollFlags::ERR) {
-            self.ports.hung_up();
         }
     }
 

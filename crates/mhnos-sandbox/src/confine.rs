@@ -2,8 +2,8 @@
 //!
 //! The first of them need no order and take long: to join a control group of version 1 a process waits until
 //! every CPU has been through its scheduler, milliseconds (`cgroup_threadgroup_rwsem`). So [`get_ready`] may be
-//! called long before it is known what the process will become. The system call filter goes up there too where
-//! nothing after it needs what it denies: the kernel compiles it for every process anew.
+//! called long before it is known what the process will become. The system call filter is its supervisor's already where
+//! that one can work behind it, or goes up there too where nothing after it needs what it denies.
 
 use std::{ffi::CString, io, os::fd::OwnedFd, time::Duration};
 
@@ -25,7 +25,6 @@ use crate::{
     Launch, Limits,
     enter::Walls,
     error::{SetupError, Step},
-    filter,
     selftest::{self, Outside},
     sys::{self, CStrings},
 };
@@ -135,9 +134,8 @@ pub fn become_self_test(
     selftest::check(walls, outside)
 }
 
-/// What every program's process does first; `doors` are those of its control group. Gives where its calls of
-/// listen(2) are seen, if the kernel grants that (see [`crate::listening`]).
-pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<Option<OwnedFd>, SetupError> {
+/// What every program's process does first; `doors` are those of its control group.
+pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<(), SetupError> {
     set_parent_process_death_signal(Some(Signal::KILL)).step("tie the program to its supervisor")?;
     for door in doors {
         rustix::io::write(door, b"0").step("join the control group")?;
@@ -152,10 +150,7 @@ pub fn get_ready(doors: &[OwnedFd], walls: &Walls) -> Result<Option<OwnedFd>, Se
     setsid().step("open a session")?;
     drop_capabilities()?;
     set_no_new_privs(true).step("forbid new privileges")?;
-    // A filter of its own: where the kernel refuses it, nothing else is missing.
-    let notices = sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok();
-    walls.around_recruit()?;
-    Ok(notices)
+    walls.around_recruit()
 }
 
 fn confine(fds: Descriptors, limits: &Limits, nproc: u64) -> Result<(), SetupError> {
@@ -200,7 +195,8 @@ fn restrict_resources(limits: &Limits, nproc: u64) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn drop_capabilities() -> Result<(), SetupError> {
+/// What no process after this one may gain by an exec. Costs a call each, so not for every program: it is inherited.
+pub(crate) fn empty_bounding_set() -> Result<(), SetupError> {
     for bit in 0..63 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         match remove_capability_from_bounding_set(capability) {
@@ -210,6 +206,10 @@ fn drop_capabilities() -> Result<(), SetupError> {
             other => other.step("empty the bounding set")?,
         }
     }
+    Ok(())
+}
+
+fn drop_capabilities() -> Result<(), SetupError> {
     clear_ambient_capability_set().step("clear ambient capabilities")?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),

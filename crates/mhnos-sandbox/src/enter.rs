@@ -14,8 +14,9 @@ use rustix::{
 
 use crate::{
     Enforcement, Layer, Tier,
-    confine::FIRST_FREE,
+    confine::{FIRST_FREE, empty_bounding_set},
     error::{SetupError, Step},
+    filter,
     landlock::{self, Rules},
     network::{self, Outlet},
     policy::{HOST_NAME, Policy},
@@ -74,10 +75,25 @@ pub fn enforcement(policy: &Policy, grouped: bool) -> Enforcement {
 pub struct Walls {
     tier: Tier,
     filter: Vec<Instruction>,
+    /// Who installs the filter.
+    behind: Behind,
     /// Around supervisor and program: signals stay inside.
     signals: Option<Ruleset>,
     /// Around each program: files, ports, signals.
     program: Option<(Rules, Ruleset)>,
+}
+
+/// The first behind the system call filter. The kernel compiles it each time it is installed, about 0.1 ms, and a process
+/// inherits it for nothing: the earlier the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// The supervisor.
+    Supervisor,
+    /// The process that waits to become a program: without a control group the supervisor has to lower priorities, which
+    /// the filter denies.
+    Recruit,
+    /// The same once it knows which, after walls that need calls which the filter denies.
+    Program,
 }
 
 impl Walls {
@@ -102,34 +118,50 @@ impl Walls {
         self.signals.iter().map(AsFd::as_fd).chain(program).collect()
     }
 
-    /// Keeps this process's signals, and those of all it will start, among themselves, where that is needed
-    /// and can be had.
-    pub fn around_supervisor(&self) -> Result<Option<Enclosed>, SetupError> {
-        let Some(signals) = &self.signals else { return Ok(None) };
-        signals.restrict().step("keep signals inside")?;
-        Ok(Some(Enclosed(())))
+    /// What can go up around a supervisor, and so around all that it will start.
+    pub fn around_supervisor(&self) -> Result<Enclosure, SetupError> {
+        let signals = match &self.signals {
+            Some(signals) => {
+                signals.restrict().step("keep signals inside")?;
+                Some(Enclosed(()))
+            }
+            None => None,
+        };
+        // A filter of its own: where the kernel refuses it, nothing else is missing.
+        let notices = sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok();
+        self.install_filter(Behind::Supervisor)?;
+        Ok(Enclosure { signals, notices })
     }
 
-    /// What can go up around a process that does not know yet which program it will be: the filter, unless a
-    /// wall is to come that needs calls which the filter denies.
+    /// What can go up around a process that does not know yet which program it will be.
     pub(crate) fn around_recruit(&self) -> Result<(), SetupError> {
-        if self.program.is_none() { self.install_filter() } else { Ok(()) }
+        self.install_filter(Behind::Recruit)
     }
 
-    /// The walls that [`Walls::around_recruit`] left, for a process about to become a program; `terminal` is its own.
+    /// The walls that are left, for a process about to become a program; `terminal` is its own.
     pub(crate) fn around_program(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), SetupError> {
-        let Some((rules, ruleset)) = &self.program else { return Ok(()) };
-        let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
-        own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")?;
-        self.install_filter()
+        if let Some((rules, ruleset)) = &self.program {
+            let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
+            own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")?;
+        }
+        self.install_filter(Behind::Program)
     }
 
-    fn install_filter(&self) -> Result<(), SetupError> {
-        if self.filters() {
+    fn install_filter(&self, who: Behind) -> Result<(), SetupError> {
+        if self.filters() && self.behind == who {
             sys::install_filter(&self.filter).step("install the system call filter")?;
         }
         Ok(())
     }
+}
+
+/// What a supervisor has put up around itself.
+#[derive(Debug)]
+pub struct Enclosure {
+    /// Its signals, and those of all it will start, stay among themselves: where that is needed and can be had.
+    pub signals: Option<Enclosed>,
+    /// Where calls of listen(2) of all it will start are seen, if the kernel grants that (see [`crate::listening`]).
+    pub notices: Option<OwnedFd>,
 }
 
 /// Held by a process whose signals do not leave its own domain.
@@ -182,11 +214,14 @@ pub fn enter(policy: &Policy, grouped: bool) -> Result<Entered, SetupError> {
     rustix::thread::set_name(c"mhnos-init").step("name init")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("close /proc/self")?;
     set_no_new_privs(true).step("forbid new privileges")?;
+    empty_bounding_set()?;
     Ok(Entered { walls: raise_landlock(policy, grouped)?, outlets })
 }
 
 fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
-    let mut walls = Walls { tier: policy.tier, filter: policy.filter.clone(), signals: None, program: None };
+    let behind = if grouped { Behind::Supervisor } else { Behind::Recruit };
+    let filter = policy.filter.clone();
+    let mut walls = Walls { tier: policy.tier, filter, behind, signals: None, program: None };
     if !landlock::in_force(policy.tier) {
         if landlock::needed_abi(policy.tier).is_some() {
             return Err(std::io::Error::from_raw_os_error(libc::EOPNOTSUPP)).step("find Landlock");
@@ -203,7 +238,7 @@ fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
     } else {
         let rules = Rules::of_host(policy);
         let ruleset = rules.ruleset(None)?.set_apart(FIRST_FREE).step("set a ruleset apart")?;
-        walls.program = Some((rules, ruleset));
+        (walls.program, walls.behind) = (Some((rules, ruleset)), Behind::Program);
     }
     if !grouped && landlock::scopes_signals() {
         walls.signals = Some(Rules::of_signals().ruleset(None)?);

@@ -40,24 +40,62 @@ const LISTENING: u32 = 1 << TCP_LISTEN;
 /// The kernel fills what it is given: some 200 sockets at once.
 const BUFFER: usize = 32 * 1024;
 
-/// All listening TCP sockets of this network namespace.
-pub fn listeners() -> io::Result<Vec<Listener>> {
-    match dump() {
-        Err(error) if is_missing(&error) => tables(),
-        other => other,
-    }
-}
+/// Asks the kernel what listens in the network namespace that it was made in, also from behind a filter of system calls
+/// that would not let it be made.
+#[derive(Debug)]
+pub struct Diagnosis(io::Result<OwnedFd>);
 
-/// The socket that would accept a connection to this address; of several that share it, one. `None` if there is none,
-/// or the kernel cannot say.
-pub fn listener_at(address: SocketAddr) -> Option<Listener> {
-    let socket = diagnosis().ok()?;
-    send(&socket, &request_at(address), SendFlags::empty()).ok()?;
-    let mut buffer = [0; 1024];
-    let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty()).ok()?;
-    let mut found = Vec::new();
-    take(&buffer[..length], &mut found).ok()?;
-    found.pop()
+impl Diagnosis {
+    /// That of this process's network.
+    pub fn of_this_network() -> Self {
+        Self(diagnosis())
+    }
+
+    /// All listening TCP sockets.
+    pub fn listeners(&self) -> io::Result<Vec<Listener>> {
+        match self.dump() {
+            Err(error) if is_missing(&error) => tables(),
+            other => other,
+        }
+    }
+
+    /// The socket that would accept a connection to this address; of several that share it, one. `None` if there is
+    /// none, or the kernel cannot say.
+    pub fn listener_at(&self, address: SocketAddr) -> Option<Listener> {
+        let socket = self.idle().ok()?;
+        send(socket, &request_at(address), SendFlags::empty()).ok()?;
+        let mut buffer = [0; 1024];
+        let (length, _) = recv(socket, &mut buffer[..], RecvFlags::empty()).ok()?;
+        let mut found = Vec::new();
+        take(&buffer[..length], &mut found).ok()?;
+        found.pop()
+    }
+
+    fn dump(&self) -> io::Result<Vec<Listener>> {
+        let socket = self.idle()?;
+        let mut found = Vec::new();
+        let mut buffer = vec![0; BUFFER];
+        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+            send(socket, &request(family), SendFlags::empty())?;
+            loop {
+                let (length, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
+                if length == 0 || take(&buffer[..length], &mut found)? {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The socket, without what an earlier question that failed has left: the kernel refuses another meanwhile.
+    fn idle(&self) -> io::Result<&OwnedFd> {
+        let errno =
+            |error: &io::Error| io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO));
+        let socket = self.0.as_ref().map_err(errno)?;
+        let mut buffer = [0; 1024];
+        while recv(socket, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
+        Ok(socket)
+    }
 }
 
 pub(crate) fn diagnosis() -> io::Result<OwnedFd> {
@@ -77,22 +115,6 @@ fn is_missing(error: &io::Error) -> bool {
                 | libc::EOPNOTSUPP
         )
     )
-}
-
-fn dump() -> io::Result<Vec<Listener>> {
-    let socket = diagnosis()?;
-    let mut found = Vec::new();
-    let mut buffer = vec![0; BUFFER];
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        send(&socket, &request(family), SendFlags::empty())?;
-        loop {
-            let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-            if length == 0 || take(&buffer[..length], &mut found)? {
-                break;
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn request(family: u8) -> [u8; REQUEST] {
@@ -201,28 +223,48 @@ mod tests {
 
     #[test]
     fn what_listens_is_found_both_ways_and_what_is_closed_is_not() {
+        let diagnosis = Diagnosis::of_this_network();
         for place in ["127.0.0.1:0", "0.0.0.0:0", "127.3.2.1:0", "[::1]:0", "[::]:0"] {
             let socket = TcpListener::bind(place).expect("a free port");
             let expected = Listener { address: socket.local_addr().expect("bound"), inode: inode(&socket) };
-            assert!(dump().expect("sock_diag").contains(&expected), "{place}");
+            assert!(diagnosis.dump().expect("sock_diag").contains(&expected), "{place}");
             assert!(tables().expect("tables").contains(&expected), "{place}");
-            assert_eq!(listener_at(expected.address), Some(expected), "{place}");
+            assert_eq!(diagnosis.listener_at(expected.address), Some(expected), "{place}");
             drop(socket);
-            assert_eq!(listener_at(expected.address), None, "{place}");
-            assert!(!dump().expect("sock_diag").contains(&expected), "{place}");
+            assert_eq!(diagnosis.listener_at(expected.address), None, "{place}");
+            assert!(!diagnosis.dump().expect("sock_diag").contains(&expected), "{place}");
         }
     }
 
     #[test]
     fn who_accepts_at_an_address_is_found_wherever_it_is_bound() {
+        let diagnosis = Diagnosis::of_this_network();
         for (place, asked) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")] {
             let socket = TcpListener::bind(place).expect("a free port");
             let port = socket.local_addr().expect("bound").port();
             let asked = SocketAddr::new(asked.parse().expect("an address"), port);
-            assert_eq!(listener_at(asked).expect("there").inode, inode(&socket), "{place} at {asked}");
+            assert_eq!(
+                diagnosis.listener_at(asked).expect("there").inode,
+                inode(&socket),
+                "{place} at {asked}"
+            );
             // A connection is nobody who accepts.
             let connected = std::net::TcpStream::connect(asked).expect("it listens");
-            assert_eq!(listener_at(connected.local_addr().expect("connected")), None);
+            assert_eq!(diagnosis.listener_at(connected.local_addr().expect("connected")), None);
+        }
+    }
+
+    #[test]
+    fn a_question_whose_answer_was_not_read_leaves_the_next_one_unharmed() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let expected = Listener { address: socket.local_addr().expect("bound"), inode: inode(&socket) };
+        let diagnosis = Diagnosis::of_this_network();
+        for round in 0..3 {
+            let raw = diagnosis.0.as_ref().expect("sock_diag");
+            send(raw, &request(libc::AF_INET as u8), SendFlags::empty()).expect("asked");
+            assert_eq!(diagnosis.listener_at(expected.address), Some(expected), "{round}");
+            send(raw, &request(libc::AF_INET6 as u8), SendFlags::empty()).expect("asked");
+            assert!(diagnosis.dump().expect("sock_diag").contains(&expected), "{round}");
         }
     }
 

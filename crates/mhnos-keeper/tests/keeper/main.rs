@@ -66,7 +66,8 @@ const TESTS: &[(&str, Script)] = tests! {
     ports:
         a_port_is_told_dialled_and_told_to_be_closed
         ports_are_told_of_whose_they_are_and_dialled_there_alone
-        ports_are_told_to_the_next_bridge;
+        ports_are_told_to_the_next_bridge
+        each_program_of_a_supervisor_has_its_ports_seen;
     spares:
         killed_spares_are_passed_over
         a_supervisor_serves_one_program_after_another

@@ -1,7 +1,7 @@
 //! Ports are told and dialled, in whatever network a kind of host gives programs.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
 };
@@ -117,4 +117,24 @@ pub(crate) fn ports_are_told_to_the_next_bridge(bridge: &mut Bridge) {
     dial(bridge, pid, port).expect("still there");
     bridge.kill(pid);
     bridge.ended(pid);
+}
+
+/// What sees listen(2) is a supervisor's, for one program after the other.
+pub(crate) fn each_program_of_a_supervisor_has_its_ports_seen(bridge: &mut Bridge) {
+    let marker = bridge.marker();
+    let mut supervisors = HashSet::new();
+    loop {
+        let argv = ["python3", "-c", SERVER, "127.0.0.1", &marker];
+        let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+        bridge.started(pid).expect("starts");
+        let open = ports(bridge, pid);
+        let _stream = dial(bridge, pid, open[0]).expect("it listens");
+        let again = !supervisors.insert(bridge.supervisor(&marker));
+        bridge.kill(pid);
+        bridge.ended(pid);
+        if again {
+            return;
+        }
+        assert!(supervisors.len() < 32, "no supervisor has another program");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -42,6 +42,11 @@ impl Direct {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.input.write_all(bytes).expect("it reads");
+    }
+
+    /// Where its output comes from.
+    pub(crate) fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
     }
 
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {

@@ -1,17 +1,28 @@
-//! What a relay with nothing to lose would need: it reads a program's pipe or terminal and writes what it read as
-//! WebSocket frames. It keeps no log, has one viewer, and is not to be killed. A service can hardly take less.
+//! What a relay would need: it moves what a program's pipe or terminal brings to one viewer as WebSocket frames. With
+//! nothing to lose it reads and writes. To be killed at any byte, and another to go on there, it needs a log that outlives
+//! it: a memfd into which the kernel moves the bytes. A service that promises as much can hardly take less.
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
     thread::{self, JoinHandle},
     time::Instant,
+};
+
+use mhnos_keeper::log_file;
+use mhnos_sandbox::sys::SharedMap;
+use rustix::{
+    fs::{SeekFrom, seek},
+    pipe::{PipeFlags, SpliceFlags, pipe_with, splice},
 };
 
 use crate::{direct::Direct, pattern::Pattern, socket::Socket};
 
 /// Of one read: the capacity of a pipe.
 const READ: usize = 64 << 10;
+/// Bytes of a log, as the service has by default.
+const LOG: usize = 4 << 20;
 /// Of a frame with an eight-byte length.
 const HEAD: usize = 10;
 
@@ -21,9 +32,9 @@ pub(crate) struct Relayed {
     pub(crate) cpu: f64,
 }
 
-/// Takes the output of this program through a relay; every byte is checked.
-pub(crate) fn relayed(script: &str, pty: bool, line: &str, bytes: usize) -> Relayed {
-    let (address, relay) = start(script.to_owned(), pty, bytes);
+/// Takes the output of this program through a relay, which keeps a log or not; every byte is checked.
+pub(crate) fn relayed(script: &str, pty: bool, line: &str, bytes: usize, logged: bool) -> Relayed {
+    let (address, relay) = start(script.to_owned(), pty, bytes, logged);
     let mut socket = Socket::open(address, "").expect("a relay");
     let (mut pattern, mut received) = (Pattern::raw(line), 0);
     let mut begin = None;
@@ -37,27 +48,65 @@ pub(crate) fn relayed(script: &str, pty: bool, line: &str, bytes: usize) -> Rela
     Relayed { rate: bytes as f64 / seconds, cpu: relay.join().expect("a relay that ends") }
 }
 
-fn start(script: String, pty: bool, bytes: usize) -> (SocketAddr, JoinHandle<f64>) {
+fn start(script: String, pty: bool, bytes: usize, logged: bool) -> (SocketAddr, JoinHandle<f64>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let relay = thread::spawn(move || {
         let mut client = accept(&listener);
         let mut program = Direct::start(&script, pty);
         let before = cpu_seconds();
-        let (mut buffer, mut received) = (vec![0; HEAD + READ], 0);
-        buffer[..2].copy_from_slice(&[0x82, 127]);
-        while received < bytes {
-            let read = program.read(&mut buffer[HEAD..]);
-            assert!(read > 0, "it ended early");
-            received += read;
-            buffer[2..HEAD].copy_from_slice(&(read as u64).to_be_bytes());
-            client.write_all(&buffer[..HEAD + read]).expect("a client that reads");
+        if logged {
+            relay_with_log(&program, pty, bytes, &mut client);
+        } else {
+            relay(&mut program, bytes, &mut client);
         }
         let used = cpu_seconds() - before;
         program.finish();
         used
     });
     (address, relay)
+}
+
+fn relay(program: &mut Direct, bytes: usize, client: &mut TcpStream) {
+    let (mut buffer, mut received) = (vec![0; HEAD + READ], 0);
+    while received < bytes {
+        let read = program.read(&mut buffer[HEAD..]);
+        assert!(read > 0, "it ended early");
+        received += read;
+        buffer[..HEAD].copy_from_slice(&head(read));
+        client.write_all(&buffer[..HEAD + read]).expect("a client that reads");
+    }
+}
+
+fn relay_with_log(program: &Direct, pty: bool, bytes: usize, client: &mut TcpStream) {
+    let log = log_file::create(LOG as u64).expect("a log");
+    let map = SharedMap::new(log.as_fd(), LOG).expect("a log");
+    // The kernel splices only from or into a pipe.
+    let (from, into) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    let (mut offset, mut received) = (0, 0);
+    while received < bytes {
+        let (source, most) =
+            if pty { (from.as_fd(), moved(program.output(), &into, READ)) } else { (program.output(), READ) };
+        if offset == LOG {
+            offset = seek(&log, SeekFrom::Start(0)).expect("a file") as usize;
+        }
+        let read = moved(source, &log, most.min(LOG - offset));
+        client.write_all(&head(read)).expect("a client that reads");
+        client.write_all(map.bytes(offset..offset + read)).expect("a client that reads");
+        (offset, received) = (offset + read, received + read);
+    }
+}
+
+fn moved(from: impl AsFd, to: &OwnedFd, most: usize) -> usize {
+    let moved = splice(from, None, to, None, most, SpliceFlags::MOVE).expect("an end of ours");
+    assert!(moved > 0, "it ended early");
+    moved
+}
+
+fn head(bytes: usize) -> [u8; HEAD] {
+    let mut head = [0x82, 127, 0, 0, 0, 0, 0, 0, 0, 0];
+    head[2..].copy_from_slice(&(bytes as u64).to_be_bytes());
+    head
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {

@@ -1,10 +1,10 @@
 //! How fast output gets through, and what that costs, against reading the same program's pipe or terminal directly, and
-//! against a bare relay.
+//! against relays, without a log and with one.
 //!
 //! Every byte is checked as it arrives, in the service's runs and in the direct ones. Time runs from the first of them: how
 //! long an interpreter takes to start is measured elsewhere.
 
-use std::time::Instant;
+use std::{fmt::Write, time::Instant};
 
 use mhnos_testing::Server;
 
@@ -80,8 +80,8 @@ impl Load {
 struct Figures {
     rates: Vec<f64>,
     floor: Vec<f64>,
-    relay: Vec<f64>,
-    relay_cpu: f64,
+    /// Of relays: a bare one, and one with a log.
+    relays: [(Vec<f64>, f64); 2],
     cpu: f64,
     bytes: usize,
     peak_kib: u64,
@@ -99,9 +99,11 @@ pub(crate) fn output() {
                 figures.floor.push(directly(load));
                 through(&server, load, &mut figures);
             }
-            let relay = relayed(&load.script(), load.pty, load.line, load.whole_lines());
-            figures.relay.push(relay.rate);
-            figures.relay_cpu += relay.cpu;
+            for (logged, (rates, cpu)) in [false, true].into_iter().zip(&mut figures.relays) {
+                let relay = relayed(&load.script(), load.pty, load.line, load.whole_lines(), logged);
+                rates.push(relay.rate);
+                *cpu += relay.cpu;
+            }
         }
         figures.tell(load.what, "MB/s", 1e6);
     }
@@ -195,14 +197,13 @@ fn lines(server: &Server) {
 impl Figures {
     fn tell(mut self, what: &str, unit: &str, scale: f64) {
         let (rate, floor) = (median(&mut self.rates), median(&mut self.floor));
-        let relay = match self.relay.len() {
-            0 => String::new(),
-            _ => format!(
-                "; bare relay {:.0}, {:.2} CPU-s/GB",
-                median(&mut self.relay) / scale,
-                self.relay_cpu / (self.bytes as f64 / 1e9)
-            ),
-        };
+        let mut relay = String::new();
+        for (name, (rates, cpu)) in ["bare relay", "with a log"].into_iter().zip(&mut self.relays) {
+            if !rates.is_empty() {
+                let (rate, cost) = (median(rates) / scale, *cpu / (self.bytes as f64 / 1e9));
+                write!(relay, "; {name} {rate:.0}, {cost:.2} CPU-s/GB").expect("a String takes all");
+            }
+        }
         let peak = match self.peak_kib {
             0 => String::new(),
             peak => format!(", memory at most +{:.1} MiB", peak as f64 / 1024.0),
