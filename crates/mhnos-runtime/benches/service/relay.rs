@@ -83,17 +83,19 @@ fn relay_with_log(program: &Direct, pty: bool, bytes: usize, client: &mut TcpStr
     let map = SharedMap::new(log.as_fd(), LOG).expect("a log");
     // The kernel splices only from or into a pipe.
     let (from, into) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
-    let (mut offset, mut received) = (0, 0);
+    let (mut offset, mut received, mut piped) = (0, 0, 0);
     while received < bytes {
-        let (source, most) =
-            if pty { (from.as_fd(), moved(program.output(), &into, READ)) } else { (program.output(), READ) };
+        if pty && piped == 0 {
+            piped = moved(program.output(), &into, READ);
+        }
+        let (source, most) = if pty { (from.as_fd(), piped) } else { (program.output(), READ) };
         if offset == LOG {
             offset = seek(&log, SeekFrom::Start(0)).expect("a file") as usize;
         }
         let read = moved(source, &log, most.min(LOG - offset));
         client.write_all(&head(read)).expect("a client that reads");
         client.write_all(map.bytes(offset..offset + read)).expect("a client that reads");
-        (offset, received) = (offset + read, received + read);
+        (offset, received, piped) = (offset + read, received + read, piped.saturating_sub(read));
     }
 }
 

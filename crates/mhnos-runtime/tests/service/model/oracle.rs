@@ -34,7 +34,10 @@ impl Kind {
             Self::Count => (COUNT.to_owned(), json!(false)),
             Self::CountTwice => (COUNT_TWICE.to_owned(), json!(false)),
             Self::Echo => ("exec cat".to_owned(), json!(false)),
-            Self::Terminal => ("stty raw -echo; echo ready; exec cat".to_owned(), json!(true)),
+            // Without the words of a shell whose stty was ended before itself.
+            Self::Terminal => {
+                ("exec 2>/dev/null; stty raw -echo; echo ready; exec cat".to_owned(), json!(true))
+            }
             Self::Flood(count) => (format!("seq 0 {}; exit 5", count - 1), json!(false)),
         };
         json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": pty}})
