@@ -17,7 +17,7 @@ use mhnos_sandbox::{
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     io::fcntl_dupfd_cloexec,
-    process::Pid,
+    process::{Pid, WaitId, WaitIdOptions, waitid},
     pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
@@ -82,6 +82,12 @@ impl Recruit {
             Ok(()) => Ok(Started { leader: self.pid, master }),
             Err(error) => Err(os(Stage::Fork, "tell the process what to become", &error)),
         }
+    }
+
+    /// Whether it has ended. It is not reaped by this.
+    pub(crate) fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
     }
 
     /// Waits for its end or its exec, and tells what it said of why it failed.

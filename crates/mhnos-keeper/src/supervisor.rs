@@ -130,7 +130,9 @@ impl<'a> Ready<'a> {
             }
             let mut fds = [PollFd::new(self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
             let _ = poll(&mut fds, None);
-            if fds[0].revents().contains(PollFlags::IN) {
+            while sys::next_signal(self.children).is_some() {}
+            // Its word may be of the last program's end, which has been reaped, or of nobody's.
+            if self.recruit.has_ended() {
                 let ended = lost("the process ended before it had an order");
                 return Err(self.recruit.outcome().err().unwrap_or(ended));
             }

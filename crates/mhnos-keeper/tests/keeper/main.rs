@@ -70,6 +70,7 @@ const TESTS: &[(&str, Script)] = tests! {
         each_program_of_a_supervisor_has_its_ports_seen;
     spares:
         killed_spares_are_passed_over
+        a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting
         a_supervisor_serves_one_program_after_another
         a_supervisor_sleeps_while_its_program_ends;
     hostile:

@@ -45,6 +45,29 @@ pub(crate) fn killed_spares_are_passed_over(bridge: &mut Bridge) {
     assert_eq!(bridge.exit(running), ExitStatus::Signal(libc::SIGKILL));
 }
 
+/// The word of a child's end may come when that one has been reaped and the next is there, or from anybody.
+pub(crate) fn a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting(bridge: &mut Bridge) {
+    if bridge.tier() == Tier::T3Plus {
+        // As above.
+        return;
+    }
+    let marker = bridge.marker();
+    let running = bridge.start(&format!("exec sleep {marker}"));
+    let own = bridge.supervisor(&marker).as_raw_nonzero().get();
+    let init = parent(own).expect("an init");
+    while waiting(init, own, Which::Recruits).is_empty() {}
+    for supervisor in waiting(init, own, Which::Supervisors) {
+        // A resting one may have been let go since.
+        let _ = sys::kill(Pid::from_raw(supervisor).expect("a pid"), libc::SIGCHLD);
+    }
+    for _ in 0..6 {
+        let (output, status) = bridge.run("echo x");
+        assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
+    }
+    bridge.kill(running);
+    bridge.ended(running);
+}
+
 /// A supervisor that has had a program gives nothing of it to the next: neither what it used, nor why it ended.
 pub(crate) fn a_supervisor_serves_one_program_after_another(bridge: &mut Bridge) {
     let marker = bridge.marker();

@@ -34,7 +34,7 @@ impl Kind {
             Self::Count => (COUNT.to_owned(), json!(false)),
             Self::CountTwice => (COUNT_TWICE.to_owned(), json!(false)),
             Self::Echo => ("exec cat".to_owned(), json!(false)),
-            // Without the words of a shell whose stty was ended before itself.
+            // Without what a shell says that may not fork any more since it is being killed.
             Self::Terminal => {
                 ("exec 2>/dev/null; stty raw -echo; echo ready; exec cat".to_owned(), json!(true))
             }
