@@ -107,12 +107,16 @@ fn supervise(fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
     }
 }
 
+fn is_stopped(child: WaitId<'_>) -> bool {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(child, options).is_ok_and(|stopped| stopped.is_some())
+}
+
 fn reap(supervisors: &mut HashSet<Pid>) {
     // A program may be able to stop what supervises it, which then would neither end it nor hold it to its limits. A killed one
     // takes its tree along.
-    for supervisor in supervisors.iter() {
-        let stopped = waitid(WaitId::Pid(*supervisor), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
-        if stopped.is_ok_and(|stopped| stopped.is_some()) {
+    if is_stopped(WaitId::All) {
+        for supervisor in supervisors.iter().filter(|supervisor| is_stopped(WaitId::Pid(**supervisor))) {
             let _ = sys::kill(*supervisor, libc::SIGKILL);
         }
     }

@@ -65,10 +65,10 @@ fn serve(control: &Socket, mut doors: Vec<OwnedFd>, walls: &Walls) -> Result<(),
     let lookout = Lookout { diagnosis, notices: enclosure.notices };
     loop {
         let recruit = Recruit::fork(&doors, walls)?;
-        let signals = enclosure.signals.as_ref();
-        let ready = Ready { recruit, children: &children, enclosed: signals, grouped: !doors.is_empty() };
+        let (enclosed, grouped) = (enclosure.signals.as_ref(), !doors.is_empty());
+        let ready = Ready { recruit, children: &children, enclosed, lookout: &lookout, grouped };
         let (order, fds) = ready.wait(control)?;
-        let mut supervisor = ready.start(order, fds, &lookout)?;
+        let mut supervisor = ready.start(order, fds)?;
         let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
         let os_pid = supervisor.leader.map_or(0, |pid| pid.as_raw_nonzero().get());
         if control.send(&FromSupervisor::Started { os_pid }, &master).is_err() {
@@ -108,6 +108,7 @@ struct Ready<'a> {
     recruit: Recruit,
     children: &'a OwnedFd,
     enclosed: Option<&'a Enclosed>,
+    lookout: &'a Lookout,
     grouped: bool,
 }
 
@@ -139,12 +140,7 @@ impl<'a> Ready<'a> {
         }
     }
 
-    fn start(
-        self,
-        order: Execute,
-        fds: Vec<OwnedFd>,
-        lookout: &'a Lookout,
-    ) -> Result<Supervisor<'a>, Failure> {
+    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor<'a>, Failure> {
         let limits = order.limits;
         let terminal = matches!(order.stdio, Stdio::Pty(_));
         let Started { leader, master } = self.recruit.start(order, fds)?;
@@ -155,7 +151,7 @@ impl<'a> Ready<'a> {
             children: self.children,
             enclosed: self.enclosed,
             watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
-            ports: Ports::new(lookout),
+            ports: Ports::new(self.lookout),
             hangup: None,
             ending: Ending::Not,
             usage: Usage::default(),

@@ -2,8 +2,8 @@
 //!
 //! The first of them need no order and take long: to join a control group of version 1 a process waits until
 //! every CPU has been through its scheduler, milliseconds (`cgroup_threadgroup_rwsem`). So [`get_ready`] may be
-//! called long before it is known what the process will become. The system call filter is its supervisor's already where
-//! that one can work behind it, or goes up there too where nothing after it needs what it denies.
+//! called long before it is known what the process will become. The system call filter goes up there too, if
+//! it is not its supervisor's already ([`Walls::around_supervisor`]).
 
 use std::{ffi::CString, io, os::fd::OwnedFd, time::Duration};
 

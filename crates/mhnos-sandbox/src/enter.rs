@@ -75,25 +75,12 @@ pub fn enforcement(policy: &Policy, grouped: bool) -> Enforcement {
 pub struct Walls {
     tier: Tier,
     filter: Vec<Instruction>,
-    /// Who installs the filter.
-    behind: Behind,
+    /// Control groups hold each program's tree together.
+    grouped: bool,
     /// Around supervisor and program: signals stay inside.
     signals: Option<Ruleset>,
     /// Around each program: files, ports, signals.
     program: Option<(Rules, Ruleset)>,
-}
-
-/// The first behind the system call filter. The kernel compiles it each time it is installed, about 0.1 ms, and a process
-/// inherits it for nothing: the earlier the better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Behind {
-    /// The supervisor.
-    Supervisor,
-    /// The process that waits to become a program: without a control group the supervisor has to lower priorities, which
-    /// the filter denies.
-    Recruit,
-    /// The same once it knows which, after walls that need calls which the filter denies.
-    Program,
 }
 
 impl Walls {
@@ -118,7 +105,9 @@ impl Walls {
         self.signals.iter().map(AsFd::as_fd).chain(program).collect()
     }
 
-    /// What can go up around a supervisor, and so around all that it will start.
+    /// What can go up around a supervisor, and so around all that it will start: the filter too, which the kernel compiles
+    /// each time it is installed, about 0.1 ms, and a process inherits for nothing. Without a control group the supervisor
+    /// has to lower others' priorities, which the filter denies.
     pub fn around_supervisor(&self) -> Result<Enclosure, SetupError> {
         let signals = match &self.signals {
             Some(signals) => {
@@ -129,26 +118,26 @@ impl Walls {
         };
         // A filter of its own: where the kernel refuses it, nothing else is missing.
         let notices = sys::install_notifying_filter(&filter::noticing(libc::SYS_listen as u32)).ok();
-        self.install_filter(Behind::Supervisor)?;
+        if self.grouped {
+            self.install_filter()?;
+        }
         Ok(Enclosure { signals, notices })
     }
 
     /// What can go up around a process that does not know yet which program it will be.
     pub(crate) fn around_recruit(&self) -> Result<(), SetupError> {
-        self.install_filter(Behind::Recruit)
+        if self.grouped { Ok(()) } else { self.install_filter() }
     }
 
     /// The walls that are left, for a process about to become a program; `terminal` is its own.
     pub(crate) fn around_program(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), SetupError> {
-        if let Some((rules, ruleset)) = &self.program {
-            let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
-            own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")?;
-        }
-        self.install_filter(Behind::Program)
+        let Some((rules, ruleset)) = &self.program else { return Ok(()) };
+        let own = terminal.map(|terminal| rules.ruleset(Some(terminal))).transpose()?;
+        own.as_ref().unwrap_or(ruleset).restrict().step("restrict files by Landlock")
     }
 
-    fn install_filter(&self, who: Behind) -> Result<(), SetupError> {
-        if self.filters() && self.behind == who {
+    fn install_filter(&self) -> Result<(), SetupError> {
+        if self.filters() {
             sys::install_filter(&self.filter).step("install the system call filter")?;
         }
         Ok(())
@@ -219,9 +208,8 @@ pub fn enter(policy: &Policy, grouped: bool) -> Result<Entered, SetupError> {
 }
 
 fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
-    let behind = if grouped { Behind::Supervisor } else { Behind::Recruit };
     let filter = policy.filter.clone();
-    let mut walls = Walls { tier: policy.tier, filter, behind, signals: None, program: None };
+    let mut walls = Walls { tier: policy.tier, filter, grouped, signals: None, program: None };
     if !landlock::in_force(policy.tier) {
         if landlock::needed_abi(policy.tier).is_some() {
             return Err(std::io::Error::from_raw_os_error(libc::EOPNOTSUPP)).step("find Landlock");
@@ -238,7 +226,7 @@ fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
     } else {
         let rules = Rules::of_host(policy);
         let ruleset = rules.ruleset(None)?.set_apart(FIRST_FREE).step("set a ruleset apart")?;
-        (walls.program, walls.behind) = (Some((rules, ruleset)), Behind::Program);
+        walls.program = Some((rules, ruleset));
     }
     if !grouped && landlock::scopes_signals() {
         walls.signals = Some(Rules::of_signals().ruleset(None)?);

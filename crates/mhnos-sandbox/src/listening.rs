@@ -48,7 +48,9 @@ pub struct Diagnosis(io::Result<OwnedFd>);
 impl Diagnosis {
     /// That of this process's network.
     pub fn of_this_network() -> Self {
-        Self(diagnosis())
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG));
+        Self(socket.map_err(io::Error::from))
     }
 
     /// All listening TCP sockets.
@@ -62,13 +64,19 @@ impl Diagnosis {
     /// The socket that would accept a connection to this address; of several that share it, one. `None` if there is
     /// none, or the kernel cannot say.
     pub fn listener_at(&self, address: SocketAddr) -> Option<Listener> {
-        let socket = self.idle().ok()?;
-        send(socket, &request_at(address), SendFlags::empty()).ok()?;
-        let mut buffer = [0; 1024];
-        let (length, _) = recv(socket, &mut buffer[..], RecvFlags::empty()).ok()?;
         let mut found = Vec::new();
-        take(&buffer[..length], &mut found).ok()?;
+        take(&self.ask(&request_at(address))?, &mut found).ok()?;
         found.pop()
+    }
+
+    /// The answer to a question about one socket.
+    pub(crate) fn ask(&self, request: &[u8; REQUEST]) -> Option<Vec<u8>> {
+        let socket = self.idle().ok()?;
+        send(socket, request, SendFlags::empty()).ok()?;
+        let mut answer = vec![0; 1024];
+        let (length, _) = recv(socket, &mut answer[..], RecvFlags::empty()).ok()?;
+        answer.truncate(length);
+        Some(answer)
     }
 
     fn dump(&self) -> io::Result<Vec<Listener>> {
@@ -96,10 +104,6 @@ impl Diagnosis {
         while recv(socket, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
         Ok(socket)
     }
-}
-
-pub(crate) fn diagnosis() -> io::Result<OwnedFd> {
-    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?)
 }
 
 /// A kernel without sock_diag, or one that does not let this process ask.

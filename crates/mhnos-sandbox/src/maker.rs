@@ -4,9 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
-
-use crate::listening::{HEADER, MESSAGE, SOCK_DIAG_BY_FAMILY, TCP_LISTEN, diagnosis, place, request_at};
+use crate::listening::{Diagnosis, HEADER, MESSAGE, SOCK_DIAG_BY_FAMILY, TCP_LISTEN, place, request_at};
 
 /// The user of the socket at `from`, connected to `to`. `None` if there is none in this network, or nobody holds it any
 /// more: what it sent may still come.
@@ -32,7 +30,6 @@ fn plain(address: SocketAddr) -> SocketAddr {
 }
 
 fn asked(from: SocketAddr, to: SocketAddr) -> Option<Found> {
-    let socket = diagnosis().ok()?;
     let mut request = request_at(from);
     let id = &mut request[HEADER + 8..];
     id[2..4].copy_from_slice(&to.port().to_be_bytes());
@@ -40,10 +37,7 @@ fn asked(from: SocketAddr, to: SocketAddr) -> Option<Found> {
         IpAddr::V4(ip) => id[20..24].copy_from_slice(&ip.octets()),
         IpAddr::V6(ip) => id[20..36].copy_from_slice(&ip.octets()),
     }
-    send(&socket, &request, SendFlags::empty()).ok()?;
-    let mut buffer = [0; 1024];
-    let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty()).ok()?;
-    answer(&buffer[..length], to.port())
+    answer(&Diagnosis::of_this_network().ask(&request)?, to.port())
 }
 
 /// A `nlmsghdr` with a `struct inet_diag_msg`. Where nobody has the connection the kernel tells who would accept it.

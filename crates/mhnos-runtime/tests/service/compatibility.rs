@@ -12,12 +12,14 @@ const NODE_WORK: &str = include_str!("node.sh");
 /// The lines of Node.js that are supported beside the pinned one, which all other tests use.
 const OTHER_NODES: [u32; 2] = [22, 26];
 
+/// Begins a script that says nothing for long, as compilers and npm do: whoever waits wants to hear something.
+pub(crate) const STILL_AT_IT: &str =
+    "(while sleep 10; do echo still at it >&2; done) & heard=$!; trap 'kill $heard' EXIT\n";
+
 /// Runs a script that says so at its end. Without a network of its own the port is the host's: one of those a program may
 /// connect to.
 async fn work(server: &Server, host: &str, script: &str, port: usize) {
-    // Whoever waits wants to hear something, and compilers say nothing for long.
-    let heard = "(while sleep 10; do echo still at it >&2; done) & heard=$!; trap 'kill $heard' EXIT\n";
-    server.write("work.sh", heard.to_owned() + &script.replace("PORT", &port.to_string()));
+    server.write("work.sh", STILL_AT_IT.to_owned() + &script.replace("PORT", &port.to_string()));
     let mut wire = Wire::connect(server.address()).await;
     let options = json!({"pty": false});
     let pid = wire

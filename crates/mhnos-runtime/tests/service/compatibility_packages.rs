@@ -4,7 +4,7 @@
 use mhnos_testing::{Server, Wire, host::Host};
 use serde_json::json;
 
-use crate::{abuse::strict_hosts, egress::programs::Registries, options};
+use crate::{abuse::strict_hosts, compatibility::STILL_AT_IT, egress::programs::Registries, options};
 
 /// One host for each tier: installing takes long.
 pub(crate) fn one_host_of_each_tier() -> impl Iterator<Item = &'static str> {
@@ -19,8 +19,6 @@ set -eu
 export HOME="$PWD" npm_config_dangerously_allow_all_scripts=true npm_config_build_from_source=true
 export npm_config_nodedir="$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")"
 mkdir -p app && cd app && echo '{}' > package.json
-# Whoever waits wants to hear something, and npm says nothing for long.
-(while sleep 10; do echo still at it >&2; done) & trap "kill $!" EXIT
 NPM install --no-audit --no-fund --foreground-scripts esbuild bufferutil better-sqlite3 >&2
 test -f node_modules/bufferutil/build/Release/bufferutil.node
 node -e "const b = Buffer.from([1, 2]); require('bufferutil').unmask(b, Buffer.from([3, 3, 3, 3])); console.log(b.join())"
@@ -37,7 +35,7 @@ async fn packages_with_machine_code_are_installed_in_every_tier() {
     let registries = Registries::of_this_machine();
     for host in one_host_of_each_tier() {
         let server = Server::start(options().env("MHNOS_EGRESS", registries.rule()).on(host));
-        let script = PACKAGES.replace("NPM", &registries.npm);
+        let script = STILL_AT_IT.to_owned() + &PACKAGES.replace("NPM", &registries.npm);
         server.write("install.sh", format!("{}{script}", registries.environment));
         let mut wire = Wire::connect(server.address()).await;
         let options = json!({"pty": false, "timeout": 300_000});

@@ -1,7 +1,5 @@
 //! A hostile program in every tier: files, devices, the kernel's files, sockets of others, exhaustion.
 
-#![allow(clippy::disallowed_methods, reason = "the bystander is made by a program outside")]
-
 use std::{
     collections::BTreeMap,
     os::{
