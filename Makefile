@@ -36,7 +36,7 @@ test: ## everything CI checks
 
 # The same, where everything is within reach of every account.
 test-here: rust tools-test lint
-	fuzz/run 5
+	fuzz/run kept
 	$(XTASK) test
 	@deploy/test/fronts.sh start
 

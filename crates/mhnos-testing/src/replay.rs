@@ -1,11 +1,11 @@
 //! What a fuzzer has found worth keeping, run as an ordinary test: the corpus of a target, everything that ever made
-//! it fail, and some thousand simple changes of them, the same ones each time.
+//! it fail, and ten thousand simple changes of them, the same ones each time.
 
 use std::fs;
 use std::path::Path;
 
 /// Changes tried for a target.
-const CHANGES: usize = 3000;
+const CHANGES: usize = 10_000;
 /// Longest input that is changed.
 const LONGEST: usize = 4096;
 

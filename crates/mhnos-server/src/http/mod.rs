@@ -223,8 +223,12 @@ fn answer(
     let headers = request.headers();
     let mut hosts = all(headers, &header::HOST);
     // A target with a host of its own counts for more than the header (RFC 9112, section 3.2.2): two are one too many.
-    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    hosts.extend(target.filter(|target| !hosts.iter().any(|host| host.eq_ignore_ascii_case(target))));
+    // It does not stand in for the header, without which a request is not to be answered.
+    if let (Some(target), [host]) = (request.uri().authority(), hosts.as_slice())
+        && !host.eq_ignore_ascii_case(target.as_str().as_bytes())
+    {
+        hosts.push(target.as_str().as_bytes());
+    }
     let judgement = front.door.judge(&hosts, &all(headers, &header::ORIGIN));
     let visitor = match judgement {
         Ok(visitor) => visitor,

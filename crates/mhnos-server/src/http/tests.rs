@@ -138,6 +138,8 @@ async fn the_door_comes_before_everything() {
     // What the target says counts too.
     check("GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", text).await;
     check("CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", text).await;
+    check("GET http://localhost/health HTTP/1.1\r\n\r\n", "403", text).await;
+    check("CONNECT localhost:1 HTTP/1.1\r\n\r\n", "403", text).await;
     let (answer, _) = exchange(b"GET http://LocalHost:1/health HTTP/1.1\r\nHost: localhost:1\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
