@@ -2,6 +2,7 @@
 
 use mhnos_sandbox::Tier;
 use mhnos_testing::{Server, Wire, host::Host};
+use rustix::process::{Pid, Signal, getpgid};
 use serde_json::{Value, json};
 
 use crate::{abuse::strict_hosts, options};
@@ -106,5 +107,32 @@ async fn a_program_that_can_stop_init_ends_its_sandbox_and_no_other() {
         let mut server = Server::start(options().on(host));
         let (_, exit) = run(&mut server, host, &[AGAINST_INIT, tree, "everybody"]).await;
         assert!(["lost", "killed"].map(Value::from).contains(&exit["reason"]), "{host}: {exit}");
+    }
+}
+
+/// A terminal's keys are for all processes of a group. An init would take a supervisor that Ctrl-Z has stopped for one that its
+/// program has, and end all there is.
+#[tokio::test]
+async fn keys_of_the_services_terminal_reach_the_keeper_alone() {
+    for host in strict_hosts().chain(["none"]) {
+        let mode = if host == "none" { "none" } else { "strict" };
+        let server = Server::start(options().on(host).env("MHNOS_SANDBOX", mode));
+        let mut wire = Wire::connect(server.address()).await;
+        let script = "echo up; read x; exit 3";
+        let options = json!({"pty": false});
+        let spawn =
+            json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": options});
+        let pid = wire.spawn(spawn).await;
+        wire.stdout_until(pid, "up").await;
+        let group = |os_pid| getpgid(Pid::from_raw(os_pid)).ok();
+        let keepers = group(server.os_pid());
+        let all = server.descendants();
+        let others: Vec<_> = all.iter().filter(|process| group(process.os_pid) == keepers).collect();
+        assert!(all.len() > 3 && keepers.is_some() && others.is_empty(), "{host}: {others:?} of {all:?}");
+        // As Ctrl-Z and fg do.
+        server.signal(Signal::TSTP);
+        server.signal(Signal::CONT);
+        wire.send(&json!({"type": "write", "pid": pid, "data": "x\n"})).await;
+        assert_eq!(wire.run_to_exit(pid).await.2["code"], 3, "{host}");
     }
 }
