@@ -69,7 +69,9 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
         let _ = poll(&mut fds, None);
         if signalled(&signals, libc::SIGCONT) {
             let _ = shutdown(socket, Shutdown::Both);
-            supervisors.iter().for_each(|supervisor| drop(sys::kill(*supervisor, libc::SIGKILL)));
+            for supervisor in &supervisors {
+                let _ = sys::kill(*supervisor, libc::SIGKILL);
+            }
             return end(&signals, &mut supervisors);
         }
         reap(&mut supervisors);
