@@ -180,7 +180,9 @@ impl Keeper {
         match recruit.outcome() {
             Outcome::NotYet => {}
             // A closed channel would wake the keeper again and again.
-            Outcome::Lost => drop(epoll::delete(&self.epoll, recruit)),
+            Outcome::Lost => {
+                let _ = epoll::delete(&self.epoll, recruit);
+            }
             Outcome::Failed(failure) => self.refuse(pid, failure),
             Outcome::Started(started) => {
                 held.started(started);
