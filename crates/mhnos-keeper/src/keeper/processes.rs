@@ -55,9 +55,9 @@ impl Keeper {
             nproc: u64::from(order.limits.pids) * factor,
             slots: inside.slots,
         };
-        ready.order(&execute, inside.fds)?;
         self.watch(&ready.control, Token::Process(order.pid)).map_err(io_failed)?;
         self.watch(&ready.recruit, Token::Recruit(order.pid)).map_err(io_failed)?;
+        ready.order(&execute, inside.fds)?;
         let enforcement = self.enforcement.clone();
         let held = Held::new(order, id, self.generation, enforcement, outside, ready);
         self.held.insert(order.pid, held);
