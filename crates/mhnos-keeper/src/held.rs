@@ -14,13 +14,14 @@ use rustix::{
 
 use crate::{
     channel::{
-        Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Pid, Port, Scope, Usage,
+        Adoption, Descriptor, Exit, ExitStatus, Failure, FromKeeper, LimitHit, Order, Pid, Port, Scope, Usage,
     },
     inner::ToSupervisor,
     log_file,
     outbox::Outbox,
+    recruit::{Recruit, Started},
     socket::sealed_memfd,
-    spares::Supervisor,
+    spares::Ready,
 };
 
 /// One process or retained exit.
@@ -38,7 +39,7 @@ pub(crate) struct Held {
     pub(crate) ports: Vec<Port>,
     /// Connections that its supervisor has not answered.
     pub(crate) dials: usize,
-    fds: Vec<(Descriptor, OwnedFd)>,
+    fds: Outside,
     limits: Limits,
     group: Option<Group>,
     killed: bool,
@@ -49,8 +50,8 @@ pub(crate) struct Held {
 /// How far it is.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// Its supervisor has not said yet whether it runs.
-    Starting(Outbox<ToSupervisor>),
+    /// Its process has not said yet whether it has become the program.
+    Starting { control: Outbox<ToSupervisor>, recruit: Recruit },
     /// It runs, or descendants of it do.
     Running { os_pid: i32, exit: Option<Exit>, control: Outbox<ToSupervisor> },
     /// Nothing of it is left.
@@ -64,17 +65,13 @@ pub(crate) struct Inside {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-impl Held {
-    /// Makes pipes and log for a process about to be started by this supervisor.
-    pub(crate) fn prepare(
-        order: &mut crate::channel::Order,
-        sandbox: u32,
-        generation: u32,
-        enforcement: Enforcement,
-        log_bytes: u64,
-        supervisor: Supervisor,
-    ) -> io::Result<(Self, Inside)> {
-        let mut inside = Inside { launch: order.launch.clone(), slots: Vec::new(), fds: Vec::new() };
+/// The ends of a new process's descriptors that stay outside.
+pub(crate) type Outside = Vec<(Descriptor, OwnedFd)>;
+
+impl Inside {
+    /// Makes pipes and log for a process about to be started.
+    pub(crate) fn prepare(order: &Order, log_bytes: u64) -> io::Result<(Self, Outside)> {
+        let mut inside = Self { launch: order.launch.clone(), slots: Vec::new(), fds: Vec::new() };
         let mut fds = Vec::new();
         match order.stdio {
             Stdio::Pipes { stdin } => {
@@ -100,36 +97,62 @@ impl Held {
             }
         }
         fds.push((Descriptor::Log, log_file::create(log_bytes)?));
-        let held = Self {
+        Ok((inside, fds))
+    }
+
+    fn place(&mut self, number: u32, fd: OwnedFd) {
+        self.slots.push(number);
+        self.fds.push(fd);
+    }
+
+    /// A pipe the program writes to as `number`; returns the end that is read, non-blocking.
+    fn output(&mut self, number: u32) -> io::Result<OwnedFd> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        self.place(number, write);
+        fcntl_setfl(&read, OFlags::NONBLOCK)?;
+        Ok(read)
+    }
+}
+
+impl Held {
+    /// A process that has been ordered.
+    pub(crate) fn new(
+        order: &mut Order,
+        sandbox: u32,
+        generation: u32,
+        enforcement: Enforcement,
+        fds: Outside,
+        ready: Ready,
+    ) -> Self {
+        Self {
             pid: order.pid,
             note: std::mem::take(&mut order.note),
             sandbox,
             generation,
-            phase: Phase::Starting(supervisor.control),
+            phase: Phase::Starting { control: ready.control, recruit: ready.recruit },
             enforcement,
             ports: Vec::new(),
             dials: 0,
             fds,
             limits: order.limits,
-            group: supervisor.group,
+            group: ready.group,
             killed: false,
             homeless: false,
-        };
-        Ok((held, inside))
+        }
     }
 
     /// The channel to its supervisor, while there is one.
     pub(crate) fn control(&mut self) -> Option<&mut Outbox<ToSupervisor>> {
         match &mut self.phase {
-            Phase::Starting(control) | Phase::Running { control, .. } => Some(control),
+            Phase::Starting { control, .. } | Phase::Running { control, .. } => Some(control),
             Phase::Ended { .. } => None,
         }
     }
 
-    pub(crate) fn started(&mut self, os_pid: i32, master: Option<OwnedFd>) {
+    pub(crate) fn started(&mut self, Started { os_pid, master }: Started) {
         self.fds.extend(master.map(|fd| (Descriptor::Pty, fd)));
         self.phase = match std::mem::replace(&mut self.phase, nothing()) {
-            Phase::Starting(control) => Phase::Running { os_pid, exit: None, control },
+            Phase::Starting { control, .. } => Phase::Running { os_pid, exit: None, control },
             other => other,
         };
     }
@@ -168,8 +191,9 @@ impl Held {
 
     /// Has the supervisor send a signal.
     pub(crate) fn signal(&mut self, signal: i32, scope: Scope) {
+        let terminal = self.fds.iter().any(|(descriptor, _)| *descriptor == Descriptor::Pty);
         if let Some(control) = self.control() {
-            let _ = control.send(ToSupervisor::Signal { signal, scope }, Vec::new());
+            let _ = control.send(ToSupervisor::Signal { signal, scope, terminal }, Vec::new());
         }
     }
 
@@ -190,7 +214,7 @@ impl Held {
         let (os_pid, exit, control) = match std::mem::replace(&mut self.phase, nothing()) {
             Phase::Running { os_pid, exit, control } => (os_pid, exit.unwrap_or(lost), Some(control)),
             Phase::Ended { os_pid, exit, .. } => (os_pid, exit, None),
-            Phase::Starting(control) => (0, lost, Some(control)),
+            Phase::Starting { control, .. } => (0, lost, Some(control)),
         };
         self.phase = Phase::Ended { os_pid, exit, usage };
         self.ports.clear();
@@ -221,7 +245,7 @@ impl Held {
     pub(crate) fn adoption(&self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
         let (fds, duplicates) = self.duplicates()?;
         let (exit, usage) = match &self.phase {
-            Phase::Starting(_) => (None, None),
+            Phase::Starting { .. } => (None, None),
             Phase::Running { exit, .. } => (*exit, None),
             Phase::Ended { exit, usage, .. } => (Some(*exit), Some(*usage)),
         };
@@ -240,7 +264,7 @@ impl Held {
 
     fn os_pid(&self) -> i32 {
         match &self.phase {
-            Phase::Starting(_) => 0,
+            Phase::Starting { .. } => 0,
             Phase::Running { os_pid, .. } | Phase::Ended { os_pid, .. } => *os_pid,
         }
     }
@@ -260,23 +284,8 @@ fn nothing() -> Phase {
     Phase::Ended { os_pid: 0, exit, usage: Usage::default() }
 }
 
-impl Inside {
-    fn place(&mut self, number: u32, fd: OwnedFd) {
-        self.slots.push(number);
-        self.fds.push(fd);
-    }
-
-    /// A pipe the program writes to as `number`; returns the end that is read, non-blocking.
-    fn output(&mut self, number: u32) -> io::Result<OwnedFd> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        self.place(number, write);
-        fcntl_setfl(&read, OFlags::NONBLOCK)?;
-        Ok(read)
-    }
-}
-
 /// Refuses an order that this service would never make: the first wall against a bridge gone wrong.
-pub(crate) fn check(order: &crate::channel::Order) -> Result<(), Failure> {
+pub(crate) fn check(order: &Order) -> Result<(), Failure> {
     let refuse = |detail: &str| {
         Err(Failure { stage: crate::channel::Stage::Order, errno: 0, detail: detail.to_owned() })
     };

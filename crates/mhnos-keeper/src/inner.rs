@@ -10,7 +10,7 @@ use crate::channel::{Exit, Failure, MAX_MEMBERS, MAX_PORTS, Member, Port, Scope,
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToInit {
     /// Fork a supervisor, and it the process of a program to come. Attached are the supervisor's end of its
-    /// channel to the keeper and the doors of the program's control group.
+    /// channel to the keeper, that process's end of its own, and the doors of the program's control group.
     Supervise,
 }
 
@@ -23,7 +23,8 @@ pub(crate) enum Payload {
     SelfTest(Outside),
 }
 
-/// Work for a supervisor. The attached descriptors are the program's, in the order of `slots`.
+/// Keeper to the process that will be a program: become it. The attached descriptors are the program's, in the order of
+/// `slots`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Execute {
     /// What.
@@ -50,19 +51,21 @@ pub(crate) enum FromInit {
 /// Keeper to supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
-    /// Start this: the first message for each program, and sent once.
-    Execute(Box<Execute>),
+    /// Hold the tree to these: for a program without a control group, and before its order.
+    Limit(Limits),
     /// Send a signal.
     Signal {
         /// Kernel's number.
         signal: i32,
         /// How far.
         scope: Scope,
+        /// The program has a terminal, which is hung up when its tree is told to end.
+        terminal: bool,
     },
     /// Tell who lives.
     Members,
-    /// Nothing of its program is left: get ready for another one. The doors of that one's control group are attached,
-    /// or it is the same group.
+    /// Nothing of its program is left: get ready for another one. Its process's end of the channel to the keeper is
+    /// attached, and the doors of its control group, or it is the same group.
     Renew,
     /// Connect to what the tree listens on.
     Dial {
@@ -76,12 +79,7 @@ pub(crate) enum ToSupervisor {
 /// Supervisor to keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromSupervisor {
-    /// Executed. With a terminal, its master is attached.
-    Started {
-        /// The sandbox's pid of the program.
-        os_pid: i32,
-    },
-    /// Not executed.
+    /// It could not make the process of a program; it ends.
     Failed(Failure),
     /// The program has ended.
     Exited(Exit),
@@ -100,10 +98,17 @@ pub(crate) enum FromSupervisor {
     },
 }
 
-/// A program's process, before it is a program, to its supervisor.
+/// A program's process, before it is a program, to the keeper. The channel closes at exec.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum FromProgram {
-    /// It could not be started.
+pub(crate) enum FromRecruit {
+    /// All is done that needs no order.
+    Ready {
+        /// The sandbox's pid of it.
+        os_pid: i32,
+    },
+    /// The master of its terminal is attached.
+    Terminal,
+    /// It could not become the program; it ends.
     Failed(Failure),
 }
 

@@ -1,12 +1,13 @@
-//! The process of a program to come: forked before it is known which, it joins its control group, gives up what
-//! a program does not have, and waits for its supervisor's word.
+//! The process of a program to come: forked by its supervisor before it is known which, it joins its control group,
+//! gives up what a program does not have, and waits for the keeper's order.
 //!
-//! The channel between the two closes at exec: its end without a message means that the program runs. A
-//! supervisor that ends takes the process along.
+//! The channel between the two closes at exec: its end without a failure means that the program runs, or has ended
+//! before it could, which its supervisor tells. So a start waits for nobody but the process that starts. A supervisor
+//! that ends takes the process along.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use mhnos_sandbox::{
@@ -17,92 +18,96 @@ use mhnos_sandbox::{
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     io::fcntl_dupfd_cloexec,
-    process::{Pid, WaitId, WaitIdOptions, waitid},
+    process::{Pid, getpid},
     pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use crate::{
     channel::{Failure, Stage},
-    inner::{Execute, FromProgram, Payload, failure},
+    inner::{Execute, FromRecruit, Payload, failure},
     socket::{Blocking, RecvError, Socket},
 };
 
-/// A process that waits to become a program.
+/// A process that will become a program, seen by the keeper.
+#[derive(Debug)]
 pub(crate) struct Recruit {
-    pid: Pid,
     channel: Socket,
+    os_pid: Option<i32>,
+    master: Option<OwnedFd>,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// The sandbox's pid of it.
+    pub(crate) os_pid: i32,
+    /// Of its terminal, which is one of the sandbox's own devpts, so that `tty` names a device that exists.
+    pub(crate) master: Option<OwnedFd>,
+}
+
+/// How far a start has come.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing is known.
+    NotYet,
+    /// It runs, or has ended.
+    Started(Started),
+    /// It could not.
+    Failed(Failure),
+    /// There is no process that could; its supervisor, or the end of that, tells why.
+    Lost,
 }
 
 impl Recruit {
-    /// Forks it; `doors` are those of its control group.
-    pub(crate) fn fork(doors: &[OwnedFd], walls: &Walls) -> Result<Self, Failure> {
-        let failed = |error| os(Stage::Fork, "create the process", &error);
-        let (channel, theirs) = Socket::pair(Blocking::Yes).map_err(failed)?;
-        match sys::fork(Namespaces::NONE).map_err(failed)? {
-            Fork::Child => {
-                // Its number must not be one that the program is given.
-                let Ok(theirs) = fcntl_dupfd_cloexec(&theirs, confine::FIRST_FREE).map(Socket::from_fd)
-                else {
-                    sys::exit_now(127)
-                };
-                let own = std::iter::once(theirs.as_fd()).chain(doors.iter().map(AsFd::as_fd));
-                let kept: Vec<_> = own.chain(walls.descriptors()).collect();
-                if sys::close_all_but(&kept).is_ok() {
-                    let failure = serve(&theirs, doors, walls);
-                    let _ = theirs.send(&FromProgram::Failed(failure), &[]);
-                }
-                sys::exit_now(127)
-            }
-            Fork::Parent(pid) => Ok(Self { pid, channel }),
-        }
+    /// One that is to be forked, and its end of the channel, for [`fork`].
+    pub(crate) fn expect() -> io::Result<(Self, OwnedFd)> {
+        let (channel, its) = Socket::pair(Blocking::No)?;
+        Ok((Self { channel, os_pid: None, master: None }, its.into_fd()))
     }
 
-    /// Makes it the program, and waits until it is. With a terminal, its master is returned too: it is one of
-    /// the sandbox's own devpts, so that `tty` names a device that exists.
-    pub(crate) fn start(self, mut order: Execute, mut fds: Vec<OwnedFd>) -> Result<Started, Failure> {
-        let mut master = None;
-        if let Stdio::Pty(size) = order.stdio {
-            let (own, terminal) =
-                open_terminal(size).map_err(|error| os(Stage::Stdio, "open a terminal", &error))?;
-            master = Some(own);
-            order.slots.push(0);
-            fds.push(terminal);
-        }
+    /// Whether it waits for an order, as far as is known. Something inside may have killed it, or it may have failed.
+    pub(crate) fn waits(&mut self) -> bool {
+        matches!(self.hear(), Heard::Nothing)
+    }
+
+    /// Has it become the program, and returns at once.
+    pub(crate) fn order(&mut self, order: &Execute, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let attached: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let sent = self.channel.send(&order, &attached);
+        let sent = self.channel.send(order, &attached);
         // The program's ends must be its own alone, or nobody would see it close them.
         drop(fds);
-        if sent.is_err() {
-            // It may have failed, and said why; or it waits for a word that does not come.
-            let _ = sys::kill(self.pid, libc::SIGKILL);
-        }
-        self.outcome()?;
-        match sent {
-            Ok(()) => Ok(Started { leader: self.pid, master }),
-            Err(error) => Err(os(Stage::Fork, "tell the process what to become", &error)),
+        sent.map_err(|error| match self.hear() {
+            Heard::Failure(failure) => failure,
+            Heard::Nothing | Heard::End => os(Stage::Fork, "tell the process what to become", &error),
+        })
+    }
+
+    /// Whether it has become the program.
+    pub(crate) fn outcome(&mut self) -> Outcome {
+        match (self.hear(), self.os_pid) {
+            (Heard::Nothing, _) => Outcome::NotYet,
+            (Heard::Failure(failure), _) => Outcome::Failed(failure),
+            (Heard::End, None) => Outcome::Lost,
+            (Heard::End, Some(os_pid)) => Outcome::Started(Started { os_pid, master: self.master.take() }),
         }
     }
 
-    /// Whether it has ended. It is not reaped by this.
-    pub(crate) fn has_ended(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
-    }
-
-    /// Waits for its end or its exec, and tells what it said of why it failed.
-    pub(crate) fn outcome(&self) -> Result<(), Failure> {
+    fn hear(&mut self) -> Heard {
         let mut again = false;
         loop {
-            match self.channel.recv::<FromProgram>() {
-                Ok(received) => {
-                    let FromProgram::Failed(failure) = received.message;
-                    return Err(failure);
-                }
+            match self.channel.recv::<FromRecruit>() {
+                Ok(received) => match received.message {
+                    FromRecruit::Ready { os_pid } => self.os_pid = Some(os_pid),
+                    FromRecruit::Terminal => self.master = received.fds.into_iter().next(),
+                    FromRecruit::Failed(failure) => return Heard::Failure(failure),
+                },
+                Err(RecvError::WouldBlock) => return Heard::Nothing,
                 Err(RecvError::Malformed(what)) => {
-                    return Err(os(Stage::Confine, what, &io::ErrorKind::InvalidData.into()));
+                    let error = io::ErrorKind::InvalidData.into();
+                    return Heard::Failure(os(Stage::Confine, what, &error));
                 }
-                Err(_) if again => return Ok(()),
+                Err(_) if again => return Heard::End,
                 // An order that it has not read makes the first answer an error, before what it has written.
                 Err(_) => again = true,
             }
@@ -110,13 +115,42 @@ impl Recruit {
     }
 }
 
-/// A program that runs.
-pub(crate) struct Started {
-    pub(crate) leader: Pid,
-    pub(crate) master: Option<OwnedFd>,
+impl AsFd for Recruit {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
 }
 
-fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
+/// What has come from it.
+enum Heard {
+    Nothing,
+    Failure(Failure),
+    /// The channel has closed: at exec, or at its end.
+    End,
+}
+
+/// Forks it, for its supervisor; `channel` is its end of that to the keeper, `doors` are those of its control group.
+pub(crate) fn fork(channel: &OwnedFd, doors: &[OwnedFd], walls: &Walls) -> Result<Pid, Failure> {
+    match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", &error))? {
+        Fork::Child => {
+            // Its number must not be one that the program is given.
+            let Ok(channel) = fcntl_dupfd_cloexec(channel, confine::FIRST_FREE).map(Socket::from_fd) else {
+                sys::exit_now(127)
+            };
+            let own = std::iter::once(channel.as_fd()).chain(doors.iter().map(AsFd::as_fd));
+            let kept: Vec<_> = own.chain(walls.descriptors()).collect();
+            if sys::close_all_but(&kept).is_ok() {
+                let failure = serve(&channel, doors, walls);
+                let _ = channel.send(&FromRecruit::Failed(failure), &[]);
+            }
+            sys::exit_now(127)
+        }
+        Fork::Parent(pid) => Ok(pid),
+    }
+}
+
+/// A failure of a call, for people.
+pub(crate) fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
     Failure { stage, errno: error.raw_os_error().unwrap_or(0), detail: detail.to_owned() }
 }
 
@@ -125,10 +159,25 @@ fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
     if let Err(error) = confine::get_ready(doors, walls) {
         return failure(Stage::Confine, &error);
     }
-    // Without a supervisor there is nobody to tell.
+    let ready = FromRecruit::Ready { os_pid: getpid().as_raw_nonzero().get() };
+    if let Err(error) = fcntl_setfl(channel, OFlags::empty())
+        .map_err(io::Error::from)
+        .and_then(|()| channel.send(&ready, &[]))
+    {
+        return os(Stage::Fork, "report to the keeper", &error);
+    }
+    // Without a keeper there is nobody to tell.
     let Ok(received) = channel.recv::<Execute>() else { sys::exit_now(0) };
     let order = received.message;
-    let fds = match connect(order.stdio, order.slots.iter().copied().zip(received.fds)) {
+    let terminal = match order.stdio {
+        Stdio::Pty(size) => match give_terminal(channel, size) {
+            Ok(terminal) => Some((0, terminal)),
+            Err(error) => return os(Stage::Stdio, "open a terminal", &error),
+        },
+        Stdio::Pipes { .. } => None,
+    };
+    let fds = order.slots.iter().copied().zip(received.fds).chain(terminal);
+    let fds = match connect(order.stdio, fds) {
         Ok(fds) => fds,
         Err(error) => return os(Stage::Stdio, "connect descriptors", &error),
     };
@@ -177,7 +226,13 @@ fn connect(stdio: Stdio, fds: impl Iterator<Item = (u32, OwnedFd)>) -> io::Resul
     Ok(Descriptors { stdio: stdio_fds, extra, terminal: matches!(stdio, Stdio::Pty(_)) })
 }
 
-/// A pseudo-terminal of the sandbox's own devpts, so that `tty` names a device that exists.
+/// A terminal; the keeper is given its master.
+fn give_terminal(channel: &Socket, size: WindowSize) -> io::Result<OwnedFd> {
+    let (master, terminal) = open_terminal(size)?;
+    channel.send(&FromRecruit::Terminal, &[master.as_fd()])?;
+    Ok(terminal)
+}
+
 fn open_terminal(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     unlockpt(&master)?;

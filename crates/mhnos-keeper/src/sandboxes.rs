@@ -16,11 +16,12 @@ use rustix::{
 use crate::{
     channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
     init,
-    inner::{Execute, FromInit, FromSupervisor, Payload, ToInit, ToSupervisor},
+    inner::{Execute, FromInit, FromSupervisor, Payload, ToInit},
     limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
     outbox::Outbox,
+    recruit::Outcome,
     socket::{Blocking, RecvError, Socket},
-    spares::Supervisor,
+    spares::Ready,
 };
 
 /// One sandbox, by its init. Dropping it closes init's channel, on which init ends and takes everything in
@@ -103,8 +104,7 @@ impl Sandbox {
             errno: error.raw_os_error().unwrap_or(0),
             detail: detail.to_owned(),
         };
-        let mut supervisor =
-            Supervisor::start(self, group).map_err(|error| failed("start the self-test", error))?;
+        let mut ready = Ready::start(self, group).map_err(|error| failed("start the self-test", error))?;
         let order = Execute {
             payload: Payload::SelfTest(outside),
             stdio: Stdio::Pty(WindowSize::DEFAULT),
@@ -112,13 +112,14 @@ impl Sandbox {
             nproc: u64::from(limits.pids) * SHARED_PIDS_FACTOR,
             slots: Vec::new(),
         };
-        let order = ToSupervisor::Execute(Box::new(order));
-        let sent = supervisor.control.send(order, Vec::new());
-        sent.map_err(|error| failed("start the self-test", error))?;
-        let ours = &supervisor.control;
+        ready.order(&order, Vec::new())?;
         let deadline = Instant::now() + SETUP_TIMEOUT;
         loop {
-            match ours.recv::<FromSupervisor>() {
+            // Its own word comes first, and its supervisor's once it has ended.
+            if let Outcome::Failed(failure) = ready.recruit.outcome() {
+                return Err(failure);
+            }
+            match ready.control.recv::<FromSupervisor>() {
                 Ok(received) => match received.message {
                     FromSupervisor::Failed(failure) => return Err(failure),
                     FromSupervisor::Exited(exit) if exit.status != ExitStatus::Code(0) => {
@@ -127,8 +128,7 @@ impl Sandbox {
                             io::Error::other(""),
                         ));
                     }
-                    FromSupervisor::Started { .. }
-                    | FromSupervisor::Exited(_)
+                    FromSupervisor::Exited(_)
                     | FromSupervisor::Members(_)
                     | FromSupervisor::Ports(_)
                     | FromSupervisor::Dialed { .. } => {}
@@ -141,7 +141,7 @@ impl Sandbox {
                     }
                     let left =
                         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-                    let _ = poll(&mut [PollFd::new(ours, PollFlags::IN)], Some(&left));
+                    let _ = poll(&mut [PollFd::new(&ready.control, PollFlags::IN)], Some(&left));
                 }
                 Err(error) => {
                     return Err(failed(&format!("the self-test was lost: {error}"), io::Error::other("")));

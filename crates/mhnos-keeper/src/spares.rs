@@ -1,5 +1,5 @@
 //! Supervisors that wait for an order, each with the process that will be a program, in a control group of its
-//! own: a spawn is then one message and an exec. See `mhnos_sandbox::confine` for what takes long about them.
+//! own: a spawn is then one message to that and an exec. See `mhnos_sandbox::confine` for what takes long about them.
 //!
 //! A supervisor whose tree is over rests for a while, without such a process: to use it again, and its group, saves a
 //! fork, the end of a process, and half of what the keeper does for a spawn.
@@ -7,57 +7,93 @@
 use std::{
     collections::VecDeque,
     io,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use mhnos_sandbox::cgroup::Group;
 
 use crate::{
-    inner::{FromSupervisor, ToInit, ToSupervisor},
+    channel::{Failure, Stage},
+    inner::{Execute, FromSupervisor, ToInit, ToSupervisor},
     limits::{REST, RESTING_SUPERVISORS, SPARE_SUPERVISORS, SPARES_PAUSE},
     outbox::Outbox,
+    recruit::{self, Recruit},
     sandboxes::Sandbox,
     socket::{Blocking, RecvError, Socket},
 };
 
-/// A supervisor without an order.
+/// A supervisor with a process that has no order yet.
 #[derive(Debug)]
-pub(crate) struct Supervisor {
+pub(crate) struct Ready {
+    pub(crate) control: Outbox<ToSupervisor>,
+    pub(crate) recruit: Recruit,
+    pub(crate) group: Option<Group>,
+}
+
+/// A supervisor without such a process.
+#[derive(Debug)]
+pub(crate) struct Resting {
     pub(crate) control: Outbox<ToSupervisor>,
     pub(crate) group: Option<Group>,
 }
 
-impl Supervisor {
-    /// Has the sandbox's init fork one; returns at once.
+impl Ready {
+    /// Has the sandbox's init fork both; returns at once.
     pub(crate) fn start(sandbox: &mut Sandbox, group: Option<Group>) -> io::Result<Self> {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
+        let (recruit, its) = Recruit::expect()?;
         let doors = group.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
-        let fds = std::iter::once(theirs.into_fd()).chain(doors).collect();
+        let fds = [theirs.into_fd(), its].into_iter().chain(doors).collect();
         sandbox.outbox.send(ToInit::Supervise, fds)?;
-        Ok(Self { control: Outbox::new(ours), group })
+        Ok(Self { control: Outbox::new(ours), recruit, group })
     }
 
-    /// Whether it waits still. Something inside may have killed it, or it may have failed.
-    fn waits(&self) -> bool {
-        matches!(self.control.recv::<FromSupervisor>(), Err(RecvError::WouldBlock))
+    /// Whether they wait still. Something inside may have killed one, or it may have failed.
+    fn waits(&mut self) -> bool {
+        waits(&self.control) && self.recruit.waits()
     }
+
+    /// Starts this program. Returns at once: [`Recruit::outcome`] tells.
+    pub(crate) fn order(&mut self, order: &Execute, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        if self.group.is_none() {
+            let limited = self.control.send(ToSupervisor::Limit(order.limits), Vec::new());
+            limited.map_err(|error| recruit::os(Stage::Fork, "tell the supervisor its limits", &error))?;
+        }
+        self.recruit.order(order, fds)
+    }
+}
+
+impl Resting {
+    /// Has it fork the process of another program, in this group from now on if there is one; returns at once.
+    pub(crate) fn renew(mut self, group: Option<Group>) -> io::Result<Ready> {
+        let doors = group.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
+        let (recruit, its) = Recruit::expect()?;
+        self.control.send(ToSupervisor::Renew, std::iter::once(its).chain(doors).collect())?;
+        Ok(Ready { control: self.control, recruit, group: group.or(self.group) })
+    }
+}
+
+/// Whether the supervisor at the other end has said nothing.
+fn waits(control: &Outbox<ToSupervisor>) -> bool {
+    matches!(control.recv::<FromSupervisor>(), Err(RecvError::WouldBlock))
 }
 
 /// Those of the shared sandbox.
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
-    waiting: VecDeque<Supervisor>,
+    waiting: VecDeque<Ready>,
     due: Option<Instant>,
-    resting: Vec<Supervisor>,
+    resting: Vec<Resting>,
     /// When those that rest are let go.
     leave: Option<Instant>,
 }
 
 impl Spares {
     /// The one that has waited longest.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<Supervisor> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Ready> {
         self.due.get_or_insert(now + SPARES_PAUSE);
-        while let Some(spare) = self.waiting.pop_front() {
+        while let Some(mut spare) = self.waiting.pop_front() {
             if spare.waits() {
                 return Some(spare);
             }
@@ -66,7 +102,7 @@ impl Spares {
     }
 
     /// Puts one more into reserve. To be called until [`Spares::left`] says that there are enough.
-    pub(crate) fn add(&mut self, spare: Supervisor) {
+    pub(crate) fn add(&mut self, spare: Ready) {
         self.waiting.push_back(spare);
         if self.waiting.len() >= SPARE_SUPERVISORS {
             self.due = None;
@@ -74,7 +110,7 @@ impl Spares {
     }
 
     /// Lets one rest whose tree is over, or go if enough do.
-    pub(crate) fn rest(&mut self, supervisor: Supervisor, now: Instant) {
+    pub(crate) fn rest(&mut self, supervisor: Resting, now: Instant) {
         if self.resting.len() < RESTING_SUPERVISORS {
             self.resting.push(supervisor);
             self.leave = Some(now + REST);
@@ -82,9 +118,9 @@ impl Spares {
     }
 
     /// One that rests.
-    pub(crate) fn wake(&mut self) -> Option<Supervisor> {
+    pub(crate) fn wake(&mut self) -> Option<Resting> {
         while let Some(supervisor) = self.resting.pop() {
-            if supervisor.waits() {
+            if waits(&supervisor.control) {
                 return Some(supervisor);
             }
         }

@@ -1,8 +1,8 @@
-//! One supervisor per program, forked by init: it starts the program, is the parent whose `waitpid` saw the
-//! exit, and ends the whole tree.
+//! One supervisor per program, forked by init: it forks the process that becomes the program, is the parent whose
+//! `waitpid` saw the exit, and ends the whole tree.
 //!
-//! Theory of operation: a supervisor may be there before its order, with the process that will become the
-//! program ([`Recruit`]); a spawn is then one message to it and an exec. The supervisor is a child subreaper, so that every descendant whose parent dies (a
+//! Theory of operation: a supervisor may be there before it is known what is to run, with the process that will become
+//! the program ([`recruit`]). The order goes past it, from the keeper to that process. The supervisor is a child subreaper, so that every descendant whose parent dies (a
 //! double fork, a `setsid` daemon) becomes its child instead of init's. The tree is over when the supervisor
 //! has no children left; then it can be given another program, or ends. To kill the tree it walks its descendants in
 //! `/proc`, stops and then kills what it finds, again and again until `wait4` says that there is no child: whatever
@@ -18,7 +18,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
-    Enclosed, Stdio, Walls,
+    Enclosed, Walls,
     listening::Diagnosis,
     sys::{self, Reap, Reaped},
 };
@@ -29,10 +29,10 @@ use rustix::{
 
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
-    inner::{Execute, FromSupervisor, ToSupervisor, failure},
+    inner::{FromSupervisor, ToSupervisor, failure},
     limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL, TREE_STOP_WALKS},
     ports::{Lookout, Ports},
-    recruit::{Recruit, Started},
+    recruit,
     socket::{RecvError, Socket},
     tree::{descendants, meet_descendants, named},
     watchdog::Watchdog,
@@ -42,14 +42,21 @@ use crate::{
 /// of [`ToInit::Supervise`](crate::inner::ToInit::Supervise).
 pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     let mut fds = fds.into_iter();
-    let Some(control) = fds.next().map(Socket::from_fd) else { sys::exit_now(1) };
-    if let Err(failure) = serve(&control, fds.collect(), walls) {
+    let (Some(control), Some(channel)) = (fds.next().map(Socket::from_fd), fds.next()) else {
+        sys::exit_now(1)
+    };
+    if let Err(failure) = serve(&control, channel, fds.collect(), walls) {
         report(&control, &FromSupervisor::Failed(failure), None);
     }
     sys::exit_now(0)
 }
 
-fn serve(control: &Socket, mut doors: Vec<OwnedFd>, walls: &Walls) -> Result<(), Failure> {
+fn serve(
+    control: &Socket,
+    mut channel: OwnedFd,
+    mut doors: Vec<OwnedFd>,
+    walls: &Walls,
+) -> Result<(), Failure> {
     let os = |error: io::Error| Failure {
         stage: Stage::Fork,
         errno: error.raw_os_error().unwrap_or(0),
@@ -64,31 +71,27 @@ fn serve(control: &Socket, mut doors: Vec<OwnedFd>, walls: &Walls) -> Result<(),
     let enclosure = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
     let lookout = Lookout { diagnosis, notices: enclosure.notices };
     loop {
-        let recruit = Recruit::fork(&doors, walls)?;
-        let (enclosed, grouped) = (enclosure.signals.as_ref(), !doors.is_empty());
-        let ready = Ready { recruit, children: &children, enclosed, lookout: &lookout, grouped };
-        let (order, fds) = ready.wait(control)?;
-        let mut supervisor = ready.start(order, fds)?;
-        let master: Vec<_> = supervisor.master.iter().map(AsFd::as_fd).collect();
-        let os_pid = supervisor.leader.map_or(0, |pid| pid.as_raw_nonzero().get());
-        if control.send(&FromSupervisor::Started { os_pid }, &master).is_err() {
-            supervisor.kill_tree();
-        }
-        drop(supervisor.master.take());
-        supervisor.watch(control);
-        match renewal(control, &children) {
-            Some(others) if others.is_empty() => {}
-            Some(others) => doors = others,
-            None => return Ok(()),
+        let leader = recruit::fork(&channel, &doors, walls)?;
+        // That is to close at exec.
+        drop(channel);
+        Supervisor::of(leader, &children, enclosure.signals.as_ref(), &lookout).watch(control);
+        let Some((its, others)) = renewal(control, &children) else { return Ok(()) };
+        channel = its;
+        if !others.is_empty() {
+            doors = others;
         }
     }
 }
 
-/// Waits for another program to come, and gives the doors of its control group; none for those it had.
-fn renewal(control: &Socket, children: &OwnedFd) -> Option<Vec<OwnedFd>> {
+/// Waits for another program to come, and gives its process's end of the channel to the keeper and the doors of its
+/// control group; none for those the last one had.
+fn renewal(control: &Socket, children: &OwnedFd) -> Option<(OwnedFd, Vec<OwnedFd>)> {
     loop {
         match control.recv::<ToSupervisor>() {
-            Ok(received) if matches!(received.message, ToSupervisor::Renew) => return Some(received.fds),
+            Ok(received) if matches!(received.message, ToSupervisor::Renew) => {
+                let mut fds = received.fds.into_iter();
+                return fds.next().map(|channel| (channel, fds.collect()));
+            }
             // Meant for the program that has ended.
             Ok(_) | Err(RecvError::Malformed(_)) => {}
             Err(RecvError::WouldBlock) => {
@@ -103,66 +106,8 @@ fn renewal(control: &Socket, children: &OwnedFd) -> Option<Vec<OwnedFd>> {
     }
 }
 
-/// A supervisor that has no order yet, and the process that will be the program.
-struct Ready<'a> {
-    recruit: Recruit,
-    children: &'a OwnedFd,
-    enclosed: Option<&'a Enclosed>,
-    lookout: &'a Lookout,
-    grouped: bool,
-}
-
-impl<'a> Ready<'a> {
-    fn wait(&self, control: &Socket) -> Result<(Execute, Vec<OwnedFd>), Failure> {
-        let lost = |detail: &str| Failure { stage: Stage::Fork, errno: 0, detail: detail.to_owned() };
-        loop {
-            match control.recv::<ToSupervisor>() {
-                Ok(received) => match received.message {
-                    ToSupervisor::Execute(order) => return Ok((*order, received.fds)),
-                    ToSupervisor::Signal { .. }
-                    | ToSupervisor::Members
-                    | ToSupervisor::Dial { .. }
-                    | ToSupervisor::Renew => {}
-                },
-                Err(RecvError::WouldBlock) => {}
-                Err(error @ (RecvError::Malformed(_) | RecvError::Closed | RecvError::Io(_))) => {
-                    return Err(lost(&error.to_string()));
-                }
-            }
-            let mut fds = [PollFd::new(self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
-            let _ = poll(&mut fds, None);
-            while sys::next_signal(self.children).is_some() {}
-            // Its word may be of the last program's end, which has been reaped, or of nobody's.
-            if self.recruit.has_ended() {
-                let ended = lost("the process ended before it had an order");
-                return Err(self.recruit.outcome().err().unwrap_or(ended));
-            }
-        }
-    }
-
-    fn start(self, order: Execute, fds: Vec<OwnedFd>) -> Result<Supervisor<'a>, Failure> {
-        let limits = order.limits;
-        let terminal = matches!(order.stdio, Stdio::Pty(_));
-        let Started { leader, master } = self.recruit.start(order, fds)?;
-        Ok(Supervisor {
-            leader: Some(leader),
-            master,
-            terminal,
-            children: self.children,
-            enclosed: self.enclosed,
-            watchdog: (!self.grouped).then(|| Watchdog::new(limits)),
-            ports: Ports::new(self.lookout),
-            hangup: None,
-            ending: Ending::Not,
-            usage: Usage::default(),
-        })
-    }
-}
-
 struct Supervisor<'a> {
     leader: Option<Pid>,
-    master: Option<OwnedFd>,
-    terminal: bool,
     children: &'a OwnedFd,
     /// Signals stay among this process and its descendants.
     enclosed: Option<&'a Enclosed>,
@@ -187,7 +132,20 @@ enum Ending {
     Over(LimitHit),
 }
 
-impl Supervisor<'_> {
+impl<'a> Supervisor<'a> {
+    fn of(leader: Pid, children: &'a OwnedFd, enclosed: Option<&'a Enclosed>, lookout: &'a Lookout) -> Self {
+        Self {
+            leader: Some(leader),
+            children,
+            enclosed,
+            watchdog: None,
+            ports: Ports::new(lookout),
+            hangup: None,
+            ending: Ending::Not,
+            usage: Usage::default(),
+        }
+    }
+
     /// Reports and obeys until nothing of the tree is left.
     fn watch(&mut self, control: &Socket) {
         loop {
@@ -260,11 +218,14 @@ impl Supervisor<'_> {
         loop {
             match control.recv::<ToSupervisor>() {
                 Ok(received) => match received.message {
-                    ToSupervisor::Signal { signal, scope } => self.signal(signal, scope),
+                    ToSupervisor::Limit(limits) => self.watchdog = Some(Watchdog::new(limits)),
+                    ToSupervisor::Signal { signal, scope, terminal } => {
+                        self.signal(signal, scope, terminal);
+                    }
                     ToSupervisor::Members => report(control, &FromSupervisor::Members(named()), None),
                     ToSupervisor::Dial { token, port } => self.dial(control, token, port),
                     // It has one.
-                    ToSupervisor::Execute(_) | ToSupervisor::Renew => {}
+                    ToSupervisor::Renew => {}
                 },
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(_)) => {}
@@ -282,7 +243,7 @@ impl Supervisor<'_> {
         report(control, &FromSupervisor::Dialed { token, errno }, socket.as_ref());
     }
 
-    fn signal(&mut self, signal: i32, scope: Scope) {
+    fn signal(&mut self, signal: i32, scope: Scope, terminal: bool) {
         match scope {
             Scope::Leader => {
                 if let Some(leader) = self.leader {
@@ -296,7 +257,7 @@ impl Supervisor<'_> {
             }
             Scope::Tree => {
                 self.signal_all(signal);
-                if signal == libc::SIGTERM && self.terminal {
+                if signal == libc::SIGTERM && terminal {
                     self.hang_up();
                 } else if signal == libc::SIGTERM {
                     self.signal_all(libc::SIGCONT);

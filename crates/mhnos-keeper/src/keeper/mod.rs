@@ -95,6 +95,7 @@ enum Token {
     Bridge,
     Sandbox(u32),
     Process(Pid),
+    Recruit(Pid),
 }
 
 impl Token {
@@ -104,6 +105,7 @@ impl Token {
             Self::Bridge => 1 << 32,
             Self::Sandbox(id) => 2 << 32 | u64::from(id),
             Self::Process(pid) => 3 << 32 | u64::from(pid),
+            Self::Recruit(pid) => 4 << 32 | u64::from(pid),
         }
     }
 
@@ -112,7 +114,8 @@ impl Token {
             0 => Self::Signals,
             1 => Self::Bridge,
             2 => Self::Sandbox(raw as u32),
-            _ => Self::Process(raw as u32),
+            3 => Self::Process(raw as u32),
+            _ => Self::Recruit(raw as u32),
         }
     }
 }
@@ -216,7 +219,7 @@ impl Keeper {
         self.bridge.as_ref().is_some_and(|bridge| bridge.outbox.is_waiting())
             || self.sandboxes.values().any(|sandbox| sandbox.outbox.is_waiting())
             || self.held.values().any(|held| match &held.phase {
-                Phase::Starting(control) | Phase::Running { control, .. } => control.is_waiting(),
+                Phase::Starting { control, .. } | Phase::Running { control, .. } => control.is_waiting(),
                 Phase::Ended { .. } => false,
             })
     }
@@ -239,6 +242,7 @@ impl Keeper {
             Token::Bridge => self.on_bridge(),
             Token::Sandbox(id) => self.on_sandbox(id),
             Token::Process(pid) => self.on_supervisor(pid),
+            Token::Recruit(pid) => self.on_recruit(pid),
         }
     }
 

@@ -12,12 +12,13 @@ use rustix::event::epoll;
 use super::{Keeper, SHARED, Token, failure, now_ms};
 use crate::{
     channel::{Exit, ExitStatus, FIRST_PID, Failure, FromKeeper, Isolation, Order, Pid, Stage, Usage},
-    held::{Held, Phase, check},
+    held::{Held, Inside, Phase, check},
     inner::{Execute, FromSupervisor, Payload, ToSupervisor},
     limits::{BATCH, MAX_HELD, SHARED_PIDS_FACTOR},
     outbox::Outbox,
+    recruit::Outcome,
     socket::RecvError,
-    spares::Supervisor,
+    spares::{Ready, Resting},
 };
 
 impl Keeper {
@@ -44,16 +45,8 @@ impl Keeper {
 
     fn spawn_in(&mut self, id: u32, order: &mut Order) -> Result<(), Failure> {
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
-        let supervisor = self.supervisor_for(id, order)?;
-        let (mut held, inside) = Held::prepare(
-            order,
-            id,
-            self.generation,
-            self.enforcement.clone(),
-            self.settings.log_bytes,
-            supervisor,
-        )
-        .map_err(io_failed)?;
+        let mut ready = self.supervisor_for(id, order)?;
+        let (inside, outside) = Inside::prepare(order, self.settings.log_bytes).map_err(io_failed)?;
         let factor = if order.isolation == Isolation::Shared { SHARED_PIDS_FACTOR } else { 1 };
         let execute = Execute {
             payload: Payload::Program(inside.launch),
@@ -62,17 +55,17 @@ impl Keeper {
             nproc: u64::from(order.limits.pids) * factor,
             slots: inside.slots,
         };
-        if let Some(control) = held.control() {
-            self.watch(&*control, Token::Process(order.pid)).map_err(io_failed)?;
-            let sent = control.send(ToSupervisor::Execute(Box::new(execute)), inside.fds);
-            sent.map_err(|error| failure(Stage::Fork, &error))?;
-        }
+        self.watch(&ready.control, Token::Process(order.pid)).map_err(io_failed)?;
+        self.watch(&ready.recruit, Token::Recruit(order.pid)).map_err(io_failed)?;
+        ready.order(&execute, inside.fds)?;
+        let enforcement = self.enforcement.clone();
+        let held = Held::new(order, id, self.generation, enforcement, outside, ready);
         self.held.insert(order.pid, held);
         Ok(())
     }
 
     /// One that waits already, one that has ended a program, or a new one.
-    fn supervisor_for(&mut self, sandbox: u32, order: &Order) -> Result<Supervisor, Failure> {
+    fn supervisor_for(&mut self, sandbox: u32, order: &Order) -> Result<Ready, Failure> {
         let usual = self.settings.limits;
         // Which hierarchies a group is in depends on its CPU limit.
         if sandbox != SHARED || order.limits.cpu_millis != usual.cpu_millis {
@@ -88,25 +81,20 @@ impl Keeper {
         Ok(ready)
     }
 
-    fn new_supervisor(&mut self, sandbox: u32, limits: &Limits) -> Result<Supervisor, Failure> {
+    fn new_supervisor(&mut self, sandbox: u32, limits: &Limits) -> Result<Ready, Failure> {
         let group = self.group_for(limits)?;
         let sandbox = self.sandboxes.get_mut(&sandbox);
         let sandbox = sandbox.ok_or_else(|| failure(Stage::Sandbox, &io::ErrorKind::NotFound.into()))?;
-        Supervisor::start(sandbox, group).map_err(|error| failure(Stage::Fork, &error))
+        Ready::start(sandbox, group).map_err(|error| failure(Stage::Fork, &error))
     }
 
     /// A supervisor whose program has ended, told to get ready for another.
-    fn renew(&mut self) -> Result<Option<Supervisor>, Failure> {
+    fn renew(&mut self) -> Result<Option<Ready>, Failure> {
         let usual = self.settings.limits;
-        while let Some(Supervisor { mut control, mut group }) = self.spares.wake() {
-            let mut doors = Vec::new();
-            if group.is_none() {
-                group = self.group_for(&usual)?;
-                let opened = group.as_ref().map(Group::doors).transpose();
-                doors = opened.map_err(|error| failure(Stage::Sandbox, &error))?.unwrap_or_default();
-            }
-            if control.send(ToSupervisor::Renew, doors).is_ok() {
-                return Ok(Some(Supervisor { control, group }));
+        while let Some(resting) = self.spares.wake() {
+            let group = if resting.group.is_none() { self.group_for(&usual)? } else { None };
+            if let Ok(ready) = resting.renew(group) {
+                return Ok(Some(ready));
             }
         }
         Ok(None)
@@ -173,7 +161,10 @@ impl Keeper {
     pub(super) fn on_supervisor(&mut self, pid: Pid) {
         for _ in 0..BATCH {
             let Some(control) = self.held.get_mut(&pid).and_then(Held::control) else { return };
-            match control.recv::<FromSupervisor>() {
+            let report = control.recv::<FromSupervisor>();
+            // What is known of a program's start is told before what came after it.
+            self.on_recruit(pid);
+            match report {
                 Ok(received) => self.on_report(pid, received.message, received.fds.into_iter().next()),
                 Err(RecvError::WouldBlock) => return,
                 Err(RecvError::Malformed(what)) => tracing::error!(pid, what, "malformed report"),
@@ -182,27 +173,39 @@ impl Keeper {
         }
     }
 
-    pub(super) fn on_report(&mut self, pid: Pid, report: FromSupervisor, attached: Option<OwnedFd>) {
+    /// The process of a program runs it, or never will.
+    pub(super) fn on_recruit(&mut self, pid: Pid) {
         let Some(held) = self.held.get_mut(&pid) else { return };
-        match report {
-            FromSupervisor::Started { os_pid } => {
-                held.started(os_pid, attached);
+        let Phase::Starting { recruit, .. } = &mut held.phase else { return };
+        match recruit.outcome() {
+            Outcome::NotYet => {}
+            // A closed channel would wake the keeper again and again.
+            Outcome::Lost => {
+                let _ = epoll::delete(&self.epoll, recruit);
+            }
+            Outcome::Failed(failure) => self.refuse(pid, failure),
+            Outcome::Started(started) => {
+                held.started(started);
                 if held.generation != self.generation {
                     return self.introduce(pid);
                 }
                 match held.start_message() {
                     Ok((message, fds)) => self.tell(message, fds),
-                    Err(error) => {
-                        let failure = failure(Stage::Stdio, &error);
-                        self.remove(pid);
-                        self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
-                    }
+                    Err(error) => self.refuse(pid, failure(Stage::Stdio, &error)),
                 }
             }
-            FromSupervisor::Failed(failure) => {
-                self.remove(pid);
-                self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
-            }
+        }
+    }
+
+    fn refuse(&mut self, pid: Pid, failure: Failure) {
+        self.remove(pid);
+        self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
+    }
+
+    pub(super) fn on_report(&mut self, pid: Pid, report: FromSupervisor, attached: Option<OwnedFd>) {
+        let Some(held) = self.held.get_mut(&pid) else { return };
+        match report {
+            FromSupervisor::Failed(failure) => self.refuse(pid, failure),
             FromSupervisor::Exited(exit) => {
                 if exit.status == ExitStatus::Signal(libc::SIGKILL) {
                     // The end of its init may have been the cause, and not have been read yet.
@@ -210,6 +213,10 @@ impl Keeper {
                     self.on_sandbox(sandbox);
                 }
                 let Some(held) = self.held.get_mut(&pid) else { return };
+                if matches!(held.phase, Phase::Starting { .. }) {
+                    let detail = "the process ended before it had an order".to_owned();
+                    return self.refuse(pid, Failure { stage: Stage::Fork, errno: 0, detail });
+                }
                 let exit = held.exited(exit);
                 self.tell(FromKeeper::Exited { pid, exit }, Vec::new());
             }
@@ -228,7 +235,7 @@ impl Keeper {
         let Some(held) = self.held.get(&pid) else { return };
         let sandbox = held.sandbox;
         match held.phase {
-            Phase::Starting(_) => {
+            Phase::Starting { .. } => {
                 // The word of its init may be on its way, and the end of both told by that.
                 self.on_sandbox(sandbox);
                 if !self.held.contains_key(&pid) {
@@ -237,8 +244,7 @@ impl Keeper {
                 let unknown =
                     Failure { stage: Stage::Sandbox, errno: 0, detail: "the sandbox has ended".to_owned() };
                 let failure = self.sandboxes.get(&sandbox).and_then(|s| s.failure.clone()).unwrap_or(unknown);
-                self.remove(pid);
-                self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
+                self.refuse(pid, failure);
             }
             Phase::Running { .. } => self.end(pid, Usage::default()),
             Phase::Ended { .. } => {}
@@ -268,7 +274,7 @@ impl Keeper {
         let Some(control) = control.filter(fit) else { return };
         // It is watched for the process that has ended.
         if epoll::delete(&self.epoll, &control).is_ok() {
-            self.spares.rest(Supervisor { control, group }, Instant::now());
+            self.spares.rest(Resting { control, group }, Instant::now());
         }
     }
 

@@ -189,7 +189,7 @@ impl Keeper {
     /// Tells the bridge of a process that another bridge has ordered.
     pub(super) fn introduce(&mut self, pid: Pid) {
         let Some(held) = self.held.get(&pid) else { return };
-        if matches!(held.phase, Phase::Starting(_)) {
+        if matches!(held.phase, Phase::Starting { .. }) {
             return self.tell(FromKeeper::Starting { pid }, Vec::new());
         }
         match held.adoption() {

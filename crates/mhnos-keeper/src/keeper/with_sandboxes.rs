@@ -113,7 +113,7 @@ impl Keeper {
 
     /// Programs that were waiting for walls that could not be put up.
     pub(super) fn refuse_starting(&mut self, id: u32, failure: Option<&Failure>) {
-        let starting = |held: &Held| held.sandbox == id && matches!(held.phase, Phase::Starting(_));
+        let starting = |held: &Held| held.sandbox == id && matches!(held.phase, Phase::Starting { .. });
         let waiting: Vec<Pid> =
             self.held.values().filter(|held| starting(held)).map(|held| held.pid).collect();
         for pid in waiting {

@@ -68,6 +68,41 @@ pub(crate) fn a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting(brid
     bridge.ended(running);
 }
 
+/// It starts or is refused, whatever is killed on its way, and the next one starts.
+pub(crate) fn a_start_comes_to_an_end_although_those_that_wait_are_killed(bridge: &mut Bridge) {
+    if bridge.tier() == Tier::T3Plus {
+        // As above.
+        return;
+    }
+    let marker = bridge.marker();
+    let running = bridge.start(&format!("exec sleep {marker}"));
+    let own = bridge.supervisor(&marker).as_raw_nonzero().get();
+    let init = parent(own).expect("an init");
+    let mut killed = 0;
+    for round in 0..40 {
+        // More than wait ahead, so that some are killed before they are ready.
+        let order = |_| bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+        let ordered: Vec<_> = (0..8).map(order).collect();
+        let which = if round % 2 == 0 { Which::Recruits } else { Which::Supervisors };
+        let meant = waiting(init, own, which).into_iter();
+        let kill = |pid: &i32| sys::kill(Pid::from_raw(*pid).expect("a pid"), libc::SIGKILL).is_ok();
+        let dying: Vec<_> = meant.filter(kill).collect();
+        killed += dying.len();
+        for pid in ordered {
+            if bridge.started(pid).is_ok() {
+                bridge.exit(pid);
+                bridge.ended(pid);
+            }
+        }
+        while dying.iter().any(|pid| parent(*pid).is_some()) {}
+        let (output, status) = bridge.run("echo x");
+        assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
+    }
+    assert!(killed > 0, "nobody waited");
+    bridge.kill(running);
+    bridge.ended(running);
+}
+
 /// A supervisor that has had a program gives nothing of it to the next: neither what it used, nor why it ended.
 pub(crate) fn a_supervisor_serves_one_program_after_another(bridge: &mut Bridge) {
     let marker = bridge.marker();

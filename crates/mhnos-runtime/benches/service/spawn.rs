@@ -1,7 +1,9 @@
 //! From asking for a program to its first byte.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mhnos_testing::{Wire, tool};
@@ -23,7 +25,7 @@ pub(crate) async fn service_start() {
     report("start of the service to `connected`", &percentiles(&mut times));
 }
 
-/// The same short programs through the service and directly, in turn.
+/// The same short programs through the service, directly, and through a relay, in turn.
 pub(crate) async fn short_programs() {
     let server = start();
     let mut wire = Wire::connect(server.address()).await;
@@ -38,6 +40,7 @@ pub(crate) async fn short_programs() {
         let direct_args: Vec<&str> =
             if kind == "shell" { args.clone() } else { [&[command], args.as_slice()].concat() };
         let (mut spawned, mut first, mut direct) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut relay, mut relayed) = (Relay::start(&program, &direct_args), Vec::new());
         for round in 0..ROUNDS {
             // A B B A: neither side always comes first.
             if round % 2 == 0 {
@@ -47,12 +50,52 @@ pub(crate) async fn short_programs() {
                 direct.push(directly(&program, &direct_args));
                 service(&mut wire, &spawn, &mut spawned, &mut first).await;
             }
+            relayed.push(relay.first_byte());
         }
-        let ratio = percentile(&mut first, 50).as_secs_f64() / percentile(&mut direct, 50).as_secs_f64();
         report(&format!("{what}: to `spawned`"), &percentiles(&mut spawned));
-        let floor = millis(percentile(&mut direct, 50));
-        let figures = format!("{}; direct p50 {floor}, ratio {ratio:.2}", percentiles(&mut first));
+        let floor = percentile(&mut direct, 50);
+        let ratio = |times: &mut [Duration]| percentile(times, 50).as_secs_f64() / floor.as_secs_f64();
+        let (ours, least) = (ratio(&mut first), ratio(&mut relayed));
+        let figures = format!(
+            "{}; direct p50 {}, ratio {ours:.2}; by a relay {least:.2}",
+            percentiles(&mut first),
+            millis(floor)
+        );
         report(&format!("{what}: to the first byte"), &figures);
+    }
+}
+
+/// What anything between a client and a program costs at least: a thread that starts it when a byte comes by TCP, and
+/// sends what it reads.
+struct Relay {
+    client: TcpStream,
+}
+
+impl Relay {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a relay");
+        let (mut server, _) = listener.accept().expect("our own client");
+        for end in [&client, &server] {
+            end.set_nodelay(true).expect("TCP");
+        }
+        let mut command = command(program, args);
+        thread::spawn(move || {
+            while server.read_exact(&mut [0]).is_ok() {
+                let (mut child, output) = started(&mut command);
+                server.write_all(&output).expect("our own client");
+                assert!(child.wait().expect("our own child").success());
+            }
+        });
+        Self { client }
+    }
+
+    fn first_byte(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.client.write_all(b"x").expect("a relay");
+        let read = self.client.read(&mut [0; 16]).expect("a relay");
+        assert!(read > 0);
+        begin.elapsed()
     }
 }
 
@@ -68,16 +111,23 @@ async fn service(wire: &mut Wire, spawn: &Value, spawned: &mut Vec<Duration>, fi
 
 fn directly(program: &str, args: &[&str]) -> Duration {
     let begin = Instant::now();
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the program is there");
-    let mut stdout = child.stdout.take().expect("piped above");
-    let mut first = [0; 16];
-    let read = stdout.read(&mut first).expect("its first byte");
+    let (mut child, _) = started(&mut command(program, args));
     let time = begin.elapsed();
-    assert!(read > 0 && child.wait().expect("our own child").success());
+    assert!(child.wait().expect("our own child").success());
     time
+}
+
+fn command(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Starts it, and waits for its first output.
+fn started(command: &mut Command) -> (Child, Vec<u8>) {
+    let mut child = command.spawn().expect("the program is there");
+    let mut first = [0; 16];
+    let read = child.stdout.as_mut().expect("piped above").read(&mut first).expect("its first byte");
+    assert!(read > 0, "it ended without output");
+    (child, first[..read].to_vec())
 }
