@@ -143,12 +143,13 @@ impl Socket {
     /// Receives one message.
     pub fn recv<T: DeserializeOwned>(&self) -> Result<Received<T>, RecvError> {
         // Room for what is there and no more: a supervisor, of which there are many, would keep what it has touched once.
-        let (_, size) = recv(&self.fd, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC)?;
+        let (_, size) = last_words(|| recv(&self.fd, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC))?;
         let mut buffer = vec![0; size.clamp(1, MAX_DATAGRAM + 1)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let outcome =
-            recvmsg(&self.fd, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let outcome = last_words(|| {
+            recvmsg(&self.fd, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?;
         let mut fds: Vec<OwnedFd> = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -167,6 +168,15 @@ impl Socket {
             _ => return Err(RecvError::Malformed("unknown framing")),
         };
         Ok(Received { message: message.map_err(|_| RecvError::Malformed("undecodable"))?, fds })
+    }
+}
+
+/// If the other end has closed without having read everything, the kernel says that once, before it gives what that one has
+/// said: why an init could not put up its walls, say.
+fn last_words<T>(mut receive: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match receive() {
+        Err(Errno::CONNRESET) => receive(),
+        other => other,
     }
 }
 
@@ -242,6 +252,16 @@ mod tests {
         assert!(matches!(b.recv::<u8>(), Err(RecvError::WouldBlock)));
         drop(a);
         assert!(matches!(b.recv::<u8>(), Err(RecvError::Closed)));
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_is_heard_although_something_was_never_read() {
+        let (a, b) = pair();
+        a.send(&1_u8, &[]).expect("send");
+        b.send(&2_u8, &[]).expect("send");
+        drop(b);
+        assert_eq!(a.recv::<u8>().expect("its last words").message, 2);
+        assert!(matches!(a.recv::<u8>(), Err(RecvError::Closed)));
     }
 
     #[test]
