@@ -4,6 +4,9 @@
 //! Supervisors are child subreapers, so nothing should ever be re-parented to init. If something is, its
 //! supervisor has been killed (by a program of the same user, say), and the tree is without its end: init
 //! kills it, so that what the keeper reports as lost is really gone.
+//!
+//! Where programs can signal init (T3+ before Linux 6.12), one may stop it, and nothing would be started in its sandbox
+//! any more. The keeper, as its parent, learns of that and has it go on; init takes that for the end of its sandbox.
 
 use std::{
     collections::HashSet,
@@ -17,7 +20,8 @@ use mhnos_sandbox::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Pid, WaitId, WaitIdOptions, getpid, waitid},
+    net::{Shutdown, shutdown},
+    process::{Pid, WaitId, WaitIdOptions, getpid, setpgid, waitid},
 };
 
 use crate::{
@@ -32,7 +36,10 @@ use crate::{
 /// Serves as init; for a process just forked from the keeper in the policy's namespaces.
 pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        if sys::close_all_but(&[socket.as_fd()]).is_err() {
+        // A terminal's Ctrl-Z is for the keeper: what it stopped here would be taken for stopped by a program. The session
+        // stays the keeper's, which so may have init go on whatever user that is; and if the keeper ends while it is stopped,
+        // the kernel does.
+        if setpgid(None, None).is_err() || sys::close_all_but(&[socket.as_fd()]).is_err() {
             return;
         }
         match enter(policy, grouped) {
@@ -46,7 +53,9 @@ pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
 }
 
 fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
-    let Ok(signals) = sys::signal_fd(&sys::HANDLED) else { return };
+    // From inside a pid namespace nobody can stop init, but anybody could say this.
+    let last: &[i32] = if is_pid_1() { &[] } else { &[libc::SIGCONT] };
+    let Ok(signals) = sys::signal_fd(&[&sys::HANDLED, last].concat()) else { return };
     let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
     let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     if socket.send(&FromInit::Ready(kinds), &attached).is_err() {
@@ -58,7 +67,13 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         let _ = poll(&mut fds, None);
-        while sys::next_signal(&signals).is_some() {}
+        if signalled(&signals, libc::SIGCONT) {
+            let _ = shutdown(socket, Shutdown::Both);
+            for supervisor in &supervisors {
+                let _ = sys::kill(*supervisor, libc::SIGKILL);
+            }
+            return end(&signals, &mut supervisors);
+        }
         reap(&mut supervisors);
         loop {
             match socket.recv::<ToInit>() {
@@ -68,26 +83,35 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
-                Err(RecvError::Closed | RecvError::Io(_)) => return end(&signals),
+                Err(RecvError::Closed | RecvError::Io(_)) => return end(&signals, &mut supervisors),
             }
         }
     }
 }
 
-/// The keeper has let go of this sandbox. As PID 1 init takes everything along by ending. Elsewhere it stays
-/// until the supervisors, whose channels closed with the keeper's end of them, have killed their trees.
-fn end(signals: &OwnedFd) {
-    while getpid().as_raw_nonzero().get() != 1 {
-        loop {
-            match sys::reap() {
-                Reap::Ended(_) => {}
-                Reap::NoneYet => break,
-                Reap::NoChildren => return,
-            }
+/// Nobody needs this sandbox any more. As PID 1 init takes everything along by ending. Elsewhere it stays until the
+/// supervisors, whose channels closed with the keeper's end of them, have killed their trees.
+fn end(signals: &OwnedFd, supervisors: &mut HashSet<Pid>) {
+    while !is_pid_1() {
+        if let Reap::NoChildren = reap(supervisors) {
+            return;
         }
         let _ = poll(&mut [PollFd::new(signals, PollFlags::IN)], None);
-        while sys::next_signal(signals).is_some() {}
+        signalled(signals, libc::SIGCONT);
     }
+}
+
+fn is_pid_1() -> bool {
+    getpid().as_raw_nonzero().get() == 1
+}
+
+/// Takes all signals that wait, and tells whether this one was among them.
+fn signalled(signals: &OwnedFd, which: i32) -> bool {
+    let mut found = false;
+    while let Some(signal) = sys::next_signal(signals) {
+        found |= signal == which;
+    }
+    found
 }
 
 /// Forks a supervisor. If that fails, its channel closes with the message and the keeper sees the end of it.
@@ -107,12 +131,14 @@ fn supervise(fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
     }
 }
 
-fn is_stopped(child: WaitId<'_>) -> bool {
+/// Whether this child, or any of them, was stopped and has not gone on since.
+pub(crate) fn is_stopped(child: WaitId<'_>) -> bool {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     waitid(child, options).is_ok_and(|stopped| stopped.is_some())
 }
 
-fn reap(supervisors: &mut HashSet<Pid>) {
+/// Reaps all that has ended and sees to what has lost its supervisor, or has one that was stopped. Never [`Reap::Ended`].
+fn reap(supervisors: &mut HashSet<Pid>) -> Reap {
     // A program may be able to stop what supervises it, which then would neither end it nor hold it to its limits. A killed one
     // takes its tree along.
     if is_stopped(WaitId::All) {
@@ -121,13 +147,19 @@ fn reap(supervisors: &mut HashSet<Pid>) {
         }
     }
     let mut ended = false;
-    while let Reap::Ended(child) = sys::reap() {
-        supervisors.remove(&child.pid);
-        ended = true;
-    }
+    let rest = loop {
+        match sys::reap() {
+            Reap::Ended(child) => {
+                supervisors.remove(&child.pid);
+                ended = true;
+            }
+            rest => break rest,
+        }
+    };
     if ended {
         for orphan in children().into_iter().filter(|pid| !supervisors.contains(pid)) {
             let _ = sys::kill(orphan, libc::SIGKILL);
         }
     }
+    rest
 }

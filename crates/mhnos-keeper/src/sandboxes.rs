@@ -8,7 +8,10 @@ use mhnos_sandbox::{
     namespaces,
     sys::{self, Fork},
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::WaitId,
+};
 
 use crate::{
     channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
@@ -26,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     pub(crate) outbox: Outbox<ToInit>,
+    /// Its init, until that has been reaped.
+    pub(crate) init: Option<rustix::process::Pid>,
     /// Why the walls could not be put up, if so.
     pub(crate) failure: Option<Failure>,
     /// What leads out of its own network: duplicates, for bridges to come.
@@ -38,7 +43,9 @@ impl Sandbox {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
         match sys::fork(namespaces(policy))? {
             Fork::Child => init::run(&theirs, policy, grouped),
-            Fork::Parent(_) => Ok(Self { outbox: Outbox::new(ours), failure: None, outlets: Vec::new() }),
+            Fork::Parent(init) => {
+                Ok(Self { outbox: Outbox::new(ours), init: Some(init), failure: None, outlets: Vec::new() })
+            }
         }
     }
 
@@ -63,6 +70,14 @@ impl Sandbox {
     /// Takes what init has opened inside.
     pub(crate) fn stands(&mut self, kinds: Vec<Outlet>, sockets: Vec<OwnedFd>) {
         self.outlets = kinds.into_iter().zip(sockets).collect();
+    }
+
+    /// Lets its init go on if it was stopped: see [`init`](crate::init). Who shares a session may, whoever the other is.
+    pub(crate) fn go_on_if_stopped(&self) {
+        if let Some(init) = self.init.filter(|init| init::is_stopped(WaitId::Pid(*init))) {
+            tracing::warn!(os_pid = init.as_raw_nonzero().get(), "a sandbox's init was stopped; it goes on");
+            let _ = sys::kill(init, libc::SIGCONT);
+        }
     }
 
     /// Whether it has a network of its own.

@@ -36,12 +36,20 @@ impl Rule {
     }
 }
 
-/// A test of the low 32 bits of one argument: the kernel takes all tested arguments as `int`.
+/// A test of one half of an argument: the low one, because the kernel takes nearly all tested arguments as `int`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Test {
     argument: u32,
+    half: Half,
     mask: u32,
     comparison: Comparison,
+}
+
+/// Which 32 bits of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    Low,
+    High,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +66,18 @@ impl Test {
 
     /// The argument's bits of `mask` are `value`.
     pub(crate) fn masked(argument: u32, mask: u32, value: u32) -> Self {
-        Self { argument, mask, comparison: Comparison::Equal(value) }
+        Self { argument, half: Half::Low, mask, comparison: Comparison::Equal(value) }
+    }
+
+    /// The argument, of 64 bits, is below 2 to the power of `bits`, which is at most 32: both tests are needed.
+    pub(crate) fn below_power(argument: u32, bits: u32) -> [Self; 2] {
+        let low = Self::masked(argument, u32::MAX.checked_shl(bits).unwrap_or(0), 0);
+        [low, Self { half: Half::High, ..Self::equal(argument, 0) }]
     }
 
     /// The argument has at least one bit of `mask`.
     pub(crate) fn any(argument: u32, mask: u32) -> Self {
-        Self { argument, mask, comparison: Comparison::AnyBit }
+        Self { argument, half: Half::Low, mask, comparison: Comparison::AnyBit }
     }
 }
 
@@ -198,7 +212,9 @@ fn alternative(tests: &[Test], then: &[Instruction]) -> Vec<Instruction> {
     let mut program: Vec<Instruction> = then.to_vec();
     for test in tests.iter().rev() {
         let past = program.len() as u8;
-        let mut with = vec![instruction(LOAD, 0, 0, ARGUMENTS + 8 * test.argument)];
+        // Both architectures put the low half first.
+        let half = if test.half == Half::High { 4 } else { 0 };
+        let mut with = vec![instruction(LOAD, 0, 0, ARGUMENTS + 8 * test.argument + half)];
         if test.mask != u32::MAX {
             with.push(instruction(AND, 0, 0, test.mask));
         }
@@ -251,7 +267,7 @@ mod tests {
     #[test]
     fn the_filter_means_what_the_rules_say() {
         let interesting =
-            [0, 1, 2, 3, 6, 10, 16, 17, 0x5412, 0x541C, 0x2000_0000, 0x1000_0000, 262, u32::MAX];
+            [0, 1, 2, 3, 6, 10, 16, 17, 0x5412, 0x541C, 0x2000_0000, 0x1000_0000, 262, 0xFFFF_FFFF, 1 << 32];
         for profile in profiles() {
             let rules = syscalls::rules(profile);
             let program = compile(&rules);
@@ -261,7 +277,8 @@ mod tests {
             for number in (0..600).chain([X32 - 1, X32, X32 + 1, u32::MAX]) {
                 let rule = by_number.get(&number).unwrap_or(&unknown);
                 // Only what is tested can make a difference.
-                let tried = if matches!(rule, Rule::When { .. }) { &interesting[..] } else { &[0, u32::MAX] };
+                let tried =
+                    if matches!(rule, Rule::When { .. }) { &interesting[..] } else { &[0, 0xFFFF_FFFF] };
                 for &a in tried {
                     for &b in tried {
                         for &c in tried {
@@ -308,7 +325,7 @@ mod tests {
             let unknown = Rule::Errno(libc::ENOSYS);
             for number in 0..600 {
                 let rule = by_number.get(&number).unwrap_or(&unknown);
-                for argument in [0, 1, 2, 0x5412, 0x1000_0000, 0x2000_0000, u32::MAX] {
+                for argument in [0, 1, 2, 0x5412, 0x1000_0000, 0x2000_0000, 0xFFFF_FFFF, 1 << 32] {
                     let arguments = [argument, argument ^ 1, 0, argument, 0, 0];
                     let got = run(&program, AARCH64, number, arguments);
                     assert_eq!(got, meaning(rule, arguments), "{number} {arguments:?} {profile:?}");
@@ -361,5 +378,17 @@ mod tests {
         assert_eq!(call(libc::SYS_setpriority, 0, 0), RETURN_ALLOW);
         assert_eq!(call(libc::SYS_setpriority, 2, 4711), RETURN_ERRNO | libc::EPERM as u32);
         assert_eq!(call(libc::SYS_shmget, 0, 0), RETURN_ERRNO | libc::ENOSYS as u32);
+    }
+
+    #[test]
+    fn a_size_is_tested_in_full() {
+        let small = Rule::only_if(vec![Test::below_power(1, 16).to_vec()], libc::EINVAL);
+        let program = compile(&[(7, small.clone())]);
+        for size in [0, 1, 0xFFFF, 0x1_0000, 0xFFFF_FFFF, 1 << 32, 1 << 63, u64::MAX] {
+            let arguments = [0, size, 0, 0, 0, 0];
+            let expected = if size <= 0xFFFF { RETURN_ALLOW } else { RETURN_ERRNO | libc::EINVAL as u32 };
+            assert_eq!(run(&program, THIS_ARCHITECTURE, 7, arguments), expected, "{size:#x}");
+            assert_eq!(meaning(&small, arguments), expected, "{size:#x}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode as FileMode, OFlags, fstat, openat},
+    fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, openat},
     io::Errno,
 };
 
@@ -19,8 +19,9 @@ use crate::{
     Mode, Tier,
     error::{SetupError, Step},
     etc,
-    policy::Policy,
+    policy::{Policy, Workspace},
     sys::{LandlockScope, Ruleset, landlock_abi},
+    tree::open_workspace,
 };
 
 // LANDLOCK_ACCESS_FS_*.
@@ -131,6 +132,8 @@ pub fn covers_unix_sockets() -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     beneath: Vec<(PathBuf, u64)>,
+    /// Only if it still is what it was: who may write beside it can put a link in its place.
+    workspace: Option<(Workspace, u64)>,
     ports: Option<Vec<u16>>,
     scope: LandlockScope,
 }
@@ -143,10 +146,10 @@ impl Rules {
             beneath.push((writable.into(), ALL));
         }
         beneath.push(("/proc".into(), READ | WRITE_FILE | TRUNCATE));
-        beneath.push((policy.workspace.source.inside.clone(), ALL));
         // The network, and with it such sockets, may be the host's.
         let scope = LandlockScope { abstract_sockets: true, signals: false };
-        Self { beneath, ports: None, scope }
+        let workspace = Some((policy.workspace.clone(), ALL));
+        Self { beneath, workspace, ports: None, scope }
     }
 
     /// The only wall around files, for a process that sees the host's tree.
@@ -165,21 +168,21 @@ impl Rules {
         }
         beneath.push(("/dev/shm".into(), SHARED_MEMORY));
         beneath.push(("/tmp".into(), ALL & !IOCTL_DEV));
-        beneath.push((policy.workspace.source.inside.clone(), ALL & !IOCTL_DEV));
+        let workspace = Some((policy.workspace.clone(), ALL & !IOCTL_DEV));
         let ports = || {
             let all = PORTS.into_iter().flat_map(|(first, last)| first..=last);
             all.filter(|port| !policy.own_ports.contains(port)).chain(policy.proxy).collect()
         };
         let scope = LandlockScope { abstract_sockets: true, signals: true };
         // The host's network is what `relaxed` means.
-        Self { beneath, ports: (policy.mode == Mode::Strict).then(ports), scope }
+        Self { beneath, workspace, ports: (policy.mode == Mode::Strict).then(ports), scope }
     }
 
     /// A domain that signals do not leave, and nothing else: for a supervisor, whose `kill(-1)` then reaches
     /// its own tree only, and all of it.
     pub(crate) fn of_signals() -> Self {
         let scope = LandlockScope { abstract_sockets: false, signals: true };
-        Self { beneath: Vec::new(), ports: None, scope }
+        Self { beneath: Vec::new(), workspace: None, ports: None, scope }
     }
 
     /// Whether ports are restricted, here.
@@ -197,6 +200,12 @@ impl Rules {
             Ruleset::new(handled, ports.map_or(0, |_| CONNECT_TCP), scope).step("make a Landlock ruleset")?;
         for (path, rights) in &self.beneath {
             allow(&ruleset, path, rights & handled)?;
+        }
+        if let Some((workspace, rights)) = &self.workspace {
+            // By links of the sandbox's own tree, if need be (/var/tmp).
+            let resolve = ResolveFlags::NO_MAGICLINKS;
+            let dir = open_workspace(&workspace.source.inside, workspace.identity, resolve)?;
+            ruleset.allow_beneath(&dir, rights & handled).step("allow the workspace")?;
         }
         if let Some(terminal) = terminal {
             ruleset.allow_beneath(terminal, DEVICE & handled).step("allow the terminal")?;

@@ -1,7 +1,11 @@
 //! What a sandbox shall be: the operator's wishes, with every path resolved. Built once, at start, by the
 //! keeper; no client and no bridge can change it.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    os::unix::{ffi::OsStringExt, fs::FileTypeExt},
+    path::{Path, PathBuf},
+};
 
 use crate::{
     Mode, Tier, filter, landlock,
@@ -71,8 +75,30 @@ impl Policy {
 /// Whether a socket with a path exists that a program might connect to: with the host's tree in view and
 /// before Landlock ABI 9 nothing else would keep it from doing so.
 fn foreign_sockets() -> bool {
+    let read = std::fs::read_to_string;
     // A table that cannot be read may hold one.
-    std::fs::read_to_string("/proc/net/unix").map_or(true, |table| has_path(&table))
+    read("/proc/net/unix").map_or(true, |table| has_path(&table))
+        || read("/proc/self/mountinfo").map_or(true, |table| mount_points(&table).any(|at| is_socket(&at)))
+}
+
+/// One that was opened in another network is in another table; a container may have it mounted.
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+/// `/proc/self/mountinfo`: the fifth field of a line, what would part fields in it as three octal digits.
+fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
+    let fields = table.lines().filter_map(|line| line.split(' ').nth(4));
+    fields.map(|field| {
+        let mut parts = field.split('\\');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+            bytes.extend(code);
+            bytes.extend(part.bytes().skip(3));
+        }
+        OsString::from_vec(bytes).into()
+    })
 }
 
 /// `/proc/net/unix`: a header, then lines whose eighth field, if any, is a path or, after `@`, a name.
@@ -131,5 +157,18 @@ mod tests {
         let path = "00000000dc4e5b0c: 00000002 00000000 00010000 0001 01 12345 /run/x.sock\n";
         assert!(!has_path(&format!("{header}{pair}{named}")));
         assert!(has_path(&format!("{header}{pair}{path}")));
+    }
+    #[test]
+    fn a_socket_that_is_mounted_is_found() {
+        let place = std::env::temp_dir().join(format!("mhnos a socket\t{}", std::process::id()));
+        let _listening = std::os::unix::net::UnixListener::bind(&place).expect("listen");
+        let text = place.to_string_lossy().replace(' ', "\\040").replace('\t', "\\011");
+        let table = format!(
+            "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n36 22 254:0 /a {text} rw,relatime - ext4 /dev/vda rw\n"
+        );
+        let found: Vec<_> = mount_points(&table).collect();
+        assert_eq!(found, [PathBuf::from("/"), place.clone()]);
+        assert_eq!(found.iter().map(|at| is_socket(at)).collect::<Vec<_>>(), [false, true]);
+        std::fs::remove_file(&place).expect("remove");
     }
 }

@@ -5,7 +5,7 @@
 //! of a newer kernel does on an older one: libraries then fall back, where EPERM would make them give up.
 
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EAFNOSUPPORT, ENOSYS, EOPNOTSUPP, EPERM, IPPROTO_TCP,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EAFNOSUPPORT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, IPPROTO_TCP,
     IPPROTO_UDP, MSG_FASTOPEN, NETLINK_ROUTE, SOCK_DGRAM, SOCK_STREAM,
 };
 
@@ -29,6 +29,12 @@ const SOCKET_TYPE: u32 = 0xF;
 const PRIORITY_OF_PROCESS: u32 = 0;
 /// `IOPRIO_WHO_PROCESS`.
 const IO_PRIORITY_OF_PROCESS: u32 = 1;
+
+/// Shared memory of System V where nothing counts it: segments below 64 KiB, as many of which as there may be are
+/// 256 MiB. What databases and interpreters ask for by this call is a page.
+const SEGMENT_BITS: u32 = 16;
+/// The same for semaphores of one set; a power of two less one.
+const SEMAPHORES: u32 = 255;
 
 /// What the rules depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +66,14 @@ pub(crate) fn rules(profile: Profile) -> Vec<(u32, Rule)> {
     rules.extend(numbered(DEBUGGING, &if mode == Mode::Relaxed { Rule::Allow } else { Rule::Errno(EPERM) }));
     rules.extend(restricted(profile.unix_sockets, profile.datagrams));
     rules.extend(own_process_only());
-    if profile.shares_host {
-        // Objects of the whole host, which no rule for files covers.
-        rules.extend(numbered(HOST_IPC, &Rule::Errno(ENOSYS)));
-    }
     if !profile.grouped {
         // Memory that belongs to no process: only a control group counts it.
         rules.push((libc::SYS_memfd_create as u32, Rule::Errno(ENOSYS)));
+        rules.extend(small_objects());
+    }
+    if profile.shares_host {
+        // Objects of the whole host, which no rule for files covers.
+        rules.extend(numbered(HOST_IPC, &Rule::Errno(ENOSYS)));
     }
     rules
 }
@@ -85,6 +92,14 @@ fn own_process_only() -> Vec<(u32, Rule)> {
         (libc::SYS_setpriority as u32, own(PRIORITY_OF_PROCESS)),
         (libc::SYS_ioprio_set as u32, own(IO_PRIORITY_OF_PROCESS)),
     ]
+}
+
+/// System V objects, which the kernel keeps when all their processes have ended, as if its own bounds for one were lower.
+/// There are at most 4096 segments and 32,000 sets of semaphores in a namespace.
+fn small_objects() -> Vec<(u32, Rule)> {
+    let segments = Rule::only_if(vec![Test::below_power(1, SEGMENT_BITS).to_vec()], EINVAL);
+    let semaphores = Rule::only_if(vec![vec![Test::masked(1, !SEMAPHORES, 0)]], EINVAL);
+    vec![(libc::SYS_shmget as u32, segments), (libc::SYS_semget as u32, semaphores)]
 }
 
 /// Calls that depend on their arguments.

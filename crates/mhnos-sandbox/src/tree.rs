@@ -170,18 +170,26 @@ fn clone_tree(path: &Path, access: MountAccess) -> io::Result<OwnedFd> {
     Ok(clone)
 }
 
-/// Clones the workspace, if it still is the directory it was at start.
-fn clone_workspace(workspace: &Workspace) -> Result<OwnedFd, SetupError> {
-    let path = &workspace.source.outside;
+/// Opens the workspace at this path, if it still is the directory it was at start.
+pub(crate) fn open_workspace(
+    path: &Path,
+    identity: (u64, u64),
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, SetupError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let dir = openat2(CWD, path, flags, FileMode::empty(), resolve)
         .step_on("open the workspace", path.display())?;
     let now = fstat(&dir).step("examine the workspace")?;
-    if (now.st_dev, now.st_ino) != workspace.identity {
+    if (now.st_dev, now.st_ino) != identity {
         let swapped = io::Error::other("it is no longer the directory the service started with");
         return Err(swapped).step_on("open the workspace", path.display());
     }
+    Ok(dir)
+}
+
+fn clone_workspace(workspace: &Workspace) -> Result<OwnedFd, SetupError> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let dir = open_workspace(&workspace.source.outside, workspace.identity, resolve)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE

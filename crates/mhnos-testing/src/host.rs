@@ -18,7 +18,7 @@ use rustix::{
 };
 
 /// The ordinary user of the tests, if they are run by root.
-const USER: u32 = 4242;
+pub const USER: u32 = 4242;
 
 /// A kind of host.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use mhnos_sandbox::{
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
+    process::WaitId,
 };
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     channel::{FIRST_PID, Failure, FromKeeper, Pid, Stage},
     choose::Missing,
     held::{Held, Phase},
+    init::is_stopped,
     limits::{BATCH, FINISH_TIMEOUT, MAX_FAILED_BRIDGES, TIME_SLICE},
     sandboxes::Sandbox,
     service_manager::ServiceManager,
@@ -293,7 +295,13 @@ impl Keeper {
     }
 
     fn reap(&mut self) {
+        if is_stopped(WaitId::All) {
+            self.sandboxes.values().for_each(Sandbox::go_on_if_stopped);
+        }
         while let Reap::Ended(child) = sys::reap() {
+            if let Some(sandbox) = self.sandboxes.values_mut().find(|one| one.init == Some(child.pid)) {
+                sandbox.init = None;
+            }
             if self.bridge.as_ref().is_some_and(|bridge| bridge.pid == child.pid) {
                 self.hear_last_words();
                 self.bridge_ended(child.status);

@@ -295,8 +295,14 @@ pub(crate) fn memory_that_belongs_to_no_process_counts_or_is_refused(bridge: &mu
                   sys.stdin.read()\n";
     let file = "import os, sys\ntry: f = os.memfd_create('m')\nexcept OSError: sys.exit(9)\n\
                 for n in range(300): os.write(f, b'x' * (1 << 20))\nsys.stdin.read()\n";
-    for (program, may_be_refused) in [(shared, false), (file, true)] {
-        if may_be_refused && bridge.tier() == Tier::None {
+    // Detached from, a segment belongs to nobody and stays.
+    let segments = "import ctypes, sys\nlibc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\nfor n in range(300):\n  \
+                    made = libc.shmget(0, 1 << 20, 0o1600)\n  if made < 0: sys.exit(9)\n  at = libc.shmat(made, None, 0)\n  \
+                    ctypes.memset(at, 1, 1 << 20)\n  libc.shmdt(ctypes.c_void_p(at))\nsys.stdin.read()\n";
+    let grouped = bridge.has(Layer::Cgroup);
+    let own_objects = bridge.has_own_processes();
+    for (program, refused) in [(shared, false), (file, !grouped), (segments, !grouped || !own_objects)] {
+        if program != shared && bridge.tier() == Tier::None {
             // Nothing refuses it and nothing counts it.
             continue;
         }
@@ -305,7 +311,11 @@ pub(crate) fn memory_that_belongs_to_no_process_counts_or_is_refused(bridge: &mu
         bridge.started(pid).expect("starts");
         let exit = bridge.exit_record(pid);
         bridge.ended(pid);
-        let refused = may_be_refused && !bridge.has(Layer::Cgroup) && exit.status == ExitStatus::Code(9);
-        assert!(refused || exit.limit == Some(LimitHit::Memory), "{exit:?}");
+        let expected = if refused {
+            (ExitStatus::Code(9), None)
+        } else {
+            (ExitStatus::Signal(libc::SIGKILL), Some(LimitHit::Memory))
+        };
+        assert_eq!((exit.status, exit.limit), expected, "{program}");
     }
 }

@@ -1,7 +1,7 @@
 //! What is in force on each kind of host is what the keeper says, and holds.
 
 use mhnos_keeper::channel::{Isolation, Stage};
-use mhnos_sandbox::{Layer, Mode, Stdio, Tier};
+use mhnos_sandbox::{Layer, Mode, Stdio, Tier, WindowSize};
 
 use mhnos_testing::host::HOSTS;
 
@@ -47,25 +47,35 @@ pub(crate) fn the_host_does_not_show(bridge: &mut Bridge) {
 }
 
 pub(crate) fn a_swapped_workspace_is_refused(bridge: &mut Bridge) {
-    if !bridge.has(Layer::MountNamespace) {
+    if bridge.tier() == Tier::None {
         return;
     }
     let workspace = std::env::var("WORKSPACE").expect("workspace");
     let aside = format!("{workspace}.aside");
     if std::fs::rename(&workspace, &aside).is_err() {
         // A user who may not rename it cannot swap it either.
-        assert!(bridge.has(Layer::Cgroup), "only where it belongs to another user");
+        let another_users = bridge.has(Layer::Cgroup) || bridge.tier() == Tier::T3Plus;
+        assert!(another_users, "only where it belongs to another user");
         return;
     }
     std::os::unix::fs::symlink("/etc", &workspace).expect("swap");
     let stdio = Stdio::Pipes { stdin: false };
     let list = bridge.order(&["sh", "-c", "ls $PWD /workspace/"], stdio, Isolation::Private);
     let refused = bridge.started(list);
+    let rules_anew = (!bridge.has(Layer::MountNamespace)).then(|| {
+        // Each terminal has rules of its own there.
+        let terminal = Stdio::Pty(WindowSize { cols: 80, rows: 24 });
+        let list = bridge.order(&["ls"], terminal, Isolation::Shared);
+        bridge.started(list)
+    });
     std::fs::remove_file(&workspace).and_then(|()| std::fs::rename(&aside, &workspace)).expect("swap back");
     match refused {
         Err(failure) => assert_eq!(failure.stage, Stage::Sandbox, "{failure:?}"),
         // Staged by root, it is bound by what it is and not by its name.
         Ok(_) => assert!(bridge.has(Layer::Cgroup) && !bridge.output(list).contains("passwd")),
+    }
+    if let Some(refused) = rules_anew {
+        assert_eq!(refused.expect_err("not the link's target").stage, Stage::Confine);
     }
     // The positive control.
     let pid = bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Private);

@@ -11,12 +11,14 @@ def attempt(name, action):
 def write(path, data):
     with open(path, "w") as file: file.write(data)
 
-def set_uid_copy():
-    # A set-uid program of one's own, and one of the system's: neither changes who one is.
+def set_uid(*command):
+    # A program that is somebody else's, and changes whoever starts it into that one: if it may.
+    ran = subprocess.run([*command, "-u"], capture_output=True, text=True).stdout.strip()
+    return "same" if ran == str(os.getuid()) else ran
+
+def set_uid_of_ones_own():
     subprocess.run(["cp", "/usr/bin/id", "own-id"], check=True)
     os.chmod("own-id", 0o6755)
-    own = subprocess.run(["./own-id", "-u"], capture_output=True, text=True).stdout.strip()
-    return "same" if own == str(os.getuid()) else own
 
 def interrupt_80():
     # The other architecture's calls: getpid by int 0x80.
@@ -69,10 +71,28 @@ def zombies():
             os._exit(0)
         os.wait()
 
-def own_filter():
-    # A program may confine itself further: Landlock's version question is answered.
+def own_walls():
+    # A program may confine itself further: a Landlock domain and a filter that allows everything.
     libc = ctypes.CDLL(None, use_errno=True)
-    return "ok" if libc.syscall(444, None, 0, 1) > 0 else "refused"
+    def made(number, *arguments):
+        result = libc.syscall(number, *arguments)
+        if result < 0: raise OSError(ctypes.get_errno(), "refused")
+        return result
+    writing = ctypes.c_uint64(2)
+    ruleset = made(444, ctypes.byref(writing), 8, 0)
+    instruction = ctypes.create_string_buffer((6).to_bytes(4, sys.byteorder) + (0x7FFF0000).to_bytes(4, sys.byteorder))
+    program = (ctypes.c_uint64 * 2)(1, ctypes.addressof(instruction))
+    child = os.fork()
+    if child == 0:
+        try:
+            made(446, ruleset, 0)
+            # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+            if libc.prctl(22, 2, ctypes.byref(program), 0, 0) < 0: os._exit(1)
+            try: write("one", "x")
+            except PermissionError: os._exit(0)
+        finally: os._exit(2)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return "ok" if ended == 0 else f"refused {ended}"
 
 def message_queue(key):
     # System V queues have no name in any directory: who knows the number has it.
@@ -97,7 +117,8 @@ attempt("hard-link-own", lambda: (write("one", "x"), os.link("one", "two"), None
 attempt("rename-out", lambda: os.rename("/etc/hostname", "stolen"))
 attempt("init-root", lambda: os.listdir("/proc/1/root/root"))
 attempt("init-environ", lambda: open("/proc/1/environ").read())
-attempt("setuid-copy", set_uid_copy)
+attempt("set-uid", lambda: set_uid("./roots-id"))
+attempt("set-uid-own", set_uid_of_ones_own)
 attempt("int80", interrupt_80)
 attempt("less-likely-killed", lambda: write("/proc/self/oom_score_adj", "-1000"))
 attempt("core-pattern", lambda: write("/proc/sys/kernel/core_pattern", "|/bin/sh"))
@@ -119,7 +140,7 @@ attempt("path-socket", lambda: connect(path))
 attempt("message-queue", lambda: message_queue(queue))
 attempt("kill-init", lambda: (os.kill(1, signal.SIGKILL), os.kill(1, signal.SIGSTOP), None)[2])
 attempt("zombies", zombies)
-attempt("own-walls", own_filter)
+attempt("own-walls", own_walls)
 if shared == "own-tree":
     attempt("fill-tmp", lambda: fill("/tmp/full", 400 << 20))
     attempt("fill-shm", lambda: fill("/dev/shm/full", 100 << 20))

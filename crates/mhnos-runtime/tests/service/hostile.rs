@@ -4,13 +4,18 @@ use std::{
     collections::BTreeMap,
     os::{
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixListener},
+        unix::{
+            net::{SocketAddr, UnixListener},
+            process::CommandExt,
+        },
     },
+    path::Path,
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use mhnos_sandbox::Tier;
-use mhnos_testing::{Server, Wire, host::Host};
+use mhnos_testing::{Scratch, Server, Wire, host::Host, host::USER};
 use serde_json::json;
 
 use crate::{abuse::strict_hosts, options};
@@ -23,7 +28,7 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("rename-out", &["EXDEV", "EACCES", "EROFS", "EBUSY"]),
     ("init-root", &["EACCES", "EPERM", "ENOENT"]),
     ("init-environ", &["EACCES", "EPERM"]),
-    ("setuid-copy", &["same"]),
+    ("set-uid", &["same"]),
     ("int80", &["SIGSYS"]),
     ("less-likely-killed", &["EACCES", "EROFS"]),
     ("core-pattern", &["EACCES", "EROFS", "EPERM"]),
@@ -44,6 +49,7 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("message-queue", &["ENOENT", "ENOSYS"]),
     // The controls: what harms nobody works.
     ("hard-link-own", &["ok"]),
+    ("set-uid-own", &["ok"]),
     ("fifo", &["ok"]),
     ("zombies", &["ok"]),
     ("own-walls", &["ok"]),
@@ -99,12 +105,19 @@ impl Drop for Bystander {
 /// Makes a call that Rust's libraries have no safe form of.
 fn system_v(call: &str) {
     let script = format!("import ctypes; libc = ctypes.CDLL(None); assert {call} >= 0");
-    let made = std::process::Command::new("python3").args(["-c", &script]).status().expect("python3");
+    let made = Command::new("python3").args(["-c", &script]).status().expect("python3");
     assert!(made.success() || std::thread::panicking(), "{call}");
+}
+
+/// A set-uid program of root's that tells who it is.
+fn roots_own(path: &Path) {
+    std::fs::copy("/usr/bin/id", path).expect("copy");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).expect("set-uid");
 }
 
 async fn run(server: &Server, bystander: &Bystander, tree: &str) -> BTreeMap<String, String> {
     server.write("hostile.py", PROGRAM);
+    roots_own(&server.workspace().join("roots-id"));
     let mut wire = Wire::connect(server.address()).await;
     let queue = bystander.queue.to_string();
     let arguments = [&bystander.abstract_name, &bystander.path, tree, &queue];
@@ -145,4 +158,14 @@ async fn without_walls_the_bystanders_sockets_are_reached() {
     assert_eq!((&*found["abstract-socket"], &*found["path-socket"]), ("ok", "ok"), "{found:?}");
     assert_eq!(found["message-queue"], "ok");
     assert_ne!(found["int80"], "SIGSYS");
+    // No new privileges are for nobody, walls or not. Outside, such a program changes who starts it.
+    let place = Scratch::new();
+    let program = place.path().join("id");
+    roots_own(&program);
+    let flags = rustix::fs::statvfs(&program).expect("its file system").f_flag;
+    if flags.contains(rustix::fs::StatVfsMountFlags::NOSUID) {
+        return println!("waived: {} is on a file system without set-uid programs", program.display());
+    }
+    let told = Command::new(&program).arg("-u").uid(USER).gid(USER).output().expect("run");
+    assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "0");
 }

@@ -37,10 +37,11 @@ impl Numbers<'_> {
 
     fn test(&mut self) -> Test {
         let argument = u32::from(self.byte() % 6);
-        match self.byte() % 3 {
+        match self.byte() % 4 {
             0 => Test::equal(argument, self.word()),
             1 => Test::masked(argument, self.word(), self.word()),
-            _ => Test::any(argument, self.word()),
+            2 => Test::any(argument, self.word()),
+            _ => Test::below_power(argument, 32)[1],
         }
     }
 
@@ -63,12 +64,13 @@ pub fn filter(bytes: &[u8]) {
     let by_number: BTreeMap<u32, &Rule> =
         rules.iter().filter(|(number, _)| *number < X32).map(|(number, rule)| (*number, rule)).collect();
     let unknown = Rule::Errno(libc::ENOSYS);
-    let arguments: [u32; 6] = std::array::from_fn(|_| numbers.word());
+    let arguments: [u64; 6] =
+        std::array::from_fn(|_| u64::from(numbers.word()) << 32 | u64::from(numbers.word()));
     let around =
         rules.iter().flat_map(|(number, _)| [number.wrapping_sub(1), *number, number.wrapping_add(1)]);
     for number in around.chain([0, X32 - 1, X32, u32::MAX, numbers.word()]) {
         let rule = by_number.get(&number).copied().unwrap_or(&unknown);
-        for arguments in [arguments, [0; 6], [u32::MAX; 6]] {
+        for arguments in [arguments, [0; 6], [u64::MAX; 6]] {
             let got = run(&program, THIS_ARCHITECTURE, number, arguments);
             assert_eq!(got, meaning(rule, arguments), "{number} {arguments:x?} {rules:?}");
         }

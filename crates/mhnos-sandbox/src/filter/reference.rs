@@ -2,12 +2,16 @@
 //! it, rules are looked at one by one.
 
 use super::{
-    AND, ARCHITECTURE, ARGUMENTS, Comparison, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER_EQUAL, LOAD,
+    AND, ARCHITECTURE, ARGUMENTS, Comparison, Half, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER_EQUAL, LOAD,
     NUMBER, RETURN, RETURN_ALLOW, RETURN_ERRNO, Rule, Test,
 };
 
+fn half(argument: u64, low: bool) -> u32 {
+    if low { argument as u32 } else { (argument >> 32) as u32 }
+}
+
 /// Runs a filter.
-pub(crate) fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
+pub(crate) fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut accumulator = 0;
     let mut at = 0;
     loop {
@@ -19,7 +23,7 @@ pub(crate) fn run(program: &[Instruction], architecture: u32, number: u32, argum
                 accumulator = match operand {
                     NUMBER => number,
                     ARCHITECTURE => architecture,
-                    _ => arguments[((operand - ARGUMENTS) / 8) as usize],
+                    _ => half(arguments[((operand - ARGUMENTS) / 8) as usize], operand.is_multiple_of(8)),
                 }
             }
             AND => accumulator &= operand,
@@ -33,13 +37,13 @@ pub(crate) fn run(program: &[Instruction], architecture: u32, number: u32, argum
 }
 
 /// What the filter must return for a call under this rule.
-pub(crate) fn meaning(rule: &Rule, arguments: [u32; 6]) -> u32 {
+pub(crate) fn meaning(rule: &Rule, arguments: [u64; 6]) -> u32 {
     match rule {
         Rule::Allow => RETURN_ALLOW,
         Rule::Errno(errno) => RETURN_ERRNO | *errno as u32,
         Rule::When { alternatives, then, otherwise } => {
             let holds = |test: &Test| {
-                let value = arguments[test.argument as usize] & test.mask;
+                let value = half(arguments[test.argument as usize], test.half == Half::Low) & test.mask;
                 match test.comparison {
                     Comparison::Equal(expected) => value == expected,
                     Comparison::AnyBit => value != 0,

@@ -1,0 +1,140 @@
+//! Programs against what supervises them: their supervisor and the sandbox's init, which are of the programs' user.
+
+use mhnos_sandbox::Tier;
+use mhnos_testing::{Server, Wire, host::Host};
+use rustix::process::{Pid, Signal, getpgid};
+use serde_json::{Value, json};
+
+use crate::{abuse::strict_hosts, options};
+
+/// What supervises a program is of the program's user: what it tries to be rid of it, and what came of that.
+const AGAINST_SUPERVISOR: &str = "
+import errno, os, resource, signal, time
+def attempt(name, action):
+    try: action(); print(name, 'ok')
+    except OSError as error: print(name, errno.errorcode[error.errno])
+supervisor = os.getppid()
+attempt('limits', lambda: resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (0, 0)))
+attempt('priority', lambda: os.setpriority(os.PRIO_PROCESS, supervisor, 19))
+attempt('scheduler', lambda: os.sched_setscheduler(supervisor, os.SCHED_IDLE, os.sched_param(0)))
+attempt('processors', lambda: os.sched_setaffinity(supervisor, os.sched_getaffinity(0)))
+attempt('own', lambda: resource.prlimit(0, resource.RLIMIT_NOFILE, (64, 64)))
+# Once it has been stopped there may be no time to say so.
+print('stops it', flush=True)
+try: os.kill(supervisor, signal.SIGSTOP)
+except OSError: print('refused', flush=True)
+time.sleep(1000)
+";
+
+/// Runs this program to its end, and kills it when it says that nothing came of what it tried. The service serves the next
+/// one and leaves nothing.
+async fn run(server: &mut Server, host: &str, arguments: &[&str]) -> (String, Value) {
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(json!({"processType": "python", "command": "-c", "args": arguments})).await;
+    let (mut said, mut told) = (String::new(), false);
+    let exit = loop {
+        let message = wire.next_where(|message| message["pid"] == pid && message["id"].is_null()).await;
+        if message["type"] == "exit" {
+            break message;
+        }
+        said += message["data"].as_str().unwrap_or_default();
+        if said.ends_with("refused\n") && !std::mem::replace(&mut told, true) {
+            wire.send(&json!({"type": "kill", "pid": pid, "signal": 9})).await;
+        }
+    };
+    let next = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+    assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
+    server.stop();
+    server.assert_nothing_left();
+    (said, exit)
+}
+
+async fn against_supervisor(server: &mut Server, host: &str) -> String {
+    let (said, exit) = run(server, host, &[AGAINST_SUPERVISOR]).await;
+    // Without its supervisor it ends at once, before anybody asks for it.
+    let expected = if said.ends_with("refused\n") { "killed" } else { "lost" };
+    assert_eq!(exit["reason"], expected, "{host}: {exit}\n{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_program_cannot_weaken_its_supervisor_and_ends_with_one_that_it_stops() {
+    for host in strict_hosts() {
+        let said = against_supervisor(&mut Server::start(options().on(host)), host).await;
+        for what in ["limits EPERM", "priority EPERM", "scheduler EPERM", "processors EPERM", "own ok"] {
+            assert!(said.contains(what), "{host}: {what}: {said}");
+        }
+    }
+}
+
+/// The control.
+#[tokio::test]
+async fn without_walls_a_program_can_weaken_its_supervisor() {
+    let options = options().on("none").env("MHNOS_SANDBOX", "none");
+    let said = against_supervisor(&mut Server::start(options), "none").await;
+    for what in ["priority ok", "scheduler ok", "processors ok", "stops it"] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    assert!(!said.contains("refused"), "{said}");
+}
+
+/// Stops init, after all its supervisors if it is told to, and says if that is refused or without effect. Nobody else: other
+/// tests have programs of the same user.
+const AGAINST_INIT: &str = "
+import os, signal, sys, time
+def parent(pid): return int(open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[1])
+def children(pid): return [int(child) for child in open(f'/proc/{pid}/task/{pid}/children').read().split()]
+tree, whom = sys.argv[1:]
+init = 1 if tree == 'own-tree' else parent(os.getppid())
+supervisors = [os.getppid()] if tree == 'own-tree' else children(init)
+try:
+    for pid in (supervisors if whom == 'all' else []) + [init]: os.kill(pid, signal.SIGSTOP)
+    # To the first process of a namespace this means nothing, from inside.
+    if tree == 'own-tree': os.kill(init, signal.SIGCONT); print('refused', flush=True)
+except OSError: print('refused', flush=True)
+time.sleep(1000)
+";
+
+#[tokio::test]
+async fn a_program_that_can_stop_init_ends_its_sandbox_and_no_other() {
+    for host in strict_hosts() {
+        let own_tree = matches!(Host::named(host).tier, Tier::T1 | Tier::T2);
+        let tree = if own_tree { "own-tree" } else { "hosts-tree" };
+        let mut server = Server::start(options().on(host));
+        let (said, exit) = run(&mut server, host, &[AGAINST_INIT, tree, "init"]).await;
+        // The control: there it is not refused.
+        let expected = if host == "container-linux-6.1" { ("", "lost") } else { ("refused\n", "killed") };
+        assert_eq!((&*said, exit["reason"].as_str().unwrap_or_default()), expected, "{host}: {exit}");
+        // All supervisors too: killed, if nobody killed it before.
+        let mut server = Server::start(options().on(host));
+        let (_, exit) = run(&mut server, host, &[AGAINST_INIT, tree, "all"]).await;
+        assert!(["lost", "killed"].map(Value::from).contains(&exit["reason"]), "{host}: {exit}");
+    }
+}
+
+/// A terminal's keys are for all processes of a group. An init would take a supervisor that Ctrl-Z has stopped for one that its
+/// program has, and end all there is.
+#[tokio::test]
+async fn keys_of_the_services_terminal_reach_the_keeper_alone() {
+    for host in strict_hosts().chain(["none"]) {
+        let mode = if host == "none" { "none" } else { "strict" };
+        let server = Server::start(options().on(host).env("MHNOS_SANDBOX", mode));
+        let mut wire = Wire::connect(server.address()).await;
+        let script = "echo up; read x; exit 3";
+        let options = json!({"pty": false});
+        let spawn =
+            json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": options});
+        let pid = wire.spawn(spawn).await;
+        wire.stdout_until(pid, "up").await;
+        let group = |os_pid| getpgid(Pid::from_raw(os_pid)).ok();
+        let keepers = group(server.os_pid());
+        let all = server.descendants();
+        let others: Vec<_> = all.iter().filter(|process| group(process.os_pid) == keepers).collect();
+        assert!(all.len() > 3 && keepers.is_some() && others.is_empty(), "{host}: {others:?} of {all:?}");
+        // As Ctrl-Z and fg do.
+        server.signal(Signal::TSTP);
+        server.signal(Signal::CONT);
+        wire.send(&json!({"type": "write", "pid": pid, "data": "x\n"})).await;
+        assert_eq!(wire.run_to_exit(pid).await.2["code"], 3, "{host}");
+    }
+}
