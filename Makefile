@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-fronts test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-apparmor test-fronts test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
   dist test-kills lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -86,6 +86,9 @@ test-install: rust ## install, upgrade and remove in a booted machine: MACHINE="
 
 test-system: rust ## the unit with cgroup v2 limits and AppArmor, in a booted machine: MACHINE as above
 	deploy/test/machine.sh system
+
+test-apparmor: rust ## where AppArmor keeps programs from user namespaces, as on Ubuntu 24.04: a booted machine with AppArmor 4, MACHINE as above
+	deploy/test/machine.sh apparmor
 
 test-fronts: rust tools ## `npm start` and `npm run dev`: they serve, notice a changed file, and leave nothing after Ctrl-C
 	deploy/test/fronts.sh

@@ -77,23 +77,42 @@ find_program() {
   fi
 }
 
+# Whether AppArmor here can keep programs from user namespaces, as on Ubuntu they are unless a profile lets them.
+restricted() {
+  grep -qs userns_create /sys/kernel/security/apparmor/features/namespaces/mask && [ -e /etc/apparmor.d/abi/4.0 ] && have apparmor_parser
+}
+profile() { # profile PROGRAM NAME
+  sed "s|@PROGRAM@|$1|; s|mhnos-runtime-service|$2|" deploy/systemd/apparmor
+}
+
 # What this host gives to sandboxes, before anything is changed. As the user that the service will be.
 examine() {
   [ $dry = no ] || [ -x "$built" ] || return 0
   say "what this machine gives (mhnos-runtime doctor):"
-  local status=0
+  local status=0 examined=
   if [ $service = yes ] && [ "$(id -u)" = 0 ]; then
     # Where everybody can reach it; a checkout may lie below /root.
     local copy
     copy=$(mktemp -d)
     cp "$built" "$copy/mhnos-runtime"
     chmod 755 "$copy" "$copy/mhnos-runtime"
+    # With what the service will be allowed, and only while it is examined.
+    if restricted && [ $dry = no ]; then
+      examined=$copy/apparmor
+      profile "$copy/mhnos-runtime" mhnos-runtime-examined >"$examined"
+      apparmor_parser -r "$examined"
+    fi
     setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp "$copy/mhnos-runtime" doctor >&2 || status=$?
+    [ -z "$examined" ] || apparmor_parser -R "$examined"
     rm -rf "$copy"
   else
     "$built" doctor >&2 || status=$?
   fi
   [ $status -ge 2 ] || return 0
+  if restricted && [ $dry = yes ]; then
+    say "that is without the AppArmor profile which the installation brings"
+    return
+  fi
   [ $service = yes ] || { say "no sandbox can be built here as it is; --sandbox none does without"; return 0; }
   fail "no sandbox can be built here as it is; the lines above say what would give one (MHNOS_SANDBOX=none in $settings does without)"
 }
@@ -134,10 +153,9 @@ install_service() {
 MHNOS_PATH=$path
 END
   fi
-  # On Ubuntu programs may not make user namespaces unless a profile lets them.
-  if [ -e /proc/sys/kernel/apparmor_restrict_unprivileged_userns ] && have apparmor_parser; then
-    sed "s|@PROGRAM@|$program|" deploy/systemd/apparmor | write /etc/apparmor.d/mhnos-runtime 644
-    run apparmor_parser -r /etc/apparmor.d/mhnos-runtime
+  if restricted; then
+    profile "$program" mhnos-runtime-service | write /etc/apparmor.d/mhnos-runtime-service 644
+    run apparmor_parser -r /etc/apparmor.d/mhnos-runtime-service
   fi
   local before=
   [ ! -e $unit ] || before=$(cat $unit)
@@ -182,9 +200,9 @@ do_uninstall() {
     run systemctl disable --now mhnos-runtime.service
     run rm -f $unit
     run systemctl daemon-reload
-    if [ -e /etc/apparmor.d/mhnos-runtime ]; then
-      run apparmor_parser -R /etc/apparmor.d/mhnos-runtime || true
-      run rm -f /etc/apparmor.d/mhnos-runtime
+    if [ -e /etc/apparmor.d/mhnos-runtime-service ]; then
+      run apparmor_parser -R /etc/apparmor.d/mhnos-runtime-service || true
+      run rm -f /etc/apparmor.d/mhnos-runtime-service
     fi
   fi
   run rm -rf "$program" "$tools" "$man" "$completion"

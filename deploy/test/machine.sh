@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a test of the installed service in a machine booted by systemd: machine.sh install|system (make test-install, test-system).
+# Runs a test of the installed service in a machine booted by systemd: machine.sh install|system|apparmor (make test-install…).
 #
 # MACHINE is a command that takes a directory and a command line, runs the command line as root in a copy of the directory, in
 # a machine that may be changed at will, and ends as it did: "deploy/test/over-ssh root@HOST", or your own.
 #
 #   MHNOS_TEST_TOOLS=yes   sends Node.js and workerd along from .tools; otherwise the machine gets them through npm, which is tested too
-#   MHNOS_TEST_IMAGE=FILE  sends a saved image (docker save mhnos-runtime:latest); `system` then tests containers as well, if the machine
+#   MHNOS_TEST_IMAGE=FILE  sends a saved image (docker save mhnos-runtime:latest); `system` and `apparmor` then test containers as well, if the machine
 #                          has Docker. An image that the machine has already is used as it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -12,7 +12,7 @@ function open(preview, path = '/') {
   const { hostname, port, host } = new URL(preview);
   const connect = hostname.endsWith('.localhost') ? new URL(address).hostname : hostname;
   const seen = new Promise((resolve, reject) => {
-    const asked = get({ host: connect, port, path, headers: { host } }, async (response) => {
+    const asked = get({ host: connect, port, path, headers: { host, 'user-agent': 'a browser' } }, async (response) => {
       const chunks = await response.toArray().catch(reject);
       resolve(`${response.statusCode}: ${Buffer.concat(chunks ?? [])}`);
     });

@@ -2,6 +2,11 @@
 
 use crate::{Layer, Mode, Tier};
 
+/// Where AppArmor keeps programs that are not root from user namespaces, or from what they give (Ubuntu 23.10 and newer).
+const APPARMOR: &str = "AppArmor keeps this program from user namespaces (Ubuntu): give it a profile with the rule \
+     `userns,`, as install.sh and the Debian package do (for a program elsewhere: docs/operations.md, \"Ubuntu\"); or \
+     for every program: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
+
 /// Why a tier is not to be had and what would give it, from the step that failed and the kernel's answer.
 pub fn remedy(tier: Tier, step: &str, errno: i32) -> &'static str {
     match tier {
@@ -16,10 +21,13 @@ fn of_namespaces(step: &str, errno: i32) -> &'static str {
     if step.starts_with("create the sandbox") {
         return match errno {
             libc::ENOSPC => "allow namespaces: sysctl -w user.max_user_namespaces=15000",
+            // What security modules answer; sysctls and system call filters say EPERM.
+            libc::EACCES => APPARMOR,
             _ => {
-                "allow unprivileged user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 (Debian) or \
-                 sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); systemd: RestrictNamespaces=no; \
-                 Docker: --security-opt seccomp=PROFILE with clone, unshare and the mount family allowed"
+                "allow unprivileged user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 (Debian); an AppArmor \
+                 profile with the rule `userns,` (Ubuntu: docs/operations.md, \"Ubuntu\"); systemd: \
+                 RestrictNamespaces=no; Docker: --security-opt seccomp=PROFILE with clone, unshare and the mount \
+                 family allowed"
             }
         };
     }
@@ -31,15 +39,14 @@ fn of_namespaces(step: &str, errno: i32) -> &'static str {
         || step.starts_with("deny setgroups")
         || step.starts_with("set the host name")
     {
-        return "capabilities inside a user namespace are restricted: sysctl -w \
-                kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with the rule `userns,`";
+        return APPARMOR;
     }
     if step.contains("workspace") {
         return "the service's account must be able to reach and write the workspace";
     }
     "mounting inside a user namespace is refused: Docker: an AppArmor profile that allows mount and pivot_root \
-     (--security-opt apparmor=unconfined) and a seccomp profile that allows the mount family; systemd: no \
-     SystemCallFilter=~@mount"
+     (--security-opt apparmor=unconfined) and a seccomp profile that allows the mount family; Ubuntu: an AppArmor \
+     profile with the rule `userns,` (docs/operations.md, \"Ubuntu\"); systemd: no SystemCallFilter=~@mount"
 }
 
 fn of_separate_uids(step: &str, errno: i32) -> &'static str {
@@ -81,5 +88,27 @@ pub fn of_layer(layer: Layer, mode: Mode) -> Option<&'static str> {
         ),
         Layer::NetProxy => Some("Linux 6.7 or newer"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ubuntu answers at one step or another: the namespaces are refused, or made without what they should give.
+    #[test]
+    fn wherever_apparmor_refuses_its_rule_is_named() {
+        for (step, errno) in [
+            ("create the sandbox's namespaces", libc::EACCES),
+            ("create the sandbox's namespaces", libc::EPERM),
+            ("map the sandbox's user", libc::EPERM),
+            ("set the host name", libc::EPERM),
+            ("make all mounts private", libc::EACCES),
+        ] {
+            let told = remedy(Tier::T1, step, errno);
+            assert!(told.contains("`userns,`") && told.contains("docs/operations.md"), "{step}: {told}");
+        }
+        let full = remedy(Tier::T1, "create the sandbox's namespaces", libc::ENOSPC);
+        assert!(full.contains("max_user_namespaces") && !full.contains("AppArmor"), "{full}");
     }
 }

@@ -6,7 +6,7 @@ const FIRST = 3000;
 const LAST = 3031;
 
 const server = createServer((request, response) => {
-  response.end(`Node.js ${process.version} says hello to ${request.headers['user-agent']}\n`);
+  response.end(`Node.js ${process.version} says hello to ${request.headers['user-agent'] ?? 'somebody unnamed'}\n`);
 });
 server.on('listening', () => console.log(`http://127.0.0.1:${server.address().port}/`));
 

@@ -2,6 +2,7 @@
 export default {
   async fetch(request) {
     const { pathname } = new URL(request.url);
-    return new Response(`workerd answers ${request.method} ${pathname} to ${request.headers.get('user-agent')}\n`);
+    const who = request.headers.get('user-agent') ?? 'somebody unnamed';
+    return new Response(`workerd answers ${request.method} ${pathname} to ${who}\n`);
   },
 };
