@@ -85,7 +85,8 @@ async fn round(server: &Server) {
     .await;
 }
 
-/// What is held when as many descriptors and processes are left as at first, and no zombie. If they never are, the test fails.
+/// What is held when no more descriptors and processes are left than at first, and no zombie. If they never are, the test fails.
+/// Fewer are as good: supervisors that rest between two rounds leave when the next one is late.
 fn held(server: &Server, first: Option<Held>) -> Held {
     let now = || {
         let descendants = server.descendants();
@@ -102,13 +103,13 @@ fn held(server: &Server, first: Option<Held>) -> Held {
             processes: own.len(),
         }
     };
-    let counted = |held: &Held| (held.fds, held.processes);
+    let within = |held: &Held, most: &Held| held.fds <= most.fds && held.processes <= most.processes;
     // The last connection's end may be on its way. Before there is anything to compare with, two looks must agree.
     let mut before = first.unwrap_or_else(now);
     let begun = Instant::now();
     eventually(SOON, "as little as at first", || {
         let held = now();
-        let at_rest = held.zombies == 0 && counted(&held) == counted(&before);
+        let at_rest = held.zombies == 0 && within(&held, &before);
         assert!(at_rest || begun.elapsed() < SOON / 2, "{held:?} is left, and at first it was {before:?}");
         before = first.unwrap_or(held);
         at_rest.then_some(held)

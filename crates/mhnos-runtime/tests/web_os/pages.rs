@@ -51,6 +51,9 @@ async fn points_11_to_16_what_is_typed_is_started_or_refused_by_name() {
     for (command, expected) in commands.into_iter().zip(1000..) {
         let pid = desk.start(&format!("runtime node {command} one  two")).await;
         assert_eq!(pid, expected, "a number that counts from 1000");
+        // Dropped by the page: what was on its way to it while it attaches would be drawn, and then replayed.
+        let told = format!("receive?.type === 'stdout' && receive.pid === {pid}");
+        desk.until(&format!("os.bridge.frames.some(({{receive}}) => {told})")).await;
         desk.done(&format!("runtime attach {pid}")).await;
         desk.until("os.caught === null").await;
     }
