@@ -68,7 +68,7 @@ impl Recruit {
 
     /// Whether it waits for an order, as far as is known. Something inside may have killed it, or it may have failed.
     pub(crate) fn waits(&mut self) -> bool {
-        matches!(self.hear(), Heard::Nothing)
+        matches!(self.outcome(), Outcome::NotYet)
     }
 
     /// Has it become the program, and returns at once.
@@ -77,39 +77,36 @@ impl Recruit {
         let sent = self.channel.send(order, &attached);
         // The program's ends must be its own alone, or nobody would see it close them.
         drop(fds);
-        sent.map_err(|error| match self.hear() {
-            Heard::Failure(failure) => failure,
-            Heard::Nothing | Heard::End => os(Stage::Fork, "tell the process what to become", &error),
+        sent.map_err(|error| match self.outcome() {
+            Outcome::Failed(failure) => failure,
+            Outcome::NotYet | Outcome::Started(_) | Outcome::Lost => {
+                os(Stage::Fork, "tell the process what to become", &error)
+            }
         })
     }
 
     /// Whether it has become the program.
     pub(crate) fn outcome(&mut self) -> Outcome {
-        match (self.hear(), self.os_pid) {
-            (Heard::Nothing, _) => Outcome::NotYet,
-            (Heard::Failure(failure), _) => Outcome::Failed(failure),
-            (Heard::End, None) => Outcome::Lost,
-            (Heard::End, Some(os_pid)) => Outcome::Started(Started { os_pid, master: self.master.take() }),
-        }
-    }
-
-    fn hear(&mut self) -> Heard {
-        let mut again = false;
         loop {
             match self.channel.recv::<FromRecruit>() {
                 Ok(received) => match received.message {
                     FromRecruit::Ready { os_pid } => self.os_pid = Some(os_pid),
                     FromRecruit::Terminal => self.master = received.fds.into_iter().next(),
-                    FromRecruit::Failed(failure) => return Heard::Failure(failure),
+                    FromRecruit::Failed(failure) => return Outcome::Failed(failure),
                 },
-                Err(RecvError::WouldBlock) => return Heard::Nothing,
+                Err(RecvError::WouldBlock) => return Outcome::NotYet,
                 Err(RecvError::Malformed(what)) => {
                     let error = io::ErrorKind::InvalidData.into();
-                    return Heard::Failure(os(Stage::Confine, what, &error));
+                    return Outcome::Failed(os(Stage::Confine, what, &error));
                 }
-                Err(_) if again => return Heard::End,
-                // An order that it has not read makes the first answer an error, before what it has written.
-                Err(_) => again = true,
+                // At exec, or at its end.
+                Err(RecvError::Closed | RecvError::Io(_)) => {
+                    let master = self.master.take();
+                    return match self.os_pid {
+                        Some(os_pid) => Outcome::Started(Started { os_pid, master }),
+                        None => Outcome::Lost,
+                    };
+                }
             }
         }
     }
@@ -119,14 +116,6 @@ impl AsFd for Recruit {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
-}
-
-/// What has come from it.
-enum Heard {
-    Nothing,
-    Failure(Failure),
-    /// The channel has closed: at exec, or at its end.
-    End,
 }
 
 /// Forks it, for its supervisor; `channel` is its end of that to the keeper, `doors` are those of its control group.

@@ -16,17 +16,10 @@ enum Which {
 }
 
 pub(crate) fn killed_spares_are_passed_over(bridge: &mut Bridge) {
-    if bridge.tier() == Tier::T3Plus {
-        // They belong to the programs' user there, whom this bridge cannot signal.
-        return;
-    }
-    let marker = bridge.marker();
-    let running = bridge.start(&format!("exec sleep {marker}"));
-    let own = bridge.supervisor(&marker);
-    let init = parent(own.as_raw_nonzero().get()).expect("an init");
+    let Some((running, own, init)) = beside_those_that_wait(bridge) else { return };
     for which in [Which::Supervisors, Which::Recruits] {
         let spares = loop {
-            let spares = waiting(init, own.as_raw_nonzero().get(), which);
+            let spares = waiting(init, own, which);
             if !spares.is_empty() {
                 break spares;
             }
@@ -47,14 +40,7 @@ pub(crate) fn killed_spares_are_passed_over(bridge: &mut Bridge) {
 
 /// The word of a child's end may come when that one has been reaped and the next is there, or from anybody.
 pub(crate) fn a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting(bridge: &mut Bridge) {
-    if bridge.tier() == Tier::T3Plus {
-        // As above.
-        return;
-    }
-    let marker = bridge.marker();
-    let running = bridge.start(&format!("exec sleep {marker}"));
-    let own = bridge.supervisor(&marker).as_raw_nonzero().get();
-    let init = parent(own).expect("an init");
+    let Some((running, own, init)) = beside_those_that_wait(bridge) else { return };
     while waiting(init, own, Which::Recruits).is_empty() {}
     for supervisor in waiting(init, own, Which::Supervisors) {
         // A resting one may have been let go since.
@@ -70,14 +56,7 @@ pub(crate) fn a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting(brid
 
 /// It starts or is refused, whatever is killed on its way, and the next one starts.
 pub(crate) fn a_start_comes_to_an_end_although_those_that_wait_are_killed(bridge: &mut Bridge) {
-    if bridge.tier() == Tier::T3Plus {
-        // As above.
-        return;
-    }
-    let marker = bridge.marker();
-    let running = bridge.start(&format!("exec sleep {marker}"));
-    let own = bridge.supervisor(&marker).as_raw_nonzero().get();
-    let init = parent(own).expect("an init");
+    let Some((running, own, init)) = beside_those_that_wait(bridge) else { return };
     let mut killed = 0;
     for round in 0..40 {
         // More than wait ahead, so that some are killed before they are ready.
@@ -172,6 +151,18 @@ fn cpu_time(pid: Pid) -> Option<f64> {
     let ticks: u64 =
         [fields.next()?, fields.next()?].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     Some(ticks as f64 / clock_ticks_per_second() as f64)
+}
+
+/// A program that runs, its supervisor and its init; `None` where those that wait belong to the programs' user, whom this
+/// bridge cannot signal.
+fn beside_those_that_wait(bridge: &mut Bridge) -> Option<(OurPid, i32, i32)> {
+    if bridge.tier() == Tier::T3Plus {
+        return None;
+    }
+    let marker = bridge.marker();
+    let running = bridge.start(&format!("exec sleep {marker}"));
+    let own = bridge.supervisor(&marker).as_raw_nonzero().get();
+    Some((running, own, parent(own).expect("an init")))
 }
 
 fn waiting(init: i32, own: i32, which: Which) -> Vec<i32> {
