@@ -5,7 +5,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -29,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Input {
     queue: Mutex<Queue>,
+    /// Writes that have begun.
+    begun: AtomicU64,
     /// One write at a time, in the order of calls.
     turn: tokio::sync::Mutex<()>,
     /// Told when the program has read something, or input is over.
@@ -73,9 +78,11 @@ const END_OF_FILE: u8 = 4;
 
 impl Input {
     pub(crate) fn new(sink: Sink, task: Arc<Notify>) -> Self {
+        let begun = AtomicU64::new(0);
         let queue = Queue { sink, chunks: VecDeque::new(), bytes: 0, closing: false, tell_keeper: false };
         Self {
             queue: Mutex::new(queue),
+            begun,
             turn: tokio::sync::Mutex::new(()),
             room: Notify::new(),
             task,
@@ -87,8 +94,15 @@ impl Input {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// See [`crate::Process::inputs`].
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
     /// See [`crate::Process::write`].
     pub(crate) async fn write(&self, mut data: Bytes) -> Result<(), WriteError> {
+        // Before the program can answer.
+        self.begun.fetch_add(1, Ordering::Release);
         let whole = data.len();
         let _turn = self.turn.lock().await;
         loop {

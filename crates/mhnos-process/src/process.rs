@@ -290,6 +290,11 @@ impl Process {
         self.input.write(data).await
     }
 
+    /// How often anybody has begun to write to it: when this changes, somebody waits for what comes of it.
+    pub fn inputs(&self) -> u64 {
+        self.input.begun()
+    }
+
     /// End of file after what is queued: closes a pipe, sends the terminal's end-of-file character (^D).
     /// Later writes to a pipe fail with `Closed`. Returns when it is queued.
     ///

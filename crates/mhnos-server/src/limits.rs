@@ -209,6 +209,15 @@ pub const DISCOVERY_OUTPUT: usize = 4096;
 /// How long the exit of a process is held back from a Web OS connection that has not attached to it yet.
 pub const EXIT_HOLD: Duration = Duration::from_secs(15);
 
+/// How long the next piece of a terminal's flood waits for more: shorter than anybody notices.
+pub const TERMINAL_GATHER: Duration = Duration::from_millis(1);
+
+/// Waiting output of a terminal of this many bytes is worth a frame at once.
+pub const TERMINAL_JOINED: u64 = 32 * 1024;
+
+/// A terminal that brings this many bytes at once is being flooded: no key and no prompt does.
+pub const TERMINAL_PIECE: u64 = 2 * 1024;
+
 /// How long small output waits for more before it goes to a Web OS connection, which draws every frame as a
 /// line of its own.
 pub const WEB_OS_GATHER: Duration = Duration::from_millis(4);

@@ -37,6 +37,9 @@ const server = require('http').createServer(async (request, response) => {
 }).listen(0, '127.0.0.1', () => console.log(server.address().port));
 server.keepAliveTimeout = 600000;";
 
+/// A program outside ends with the bench, however that ends.
+const ENDS_WITH_US: &str = "process.stdin.resume().on('end', () => process.exit());";
+
 /// Passes everything on to the port it is told, with connections that stay.
 const PEER: &str = "const agent = new (require('http').Agent)({ keepAlive: true, maxSockets: 2000 });
 const proxy = require('http-proxy').createProxyServer({ target: 'http://127.0.0.1:' + process.argv[1], agent });
@@ -51,8 +54,9 @@ impl Outside {
     fn start(source: &str, argument: &str) -> (Self, SocketAddr) {
         let packages = tools_dir().parent().expect("in node_modules").to_owned();
         let mut child = Command::new(tool("node"))
-            .args(["-e", source, argument])
+            .args(["-e", &format!("{source}\n{ENDS_WITH_US}"), argument])
             .env("NODE_PATH", packages)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("node");
@@ -194,17 +198,26 @@ async fn ways() -> (Server, Wire, Vec<Outside>, Vec<Way>) {
     let pid = wire.spawn(json!({"processType": "node", "command": "server.cjs"})).await;
     let told = wire.next_where(|message| message["type"] == "port" && message["pid"] == pid).await;
     let host = told["url"].as_str().expect("a url")["http://".len()..].trim_end_matches('/').to_owned();
-    let (direct, address) = Outside::start(SERVER, "");
+    let mut outside = Vec::new();
+    // A server of its own for each way: what answers twice as often would be warmer, in its compiler and in the caches.
+    let mut another = || {
+        let (child, address) = Outside::start(SERVER, "");
+        outside.push(child);
+        address
+    };
+    let address = another();
     let mut ways = vec![
         Way { name: "direct", address, host: address.to_string() },
         Way { name: "preview", address: server.address(), host },
     ];
-    for (name, through) in [("relay of threads", relay(address)), ("relay of tasks", async_relay(address))] {
+    for (name, through) in
+        [("relay of threads", relay(another())), ("relay of tasks", async_relay(another()))]
+    {
         ways.push(Way { name, address: through, host: through.to_string() });
     }
-    let mut outside = vec![direct];
     if tools_dir().parent().is_some_and(|packages| packages.join("http-proxy").is_dir()) {
-        let (peer, through) = Outside::start(PEER, &address.port().to_string());
+        let target = another();
+        let (peer, through) = Outside::start(PEER, &target.port().to_string());
         outside.push(peer);
         ways.push(Way { name: "http-proxy (npm)", address: through, host: through.to_string() });
     } else {

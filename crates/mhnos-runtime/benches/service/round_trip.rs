@@ -1,7 +1,7 @@
 //! A message there and back: at rest, and while another client takes a flood.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -72,9 +72,11 @@ fn bare_socket() -> Vec<Duration> {
 pub(crate) fn echo() {
     let server = start();
     for (what, pty) in [("pipe", false), ("terminal", true)] {
-        let mut times = echo_times(&server, pty, ROUNDS);
+        let mut times = echo_times(&server, pty, ROUNDS, |address| Socket::connect(address, "mhnos.v1"));
+        let mut paged = echo_times(&server, pty, ROUNDS, Socket::connect_as_page);
         let mut floor = echo_directly(pty);
         report(&format!("echo through a {what}"), &percentiles(&mut times));
+        report("  as the Web OS page", &percentiles(&mut paged));
         report("  the same directly", &percentiles(&mut floor));
     }
     peers::echo(WARM_UP, ROUNDS);
@@ -85,7 +87,8 @@ pub(crate) fn echo_in_flood() {
     let server = start();
     let flood = Flood::start(&server);
     for (what, pty) in [("pipe", false), ("terminal", true)] {
-        let mut times = echo_times(&server, pty, ROUNDS_IN_FLOOD);
+        let modern = |address| Socket::connect(address, "mhnos.v1");
+        let mut times = echo_times(&server, pty, ROUNDS_IN_FLOOD, modern);
         report(&format!("echo through a {what} during a flood"), &percentiles(&mut times));
     }
     let mut socket = Socket::connect(server.address(), "mhnos.v1");
@@ -101,8 +104,13 @@ pub(crate) fn echo_in_flood() {
     reading.join().expect("it reads to the end");
 }
 
-fn echo_times(server: &Server, pty: bool, rounds: usize) -> Vec<Duration> {
-    let mut socket = Socket::connect(server.address(), "mhnos.v1");
+fn echo_times(
+    server: &Server,
+    pty: bool,
+    rounds: usize,
+    connect: impl Fn(SocketAddr) -> Socket,
+) -> Vec<Duration> {
+    let mut socket = connect(server.address());
     let pid = socket.spawn(if pty { ON_TERMINAL } else { ON_PIPES }, pty);
     socket.until("ready");
     measure(rounds, |round| {

@@ -66,6 +66,15 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Connects as the Web OS page does.
+    pub(crate) fn connect_as_page(address: SocketAddr) -> Self {
+        let mut socket =
+            Self::open(address, "Origin: http://localhost:5173\r\n").expect("the service listens");
+        let hello = socket.next().1;
+        assert!(hello.starts_with(b"{\"type\":\"connected\""), "{}", String::from_utf8_lossy(hello));
+        socket
+    }
+
     pub(crate) fn connect(address: SocketAddr, subprotocol: &str) -> Self {
         Self::try_connect(address, subprotocol).expect("the service listens")
     }

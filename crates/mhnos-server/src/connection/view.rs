@@ -11,7 +11,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use mhnos_process::{Next, Pid, Piece, Process, Viewer};
 use mhnos_protocol as wire;
-use mhnos_sandbox::WindowSize;
+use mhnos_sandbox::{Stdio, WindowSize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -49,6 +49,10 @@ pub(super) struct View {
     gathers: bool,
     /// Until when live output waits for more.
     gathering: Option<Instant>,
+    /// How much had been written to the process when output was last sent: see [`Process::inputs`].
+    inputs: u64,
+    /// The last output that was sent from a terminal: its bytes, and when.
+    sent: Option<(u64, Instant)>,
     /// The terminal's size the client knows of, if it is to be told of others.
     size: Option<WindowSize>,
     stage: Stage,
@@ -97,8 +101,20 @@ impl View {
     fn new(process: Arc<Process>, viewer: Viewer, seat: Seat, manner: Manner, stage: Stage) -> Self {
         let Manner { format, gathers, sizes, ports } = manner;
         let size = process.window_size().filter(|_| sizes);
-        let (gathering, after_exit) = (None, Vec::new());
-        Self { process, viewer, seat, format, gathers, gathering, size, stage, ports, after_exit }
+        Self {
+            inputs: process.inputs(),
+            process,
+            viewer,
+            seat,
+            format,
+            gathers,
+            gathering: None,
+            sent: None,
+            size,
+            stage,
+            ports,
+            after_exit: Vec::new(),
+        }
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -108,13 +124,15 @@ impl View {
     /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now. `hurry`:
     /// output waits for nothing more.
     pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool, metrics: &Metrics) -> bool {
-        if self.gathers && !hurry && self.waits_for_more() {
+        // Somebody who has written waits for what comes of it.
+        let inputs = self.process.inputs();
+        if !hurry && inputs == self.inputs && self.waits_for_more() {
             return false;
         }
         if self.tell_size(ready) || self.tell_ports(ready) {
             return true;
         }
-        let (seat, format) = (&self.seat, self.format);
+        let (seat, format, before) = (&self.seat, self.format, self.viewer.position());
         let encode = |piece: Piece<'_>| seat.frame(&piece, format);
         let next = if self.gathers {
             self.viewer.next_cut(limits::FRAME_BYTES as usize, web_os::whole_lines, encode)
@@ -126,6 +144,10 @@ impl View {
                 // What is left is the beginning of a line.
                 let rest = self.gathers && self.viewer.behind() > 0;
                 self.gathering = rest.then(|| soon(limits::WEB_OS_LINE));
+                self.inputs = inputs;
+                if matches!(self.process.stdio(), Stdio::Pty(_)) {
+                    self.sent = Some((self.viewer.position() - before, Instant::now()));
+                }
                 ready.extend(frame.map(|frame| data_message(frame, format.is_text())));
                 true
             }
@@ -245,11 +267,18 @@ impl View {
     /// waits for nothing.
     fn waits_for_more(&mut self) -> bool {
         let waiting = self.viewer.behind();
-        if waiting == 0 || waiting >= web_os::GATHER_BYTES || matches!(self.stage, Stage::Replaying { .. }) {
-            self.gathering = None;
-            return false;
-        }
-        *self.gathering.get_or_insert_with(|| soon(limits::WEB_OS_GATHER)) > Instant::now()
+        let until = match self.sent {
+            _ if waiting == 0 || matches!(self.stage, Stage::Replaying { .. }) => None,
+            _ if self.gathers => (waiting < web_os::GATHER_BYTES)
+                .then(|| *self.gathering.get_or_insert_with(|| soon(limits::WEB_OS_GATHER))),
+            // A terminal brings 4 KiB at a time, however much is written to it.
+            Some((bytes, at)) if bytes >= limits::TERMINAL_PIECE && waiting < limits::TERMINAL_JOINED => {
+                Some(at + limits::TERMINAL_GATHER)
+            }
+            _ => None,
+        };
+        self.gathering = until;
+        until.is_some_and(|until| until > Instant::now())
     }
 
     /// Whether nothing will ever come again.

@@ -1,4 +1,4 @@
-//! A keeper for tests: starts programs on pipes as children of the test, without a sandbox.
+//! A keeper for tests: starts programs on pipes, or on a terminal that controls nothing, as children of the test, without a sandbox.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,9 @@ use mhnos_server::{Bridge, RunError, Secrets, config::Config};
 use mhnos_testing::Scratch;
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    pipe::{PipeFlags, pipe_with},
     process::{Signal, kill_process, kill_process_group},
+    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
 };
 
 /// A bridge that serves, with its keeper and its workspace.
@@ -169,8 +171,8 @@ impl Keeper {
 
     fn spawn(self: &Arc<Self>, order: &Order) -> Option<JoinHandle<()>> {
         let pid = order.pid;
-        let mut child = match start(order) {
-            Ok(child) => child,
+        let (mut child, mut fds) = match start(order) {
+            Ok(started) => started,
             Err(error) => {
                 let stage =
                     if std::path::Path::new(&order.launch.cwd).is_dir() { Stage::Exec } else { Stage::Chdir };
@@ -180,7 +182,6 @@ impl Keeper {
                 return None;
             }
         };
-        let mut fds: Vec<(Descriptor, OwnedFd)> = Vec::new();
         fds.extend(child.stdin.take().map(|fd| (Descriptor::Stdin, fd.into())));
         fds.extend(child.stdout.take().map(|fd| (Descriptor::Stdout, fd.into())));
         fds.extend(child.stderr.take().map(|fd| (Descriptor::Stderr, fd.into())));
@@ -211,20 +212,38 @@ impl Keeper {
     }
 }
 
-fn start(order: &Order) -> io::Result<Child> {
+/// Starts a program; its terminal is opened for it, pipes are the child's.
+fn start(order: &Order) -> io::Result<(Child, Vec<(Descriptor, OwnedFd)>)> {
     let launch = &order.launch;
-    let Stdio::Pipes { stdin } = order.stdio else { panic!("this keeper has no terminals") };
-    Command::new(&launch.program)
+    let mut command = Command::new(&launch.program);
+    command
         .arg0(&launch.argv[0])
         .args(&launch.argv[1..])
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
         .current_dir(&launch.cwd)
-        .stdin(if stdin { Std::piped() } else { Std::null() })
-        .stdout(Std::piped())
-        .stderr(Std::piped())
-        .process_group(0)
-        .spawn()
+        .process_group(0);
+    let mut fds = Vec::new();
+    match order.stdio {
+        Stdio::Pipes { stdin } => {
+            command.stdin(if stdin { Std::piped() } else { Std::null() });
+            command.stdout(Std::piped()).stderr(Std::piped());
+        }
+        Stdio::Pty(_) => {
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let master = openpt(flags)?;
+            unlockpt(&master)?;
+            let slave = ioctl_tiocgptpeer(&master, flags)?;
+            command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            fds.extend([
+                (Descriptor::ScratchRead, read),
+                (Descriptor::ScratchWrite, write),
+                (Descriptor::Pty, master),
+            ]);
+        }
+    }
+    Ok((command.spawn()?, fds))
 }
 
 fn signal(group: i32, scope: Scope, signal: Signal) {

@@ -4,7 +4,7 @@ use mhnos_testing::{Wire, WireOptions};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{keeper::Service, lines};
+use crate::{keeper::Service, lines, no_time_passes};
 
 fn shell(script: &str) -> Value {
     json!({"processType": "shell", "args": ["-c", script], "options": {"pty": false}})
@@ -176,6 +176,39 @@ async fn every_viewer_gets_every_byte() {
         assert!(stdout == expected, "{} of {} bytes", stdout.len(), expected.len());
         assert_eq!(exit["seq"], expected.len());
     }
+}
+
+#[tokio::test]
+async fn a_terminals_flood_is_joined_but_never_what_comes_of_input() {
+    const ALL: usize = 1 << 20;
+    const JOINED: usize = 32 * 1024;
+    let service = Service::start();
+    let mut wire = modern(&service).await;
+    let script = format!(
+        "import os, tty\ntty.setraw(1)\nprint('ready', end='', flush=True)\nos.read(0, 1)\nleft = {ALL}\nwhile left: left -= os.write(1, b'x' * left)\nos.read(0, 1)"
+    );
+    let spawn = json!({"processType": "python", "command": "-c", "args": [script], "options": {"pty": true, "cwd": "/"}});
+    let pid = wire.spawn(spawn).await;
+    wire.stdout_until(pid, "ready").await;
+    let still = no_time_passes();
+    wire.send(&json!({"type": "write", "pid": pid, "data": "x"})).await;
+    let mut received = 0;
+    for at in 0.. {
+        if received > ALL - JOINED {
+            break;
+        }
+        let piece =
+            wire.next_where(|value| value["type"] == "stdout").await["data"].as_str().expect("text").len();
+        assert!(at == 0 || piece >= JOINED, "frame {at} has {piece} bytes");
+        received += piece;
+    }
+    // The rest waits for a millisecond to pass, or for whoever writes.
+    wire.send(&json!({"type": "write", "pid": pid, "data": "x"})).await;
+    while received < ALL {
+        received +=
+            wire.next_where(|value| value["type"] == "stdout").await["data"].as_str().expect("text").len();
+    }
+    drop(still);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use mhnos_testing::{Wire, WireOptions};
 use serde_json::{Value, json};
 
-use crate::keeper::Service;
+use crate::{keeper::Service, no_time_passes};
 
 async fn page(service: &Service) -> Wire {
     Wire::connect_as(service.address, WireOptions::browser()).await
@@ -157,6 +157,22 @@ async fn fact_22_small_writes_are_joined() {
         messages += 1;
     }
     assert!(messages <= 5, "{messages} messages for 20 small writes");
+}
+
+#[tokio::test]
+async fn fact_22_what_comes_of_a_key_waits_for_nothing() {
+    let service = Service::start();
+    let mut wire = page(&service).await;
+    let script = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print('got', line, end='', flush=True)";
+    let pid = wire.spawn(python(script)).await;
+    wire.request(json!({"type": "attach", "id": "a", "pid": pid})).await;
+    wire.stdout_until(pid, "ready").await;
+    let still = no_time_passes();
+    for round in 0..20 {
+        wire.send(&json!({"type": "write", "pid": pid, "data": format!("{round}\r")})).await;
+        wire.stdout_until(pid, &format!("got {round}\n")).await;
+    }
+    drop(still);
 }
 
 #[tokio::test]
