@@ -176,7 +176,9 @@ fn keeper(arguments: &[String]) -> ExitCode {
     use std::os::unix::fs::MetadataExt;
     let (host, name, workspace) = (Host::named(&arguments[0]), &arguments[1], &arguments[2]);
     let fault = fault(host.name, name);
-    fault.iter().for_each(|fault| fault.begin(workspace));
+    if let Some(fault) = &fault {
+        fault.begin(workspace);
+    }
     host.begin();
     let root = rustix::process::geteuid().is_root();
     let path = PathBuf::from(workspace).canonicalize().expect("workspace");
@@ -217,7 +219,9 @@ fn keeper(arguments: &[String]) -> ExitCode {
     if name.contains("hostile") {
         hostile::limit_descriptors();
     }
-    fault.iter().for_each(faults::Fault::install);
+    if let Some(fault) = &fault {
+        fault.install();
+    }
     let settings = Settings {
         policy,
         floor: fault.as_ref().map_or(host.tier, |fault| fault.floor),
@@ -225,18 +229,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         cgroups,
         limits: Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 },
         log_bytes: 1 << 20,
-        bridge: BridgeCommand {
-            program: program.into(),
-            number: 0,
-            place,
-            argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
-            env: vec![
-                format!("WORKSPACE={workspace}").into_bytes(),
-                format!("HOST={}", host.name).into_bytes(),
-            ],
-            files_as: None,
-            fds: Vec::new(),
-        },
+        bridge: bridge(program, place, host.name, name, workspace),
         drain_timeout: Duration::from_secs(10),
         service_manager: None,
         on_ready: None,
@@ -247,6 +240,25 @@ fn keeper(arguments: &[String]) -> ExitCode {
             println!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// This program once more, as the bridge that plays the test's script.
+fn bridge(
+    program: std::fs::File,
+    place: ProgramPlace,
+    host: &str,
+    name: &str,
+    workspace: &str,
+) -> BridgeCommand {
+    BridgeCommand {
+        program: program.into(),
+        number: 0,
+        place,
+        argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
+        env: vec![format!("WORKSPACE={workspace}").into_bytes(), format!("HOST={host}").into_bytes()],
+        files_as: None,
+        fds: Vec::new(),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Which call fails where, and which step that is.
 
 use mhnos_keeper::channel::Stage;
-use mhnos_sandbox::{Layer, Tier, Tier::*};
+use mhnos_sandbox::{
+    Layer,
+    Tier::{self, T1, T3, T3Plus},
+};
 use mhnos_testing::host::Refusal;
 
 use super::{Attempt, Fault, Outcome, When};
