@@ -12,6 +12,7 @@ pub mod audit;
 pub mod config;
 mod connection;
 mod crowd;
+pub mod descriptors;
 mod discovery;
 pub mod door;
 mod egress;
@@ -301,6 +302,7 @@ fn gateway(
     Gateway::new(config.egress.clone(), ports.chain(proxy).collect())
         .through(config.upstream_proxy.clone())
         .at_most(config.egress_rate)
+        .within(descriptors::for_programs())
 }
 
 async fn keep_tls(tls: Option<TlsKeeper>) {

@@ -36,6 +36,7 @@ pub struct Options {
     environment: Vec<(String, String)>,
     workspace: Option<PathBuf>,
     host: Option<&'static Host>,
+    files: Option<(u64, u64)>,
 }
 
 impl Options {
@@ -50,7 +51,7 @@ impl Options {
             ("MHNOS_KILL_GRACE", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None }
+        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None, files: None }
     }
 
     /// Sets an environment variable, in place of a default of the same name.
@@ -80,6 +81,13 @@ impl Options {
     #[track_caller]
     pub fn on(mut self, host: &str) -> Self {
         self.host = Some(Host::named(host));
+        self
+    }
+
+    /// Starts it with these limits of open files, soft and hard.
+    #[must_use]
+    pub fn files(mut self, soft: u64, hard: u64) -> Self {
+        self.files = Some((soft, hard));
         self
     }
 
@@ -136,7 +144,15 @@ impl Server {
             inside
         });
         let mut command = match options.host {
-            None => Command::new(&options.binary),
+            None => match options.files {
+                None => Command::new(&options.binary),
+                Some((soft, hard)) => {
+                    let mut command = Command::new("/bin/sh");
+                    command.args(["-c", "ulimit -S -n $1; ulimit -H -n $2; shift 2; exec \"$0\" \"$@\""]);
+                    command.arg(&options.binary).args([soft.to_string(), hard.to_string()]);
+                    command
+                }
+            },
             Some(host) => {
                 host.give(&workspace);
                 let mut command = Command::new(options.binary.with_file_name("mhnos-host"));
