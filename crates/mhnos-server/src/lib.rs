@@ -278,6 +278,7 @@ fn neighbours(user: Option<u32>, enforcement: &Enforcement) -> (Programs, Option
 
 fn door(config: &Config) -> Door {
     Door::new(config.hosts.clone(), config.allowed_origins.clone())
+        .but_for_previews_of(&config.preview_domain)
 }
 
 /// A policy that was set and cannot be kept must not pass for one that is.

@@ -36,7 +36,7 @@ pub struct Options {
     environment: Vec<(String, String)>,
     workspace: Option<PathBuf>,
     host: Option<&'static Host>,
-    files: Option<(u64, u64)>,
+    ulimit: Option<String>,
 }
 
 impl Options {
@@ -51,7 +51,7 @@ impl Options {
             ("MHNOS_KILL_GRACE", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None, files: None }
+        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None, ulimit: None }
     }
 
     /// Sets an environment variable, in place of a default of the same name.
@@ -84,10 +84,10 @@ impl Options {
         self
     }
 
-    /// Starts it with these limits of open files, soft and hard.
+    /// Starts it from a shell that has set this limit: the words after `ulimit`.
     #[must_use]
-    pub fn files(mut self, soft: u64, hard: u64) -> Self {
-        self.files = Some((soft, hard));
+    pub fn ulimit(mut self, limit: &str) -> Self {
+        self.ulimit = Some(limit.to_owned());
         self
     }
 
@@ -144,12 +144,12 @@ impl Server {
             inside
         });
         let mut command = match options.host {
-            None => match options.files {
+            None => match &options.ulimit {
                 None => Command::new(&options.binary),
-                Some((soft, hard)) => {
+                Some(limit) => {
                     let mut command = Command::new("/bin/sh");
-                    command.args(["-c", "ulimit -S -n $1; ulimit -H -n $2; shift 2; exec \"$0\" \"$@\""]);
-                    command.arg(&options.binary).args([soft.to_string(), hard.to_string()]);
+                    command.args(["-c", "ulimit $1 && shift && exec \"$0\" \"$@\""]);
+                    command.arg(&options.binary).arg(limit);
                     command
                 }
             },
