@@ -79,7 +79,8 @@ pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -
         }
         (Route::Upstream(_), None) => return Err(DialError::NoSuchName),
         (Route::Direct(allowed), _) => {
-            let stream = timeout(gateway.bounds.connect, connect(target.port, &allowed, &gateway.descriptors)).await;
+            let stream =
+                timeout(gateway.bounds.connect, connect(target.port, &allowed, &gateway.descriptors)).await;
             stream.map(|stream| {
                 let stream = stream.map_err(DialError::Unreachable)?;
                 Ok(Reached { stream, whole_url: false })
@@ -144,7 +145,9 @@ async fn through(
             resolve(gateway, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into()))?
         }
     };
-    if target.port == upstream.port() && known.iter().any(|known| addresses.iter().any(|address| is_same(*known, *address))) {
+    if target.port == upstream.port()
+        && known.iter().any(|known| addresses.iter().any(|address| is_same(*known, *address)))
+    {
         return Err(DialError::Refused(UPSTREAM));
     }
     let mut stream = connect(upstream.port(), &addresses, &gateway.descriptors).await.map_err(broken)?;

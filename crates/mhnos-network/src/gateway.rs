@@ -195,7 +195,8 @@ impl Way {
     /// One of the sandbox's connections and what it takes of the process, until it is dropped.
     fn place(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let descriptors = Arc::clone(&self.gateway.descriptors).try_acquire_many_owned(OF_A_CONNECTION).ok()?;
+        let descriptors =
+            Arc::clone(&self.gateway.descriptors).try_acquire_many_owned(OF_A_CONNECTION).ok()?;
         Some((place, descriptors))
     }
 

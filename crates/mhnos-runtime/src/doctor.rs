@@ -17,7 +17,10 @@ use mhnos_protocol::doctor::{Doctor, Finding};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, Tier, enforcement, remedy};
 use mhnos_server::{config::Config, door::explain};
 
-use crate::{cli, serve::{descriptors, place}};
+use crate::{
+    cli,
+    serve::{descriptors, place},
+};
 
 /// Everything this version can enforce is in force.
 const ALL_WELL: u8 = 0;

@@ -51,7 +51,14 @@ impl Options {
             ("MHNOS_KILL_GRACE", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None, ulimit: None }
+        Self {
+            binary: binary.into(),
+            arguments: Vec::new(),
+            environment,
+            workspace: None,
+            host: None,
+            ulimit: None,
+        }
     }
 
     /// Sets an environment variable, in place of a default of the same name.

@@ -94,7 +94,11 @@ async fn no_pattern_lets_a_previews_page_in_or_show_another_preview() {
         let opened = Wire::open(address, WireOptions::modern().header("Origin", &origin)).await;
         assert_eq!(opened.is_ok(), let_in, "{origin}");
         let seen = get(address, &host, "/", &[&format!("Origin: {origin}")]).status;
-        assert_eq!(seen, if let_in || origin.ends_with(&format!("//{host}")) { 200 } else { 403 }, "{origin}");
+        assert_eq!(
+            seen,
+            if let_in || origin.ends_with(&format!("//{host}")) { 200 } else { 403 },
+            "{origin}"
+        );
     }
     let answer = get(address, &host, "/", &[]);
     let framers = answer.header("content-security-policy").expect("a policy");
