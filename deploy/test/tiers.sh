@@ -27,7 +27,8 @@ for program in $programs; do
     */service-*)
       # By themselves: other tests make sockets with a path, beside which programs have no unix sockets.
       inside "$program" compatibility:: --nocapture --test-threads 1
-      inside "$program" tiers:: abuse:: hostile:: doctor::spawned egress::shared --test-threads 2 "${controls[@]}"
+      inside "$program" tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared \
+        --test-threads 2 "${controls[@]}"
       ;;
     *) inside "$program" ;;
   esac

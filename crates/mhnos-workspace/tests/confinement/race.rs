@@ -74,7 +74,7 @@ fn flipped_links_never_lead_out() {
 }
 
 #[test]
-#[ignore = "takes a minute: cargo test -p mhnos-workspace -- --ignored"]
+#[ignore = "takes a minute: make test-race"]
 fn flipped_links_never_lead_out_in_200_000_operations() {
     let outcome = race(100_000, 100_000);
     println!(
