@@ -14,6 +14,10 @@ use std::{
 
 use crate::{Limits, stage::Account};
 
+mod word;
+
+pub use word::Word;
+
 /// How the directories of services are named; the keeper's pid follows.
 const PREFIX: &str = "mhnos-";
 
@@ -76,7 +80,7 @@ impl Cgroups {
 
     /// A group for one process, with these limits, that nobody is in yet.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group = Group { parts: Vec::new(), door_user: self.door_user };
+        let mut group = Group { parts: Vec::new(), word: None, door_user: self.door_user };
         let all_cores = u64::from(limits.cpu_millis) >= self.cores * 1000;
         for hierarchy in &self.hierarchies {
             if all_cores && hierarchy.controllers == ["cpu"] {
@@ -92,6 +96,9 @@ impl Cgroups {
             });
         }
         group.limit(limits)?;
+        let version_1 = |part: &&Hierarchy| part.kind == Kind::V1 && part.has("memory");
+        group.word =
+            group.parts.iter().find(version_1).map(|part| Word::of(&part.dir)).transpose()?.flatten();
         Ok(group)
     }
 }
@@ -250,6 +257,8 @@ fn remove_empty(dir: &Path) {
 #[derive(Debug)]
 pub struct Group {
     parts: Vec<Hierarchy>,
+    /// Of version 1, which kills one process for want of memory where version 2 kills them all.
+    word: Option<Word>,
     door_user: Option<Account>,
 }
 
@@ -290,11 +299,20 @@ impl Group {
             Kind::V2 => part.count("memory.current", ""),
         };
         let left: u64 = self.parts.iter().filter(|part| part.has("memory")).map(used).sum();
-        left <= MOST_LEFT && self.memory_kills() == 0 && self.fork_refusals() == 0
+        left <= MOST_LEFT && !self.ran_out_of_memory() && self.fork_refusals() == 0
     }
 
-    /// Processes the kernel has killed because the group was out of memory.
-    pub fn memory_kills(&self) -> u64 {
+    /// What the kernel says when the group is out of memory, if somebody has to listen: whoever hears it ends all of it.
+    pub fn word(&self) -> Option<&Word> {
+        self.word.as_ref()
+    }
+
+    /// Whether it needed more memory than it may have: processes were killed for it, or are about to be.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.memory_kills() > 0 || self.word.as_ref().is_some_and(Word::is_given)
+    }
+
+    fn memory_kills(&self) -> u64 {
         let kills = |part: &Hierarchy| match part.kind {
             Kind::V1 => part.count("memory.oom_control", "oom_kill "),
             Kind::V2 => part.count("memory.events", "oom_kill "),
