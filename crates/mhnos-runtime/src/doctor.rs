@@ -17,7 +17,10 @@ use mhnos_protocol::doctor::{Doctor, Finding};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, Tier, enforcement, remedy};
 use mhnos_server::{config::Config, door::explain};
 
-use crate::{cli, serve::place};
+use crate::{
+    cli,
+    serve::{descriptors, place},
+};
 
 /// Everything this version can enforce is in force.
 const ALL_WELL: u8 = 0;
@@ -94,6 +97,7 @@ fn report(mut config: Config) -> anyhow::Result<Doctor> {
         tier: tier.map(|tier| tier.as_str().to_owned()),
         layers: layer_findings(config.sandbox, in_force.as_ref(), &tiers),
         tiers,
+        limits: vec![descriptors::examine(&config)],
     })
 }
 
@@ -172,7 +176,7 @@ fn table(report: &Doctor) -> String {
     });
     // Writing to a string cannot fail.
     let _ = writeln!(text, "mode {}: {outcome}\n", report.mode);
-    for (kind, findings) in [("tier", &report.tiers), ("layer", &report.layers)] {
+    for (kind, findings) in [("tier", &report.tiers), ("layer", &report.layers), ("limit", &report.limits)] {
         for finding in findings {
             let mark = if finding.ok { "yes" } else { "NO" };
             let _ = writeln!(text, "{kind:<6}{:<19}{mark}", finding.name);
