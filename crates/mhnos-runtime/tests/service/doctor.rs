@@ -119,7 +119,9 @@ fn each_layer_that_is_missing_is_named_with_what_would_give_it() {
                 assert_eq!((&layer["ok"], &layer["remedy"]), (&json!(false), of_its_tier), "{host}: {layer}");
             }
         } else {
-            namespaces.for_each(|name| assert_eq!(find(&report, "layers", name)["ok"], true, "{host}"));
+            for name in namespaces {
+                assert_eq!(find(&report, "layers", name)["ok"], true, "{host}");
+            }
         }
     }
     let report: Value = serde_json::from_slice(&doctor("one-user", &["--json"]).stdout).expect("JSON");
@@ -148,7 +150,9 @@ async fn what_an_older_landlock_does_not_cover_is_told_with_the_kernel_that_does
     assert!(later.iter().all(|(name, _)| !told.iter().any(|layer| layer == name)), "{status}");
     // The control: this kernel's own has them all.
     let report: Value = serde_json::from_slice(&doctor("container", &["--json"]).stdout).expect("JSON");
-    later.iter().for_each(|(name, _)| assert_eq!(find(&report, "layers", name)["ok"], true, "{report}"));
+    for (name, _) in later {
+        assert_eq!(find(&report, "layers", name)["ok"], true, "{report}");
+    }
 }
 
 #[test]
