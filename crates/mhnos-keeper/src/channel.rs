@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub type Pid = u32;
 
 /// Which channel this is. A bridge of another version ends at once, so that an upgrade is taken back.
-pub const CHANNEL_VERSION: u32 = 4;
+pub const CHANNEL_VERSION: u32 = 5;
 
 /// The first pid clients see. Lower numbers are the service's own probes.
 pub const FIRST_PID: Pid = 1000;

@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use mhnos_sandbox::{Enforcement, ExtraFdKind, Launch, Limits, Stdio, cgroup::Group};
+use mhnos_sandbox::{
+    Enforcement, ExtraFdKind, Launch, Limits, Stdio,
+    cgroup::{Group, Word},
+};
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
@@ -172,10 +175,11 @@ impl Held {
 
     fn limit_hit(&self, status: ExitStatus) -> Option<LimitHit> {
         let group = self.group.as_ref()?;
-        let failed = status != ExitStatus::Code(0);
-        if failed && group.memory_kills() > 0 {
+        // Whatever its status: a program may have outlived what was killed, and yet it was not done as it should be.
+        if group.ran_out_of_memory() {
             return Some(LimitHit::Memory);
         }
+        let failed = status != ExitStatus::Code(0);
         // Being killed is being refused to fork, too.
         (failed && !self.killed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
     }
@@ -187,6 +191,11 @@ impl Held {
             group.kill();
         }
         self.signal(libc::SIGKILL, Scope::Tree);
+    }
+
+    /// Where the kernel says that its tree is out of memory, and does not end all of it.
+    pub(crate) fn word(&self) -> Option<&Word> {
+        self.group.as_ref().and_then(Group::word)
     }
 
     /// Has the supervisor send a signal.

@@ -34,7 +34,7 @@ pub const TREE_STOP_WALKS: u32 = 64;
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The same when it comes near its limit of memory or processes: at 2 GiB/s of allocation this overshoots by tens of
-/// megabytes (measured).
+/// megabytes (measured), and by hundreds what begins just after a look at [`WATCH_INTERVAL`].
 pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
 
 /// Where "near" begins.
@@ -84,8 +84,9 @@ pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Processes and retained exits the keeper holds at most, whatever a bridge asks.
 pub const MAX_HELD: usize = 16_384;
 
-/// In a sandbox that processes share, each kernel task of all of them counts against one limit; this many
-/// times one process's share is allowed.
+/// In a sandbox that processes share, and wherever they have no user namespace, each kernel task of all of them counts
+/// against one limit (`RLIMIT_NPROC`); this many times one process's share is allowed. What holds for one tree is its control
+/// group's matter, or the watchdog's.
 pub const SHARED_PIDS_FACTOR: u64 = 16;
 
 /// Bridges that end before any has ever said hello, until the service gives up.

@@ -12,7 +12,7 @@ pub struct Doctor {
     pub tier: Option<String>,
     /// Every tier of this mode, strongest first.
     pub tiers: Vec<Finding>,
-    /// Every layer, in force in that tier or not.
+    /// Every layer, in force in that tier or not; where a service would refuse to start, none is.
     pub layers: Vec<Finding>,
     /// Limits the service itself is started with: whether they let it do all that its settings allow.
     #[serde(default)]

@@ -91,11 +91,12 @@ fn report(mut config: Config) -> anyhow::Result<Doctor> {
     let tier = found.iter().find_map(usable);
     let grouped = place.cgroups.is_some();
     let in_force = tier.map(|tier| enforcement(&place.policy.at(tier, grouped), grouped));
+    let tiers: Vec<_> = found.into_iter().map(|(tier, missing)| tier_finding(tier, missing)).collect();
     Ok(Doctor {
         mode: config.sandbox.as_str().to_owned(),
         tier: tier.map(|tier| tier.as_str().to_owned()),
-        tiers: found.into_iter().map(|(tier, missing)| tier_finding(tier, missing)).collect(),
-        layers: in_force.map(|in_force| layer_findings(&in_force)).unwrap_or_default(),
+        layers: layer_findings(config.sandbox, in_force.as_ref(), &tiers),
+        tiers,
         limits: vec![descriptors::examine(&config)],
     })
 }
@@ -115,24 +116,48 @@ fn tier_finding(tier: Tier, missing: Option<Missing>) -> Finding {
     }
 }
 
-/// Layers that stand in for each other are told as one: a watchdog is no loss where there are control groups.
-fn layer_findings(in_force: &Enforcement) -> Vec<Finding> {
-    let namespaces = matches!(in_force.tier, Tier::T1 | Tier::T2);
+/// Layers that stand in for each other are told as one: a watchdog is no loss where there are control groups. Where no
+/// service would start none is in force, and what the strongest tier would have is told.
+fn layer_findings(mode: Mode, in_force: Option<&Enforcement>, tiers: &[Finding]) -> Vec<Finding> {
+    let has = |layer: &Layer| in_force.is_some_and(|in_force| in_force.layers.contains(layer));
+    let namespaces = in_force.is_none_or(|in_force| matches!(in_force.tier, Tier::T1 | Tier::T2));
     let wanted = Layer::ALL.into_iter().filter(|layer| match layer {
-        Layer::MemoryWatchdog => in_force.layers.contains(layer),
-        Layer::SeparateUid => !namespaces && in_force.mode != Mode::None,
+        Layer::MemoryWatchdog => has(layer),
+        Layer::SeparateUid => !namespaces && mode != Mode::None,
         // The host's is what that mode means.
-        Layer::NetNamespace => in_force.mode != Mode::Relaxed,
-        Layer::NetProxy => !namespaces && in_force.mode == Mode::Strict,
+        Layer::NetNamespace => mode != Mode::Relaxed,
+        Layer::NetProxy => !namespaces && mode == Mode::Strict,
+        // Where there are namespaces they keep programs from other signals and files, and, if the network is theirs, sockets.
+        Layer::LandlockScopes => has(layer) || !namespaces || mode == Mode::Relaxed,
+        Layer::LandlockTruncate => has(layer) || !namespaces,
         _ => true,
     });
     wanted
         .map(|layer| {
-            let ok = in_force.layers.contains(&layer);
-            let remedy = (!ok).then(|| remedy::of_layer(layer, in_force.mode)).flatten();
-            Finding { name: layer.as_str().to_owned(), ok, reason: None, remedy: remedy.map(str::to_owned) }
+            let name = layer.as_str().to_owned();
+            if has(&layer) {
+                return Finding { name, ok: true, reason: None, remedy: None };
+            }
+            let tier = missing_tier(layer, in_force.is_none(), tiers);
+            let remedy = remedy::of_layer(layer, mode).map(str::to_owned);
+            Finding {
+                name,
+                ok: false,
+                reason: tier.and_then(|tier| tier.reason.clone()),
+                remedy: remedy.or_else(|| tier?.remedy.clone()),
+            }
         })
         .collect()
+}
+
+/// What is known of the tier that would bring a layer; where no service starts, any tier would, so the strongest that is missing.
+fn missing_tier(layer: Layer, refused: bool, tiers: &[Finding]) -> Option<&Finding> {
+    let brings = remedy::brings(layer).map(Tier::as_str);
+    let mut missing = tiers.iter().filter(|tier| !tier.ok);
+    missing.clone().find(|tier| Some(tier.name.as_str()) == brings).or_else(|| {
+        let own_remedy = remedy::of_layer(layer, Mode::Strict).is_some();
+        missing.next().filter(|_| refused && !own_remedy)
+    })
 }
 
 fn severity(report: &Doctor) -> u8 {

@@ -1,21 +1,26 @@
 //! Limits that hold for a whole tree of processes, and a kill that no fork outruns: control groups, version 2
 //! or 1, whichever this service may write to.
 //!
-//! A service started by root makes one directory in each hierarchy and gives it to the account it goes on
-//! as; one started by systemd finds a directory delegated to it. Below that, every process gets a group of
-//! its own, which the program joins itself, last of all before it is confined: it writes `0` to a file that
+//! A service started by root makes a directory in each hierarchy and gives it to the account it goes on
+//! as; one started by systemd finds a directory delegated to it. Below that is a directory of the service's own ([`own`]), and
+//! in that every process gets a group of its own, which the program joins itself, last of all before it is confined: it writes `0` to a file that
 //! the keeper opened for it. Neither keeper nor bridge is ever in a process's group.
 
 use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{Limits, stage::Account};
 
-/// How the directories of services are named; the keeper's pid follows.
-const PREFIX: &str = "mhnos-";
+mod own;
+mod word;
+
+use own::Own;
+pub use own::left_by;
+pub use word::Word;
 
 /// The quota period, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -28,6 +33,8 @@ const MOST_LEFT: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
+    /// For its end, with the last of these.
+    _own: Arc<Own>,
     /// Of this machine, as far as the service may use them.
     cores: u64,
     /// Whose the doors must be opened as, where that is not the keeper's own user.
@@ -53,12 +60,12 @@ impl Cgroups {
     /// Finds and prepares what there is. Called before root is given up; `None` if memory and pids of a tree
     /// cannot both be limited here.
     pub fn prepare(account: Account) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let name = format!("{PREFIX}{}", std::process::id());
-        let prepared = find(&mounts, &own).into_iter().filter_map(|found| found.prepare(&name, account).ok());
+        let name = own::name()?;
+        let prepared = find_own().into_iter().filter_map(|found| found.prepare(&name, account).ok());
+        let hierarchies: Vec<_> = prepared.collect();
+        let own = Arc::new(Own::of(hierarchies.iter().map(|hierarchy| hierarchy.dir.clone()).collect()));
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        let cgroups = Self { hierarchies: prepared.collect(), cores, door_user: None };
+        let cgroups = Self { hierarchies, _own: own, cores, door_user: None };
         (cgroups.limits("memory") && cgroups.limits("pids")).then_some(cgroups)
     }
 
@@ -76,7 +83,7 @@ impl Cgroups {
 
     /// A group for one process, with these limits, that nobody is in yet.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group = Group { parts: Vec::new(), door_user: self.door_user };
+        let mut group = Group { parts: Vec::new(), word: None, door_user: self.door_user };
         let all_cores = u64::from(limits.cpu_millis) >= self.cores * 1000;
         for hierarchy in &self.hierarchies {
             if all_cores && hierarchy.controllers == ["cpu"] {
@@ -92,11 +99,20 @@ impl Cgroups {
             });
         }
         group.limit(limits)?;
+        let version_1 = |part: &&Hierarchy| part.kind == Kind::V1 && part.has("memory");
+        group.word =
+            group.parts.iter().find(version_1).map(|part| Word::of(&part.dir)).transpose()?.flatten();
         Ok(group)
     }
 }
 
-/// The hierarchies of this process, by mountinfo(5) and cgroups(7).
+/// The hierarchies of this process.
+fn find_own() -> Vec<Hierarchy> {
+    let read = |file| fs::read_to_string(file).unwrap_or_default();
+    find(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
+/// The hierarchies of a process, by mountinfo(5) and cgroups(7).
 fn find(mounts: &str, own: &str) -> Vec<Hierarchy> {
     let mut found = Vec::new();
     for line in mounts.lines() {
@@ -143,13 +159,22 @@ impl Hierarchy {
     /// Makes the service's directory and gives it to the account.
     fn prepare(mut self, name: &str, account: Account) -> io::Result<Self> {
         let give = |path: &Path| chown(path, Some(account.uid), Some(account.gid));
-        remove_stale(&self.dir);
-        let base = self.dir.join(name);
-        fs::create_dir(&base)?;
         if self.kind == Kind::V1 {
+            let common = own::common(&self.dir, account);
+            match fs::create_dir(&common) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            give(&common)?;
+            own::remove_stale(&common, "");
+            let base = common.join(name);
+            fs::create_dir(&base)?;
             give(&base)?;
             return Ok(Self { dir: base, ..self });
         }
+        own::remove_stale(&self.dir, own::PREFIX);
+        let base = self.dir.join(format!("{}{name}", own::PREFIX));
+        fs::create_dir(&base)?;
         // Version 2: a group with processes has no limited children, so the service itself moves to a group
         // beside those of its programs; and moving a process takes write access to the common ancestor.
         let (keeper, programs) = (base.join("service"), base.join("programs"));
@@ -225,31 +250,12 @@ impl Hierarchy {
     }
 }
 
-/// Removes what services that were killed have left: directories of ours whose keeper is gone. That nobody is
-/// in one says nothing: a service that runs no program has an empty one too.
-fn remove_stale(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
-        if keeper.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            remove_empty(&entry.path());
-        }
-    }
-}
-
-fn remove_empty(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_empty(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(dir);
-}
-
 /// The group of one process and all its descendants. Dropping it removes it, which works once it is empty.
 #[derive(Debug)]
 pub struct Group {
     parts: Vec<Hierarchy>,
+    /// Of version 1, which kills one process for want of memory where version 2 kills them all.
+    word: Option<Word>,
     door_user: Option<Account>,
 }
 
@@ -290,11 +296,20 @@ impl Group {
             Kind::V2 => part.count("memory.current", ""),
         };
         let left: u64 = self.parts.iter().filter(|part| part.has("memory")).map(used).sum();
-        left <= MOST_LEFT && self.memory_kills() == 0 && self.fork_refusals() == 0
+        left <= MOST_LEFT && !self.ran_out_of_memory() && self.fork_refusals() == 0
     }
 
-    /// Processes the kernel has killed because the group was out of memory.
-    pub fn memory_kills(&self) -> u64 {
+    /// What the kernel says when the group is out of memory, if somebody has to listen: whoever hears it ends all of it.
+    pub fn word(&self) -> Option<&Word> {
+        self.word.as_ref()
+    }
+
+    /// Whether it needed more memory than it may have: processes were killed for it, or are about to be.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.memory_kills() > 0 || self.word.as_ref().is_some_and(Word::is_given)
+    }
+
+    fn memory_kills(&self) -> u64 {
         let kills = |part: &Hierarchy| match part.kind {
             Kind::V1 => part.count("memory.oom_control", "oom_kill "),
             Kind::V2 => part.count("memory.events", "oom_kill "),
@@ -319,17 +334,6 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_directories_of_keepers_that_are_no_more_are_removed() {
-        let dir = std::env::temp_dir().join(format!("cgroup-stale-{}", std::process::id()));
-        let (gone, alive) = (dir.join("mhnos-999999999"), dir.join(format!("mhnos-{}", std::process::id())));
-        fs::create_dir_all(gone.join("programs")).expect("make");
-        fs::create_dir_all(&alive).expect("make");
-        remove_stale(&dir);
-        assert!(!gone.exists() && alive.exists());
-        fs::remove_dir_all(&dir).expect("clean");
-    }
 
     #[test]
     fn hierarchies_are_found_where_this_process_is() {

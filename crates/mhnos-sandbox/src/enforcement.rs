@@ -72,7 +72,7 @@ pub enum Layer {
     CgroupNamespace,
     /// A uid that owns nothing of the service.
     SeparateUid,
-    /// Landlock file system and scope rules.
+    /// Landlock's rules for files. What came to it later are layers of their own.
     Landlock,
     /// The system call filter.
     Seccomp,
@@ -94,11 +94,16 @@ pub enum Layer {
     ClosedDescriptors,
     /// Of the host's network, which programs share: no datagrams, and TCP to the service's proxy and a list of ports.
     NetProxy,
+    /// Landlock keeps programs from abstract sockets that are not their own, and, where they share the host's processes, from
+    /// signals to those (Linux 6.12).
+    LandlockScopes,
+    /// Landlock's rules for files cover truncating them by path (Linux 6.2).
+    LandlockTruncate,
 }
 
 impl Layer {
     /// Every layer there is.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::UserNamespace,
         Self::MountNamespace,
         Self::PidNamespace,
@@ -118,6 +123,8 @@ impl Layer {
         Self::CleanEnvironment,
         Self::ClosedDescriptors,
         Self::NetProxy,
+        Self::LandlockScopes,
+        Self::LandlockTruncate,
     ];
 
     /// The name used in documentation and on the wire.
@@ -142,6 +149,8 @@ impl Layer {
             Self::CleanEnvironment => "clean-environment",
             Self::ClosedDescriptors => "closed-descriptors",
             Self::NetProxy => "net-proxy",
+            Self::LandlockScopes => "landlock-scopes",
+            Self::LandlockTruncate => "landlock-truncate",
         }
     }
 }

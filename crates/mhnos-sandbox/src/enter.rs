@@ -56,7 +56,10 @@ pub fn enforcement(policy: &Policy, grouped: bool) -> Enforcement {
     };
     layers.extend(policy.own_network().then_some(Layer::NetNamespace));
     layers.extend(policy.needs_proxy().then_some(Layer::NetProxy));
-    layers.extend(landlock::in_force(policy.tier).then_some(Layer::Landlock));
+    let landlock = landlock::in_force(policy.tier);
+    layers.extend(landlock.then_some(Layer::Landlock));
+    layers.extend((landlock && landlock::has_scopes()).then_some(Layer::LandlockScopes));
+    layers.extend((landlock && landlock::covers_truncating()).then_some(Layer::LandlockTruncate));
     layers.extend((!policy.filter.is_empty()).then_some(Layer::Seccomp));
     layers.extend([
         Layer::NoNewPrivileges,
@@ -228,7 +231,7 @@ fn raise_landlock(policy: &Policy, grouped: bool) -> Result<Walls, SetupError> {
         let ruleset = rules.ruleset(None)?.set_apart(FIRST_FREE).step("set a ruleset apart")?;
         walls.program = Some((rules, ruleset));
     }
-    if !grouped && landlock::scopes_signals() {
+    if !grouped && landlock::has_scopes() {
         walls.signals = Some(Rules::of_signals().ruleset(None)?);
     }
     Ok(walls)

@@ -71,6 +71,8 @@ const CONNECT_TCP: u64 = 1 << 1;
 /// From this version on, moving a file to another directory can be allowed; before, a second wall would cost
 /// `rename`.
 const ABI_REFER: u32 = 2;
+/// Truncating by path.
+const ABI_TRUNCATE: u32 = 3;
 /// TCP ports.
 const ABI_TCP: u32 = 4;
 /// Signals and abstract sockets.
@@ -113,9 +115,15 @@ pub fn in_force(tier: Tier) -> bool {
     })
 }
 
-/// Whether the kernel can keep signals within a domain: then one `kill(-1)` ends a tree exactly.
-pub fn scopes_signals() -> bool {
+/// Whether the kernel can keep signals and connections to abstract sockets within a domain: then one `kill(-1)` ends a tree
+/// exactly.
+pub fn has_scopes() -> bool {
     landlock_abi().is_some_and(|abi| abi >= ABI_SCOPES)
+}
+
+/// Whether what no rule lets a program write it cannot truncate either.
+pub fn covers_truncating() -> bool {
+    landlock_abi().is_some_and(|abi| abi >= ABI_TRUNCATE)
 }
 
 /// Whether the kernel can keep programs from TCP ports.

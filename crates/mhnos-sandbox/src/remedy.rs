@@ -75,7 +75,8 @@ fn of_landlock(step: &str, _errno: i32) -> &'static str {
     "the seccomp profile around this service must allow seccomp and the landlock calls, as Docker's default does"
 }
 
-/// What would give a layer that the tier in force does not have; `None` where its tier says it.
+/// What would give a layer that the tier in force does not have; `None` where the tier says it that would bring it
+/// ([`brings`]).
 pub fn of_layer(layer: Layer, mode: Mode) -> Option<&'static str> {
     match layer {
         _ if mode == Mode::None => Some("MHNOS_SANDBOX=strict"),
@@ -86,7 +87,24 @@ pub fn of_layer(layer: Layer, mode: Mode) -> Option<&'static str> {
         Layer::Landlock => Some(
             "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot parameter lsm=",
         ),
-        Layer::NetProxy => Some("Linux 6.7 or newer"),
+        Layer::LandlockTruncate => Some("Linux 6.2 or newer, with Landlock"),
+        Layer::NetProxy => Some("Linux 6.7 or newer, with Landlock"),
+        Layer::LandlockScopes => Some("Linux 6.12 or newer, with Landlock"),
+        _ => None,
+    }
+}
+
+/// The tier that stands or falls with a layer.
+pub fn brings(layer: Layer) -> Option<Tier> {
+    match layer {
+        Layer::UserNamespace
+        | Layer::MountNamespace
+        | Layer::PidNamespace
+        | Layer::IpcNamespace
+        | Layer::UtsNamespace
+        | Layer::NetNamespace
+        | Layer::CgroupNamespace => Some(Tier::T1),
+        Layer::SeparateUid => Some(Tier::T3Plus),
         _ => None,
     }
 }

@@ -287,7 +287,8 @@ impl Server {
         survivors(self.scratch.marker())
     }
 
-    /// Panics unless every process of this server ends soon; to be called after its end.
+    /// Panics unless every process of this server ends soon, and, after an orderly end, if it has left control groups; to be
+    /// called after its end.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let start = Instant::now();
@@ -296,6 +297,17 @@ impl Server {
             assert!(start.elapsed() < LEFTOVER_DEADLINE || alive.is_empty(), "these outlived it: {alive:#?}");
             alive.is_empty().then_some(())
         });
+        if self.status.is_some_and(|status| status.success()) {
+            // In version 2 the keeper has to end in one, which is the next start's to remove.
+            let groups: Vec<_> =
+                self.control_groups().into_iter().filter(|dir| !dir.join("service").exists()).collect();
+            assert!(groups.is_empty(), "it has left control groups: {groups:?}");
+        }
+    }
+
+    /// The directories of its control groups.
+    pub fn control_groups(&self) -> Vec<PathBuf> {
+        mhnos_sandbox::cgroup::left_by(self.child.id())
     }
 }
 

@@ -96,6 +96,7 @@ enum Token {
     Sandbox(u32),
     Process(Pid),
     Recruit(Pid),
+    Memory(Pid),
 }
 
 impl Token {
@@ -106,6 +107,7 @@ impl Token {
             Self::Sandbox(id) => 2 << 32 | u64::from(id),
             Self::Process(pid) => 3 << 32 | u64::from(pid),
             Self::Recruit(pid) => 4 << 32 | u64::from(pid),
+            Self::Memory(pid) => 5 << 32 | u64::from(pid),
         }
     }
 
@@ -115,6 +117,7 @@ impl Token {
             1 => Self::Bridge,
             2 => Self::Sandbox(raw as u32),
             3 => Self::Process(raw as u32),
+            5 => Self::Memory(raw as u32),
             _ => Self::Recruit(raw as u32),
         }
     }
@@ -243,6 +246,7 @@ impl Keeper {
             Token::Sandbox(id) => self.on_sandbox(id),
             Token::Process(pid) => self.on_supervisor(pid),
             Token::Recruit(pid) => self.on_recruit(pid),
+            Token::Memory(pid) => self.on_memory(pid),
         }
     }
 

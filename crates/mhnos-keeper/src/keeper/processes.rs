@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mhnos_sandbox::{Limits, cgroup::Group};
+use mhnos_sandbox::{Layer, Limits, cgroup::Group};
 use rustix::event::epoll;
 
 use super::{Keeper, SHARED, Token, failure, now_ms};
@@ -47,7 +47,10 @@ impl Keeper {
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
         let mut ready = self.supervisor_for(id, order)?;
         let (inside, outside) = Inside::prepare(order, self.settings.log_bytes).map_err(io_failed)?;
-        let factor = if order.isolation == Isolation::Shared { SHARED_PIDS_FACTOR } else { 1 };
+        // Without a user namespace of its own the kernel counts all that its user runs.
+        let alone =
+            order.isolation == Isolation::Private && self.enforcement.layers.contains(&Layer::UserNamespace);
+        let factor = if alone { 1 } else { SHARED_PIDS_FACTOR };
         let execute = Execute {
             payload: Payload::Program(inside.launch),
             stdio: order.stdio,
@@ -60,6 +63,9 @@ impl Keeper {
         ready.order(&execute, inside.fds)?;
         let enforcement = self.enforcement.clone();
         let held = Held::new(order, id, self.generation, enforcement, outside, ready);
+        if let Some(word) = held.word() {
+            self.watch(word, Token::Memory(order.pid)).map_err(io_failed)?;
+        }
         self.held.insert(order.pid, held);
         Ok(())
     }
@@ -197,6 +203,14 @@ impl Keeper {
         }
     }
 
+    /// Its control group is out of memory, and the kernel kills one process of it: the others go with that one.
+    pub(super) fn on_memory(&mut self, pid: Pid) {
+        let Some(held) = self.held.get_mut(&pid) else { return };
+        // It is told once, and what was told stays to be seen.
+        held.word().map(|word| epoll::delete(&self.epoll, word));
+        held.kill();
+    }
+
     fn refuse(&mut self, pid: Pid, failure: Failure) {
         self.remove(pid);
         self.tell(FromKeeper::Refused { pid, failure }, Vec::new());
@@ -268,6 +282,7 @@ impl Keeper {
     /// Keeps a supervisor whose tree is over for another program, with its control group if that can be used again.
     fn keep_supervisor(&mut self, pid: Pid, sandbox: u32, control: Option<Outbox<ToSupervisor>>) {
         let Some(held) = self.held.get_mut(&pid) else { return };
+        held.word().map(|word| epoll::delete(&self.epoll, word));
         let group = held.take_group(&self.settings.limits);
         let usable = sandbox == SHARED && held.has_sandbox() && self.stopping.is_none();
         let fit = |control: &Outbox<_>| usable && !control.is_waiting();

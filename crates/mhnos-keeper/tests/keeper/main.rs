@@ -14,6 +14,7 @@ mod bridge;
 mod faults;
 mod hostile;
 mod life;
+mod over_limits;
 mod ports;
 mod spares;
 mod walls;
@@ -63,6 +64,11 @@ const TESTS: &[(&str, Script)] = tests! {
         processes_beyond_the_limit_are_refused_or_ended
         a_crowd_that_no_control_group_holds_goes_behind_everybody_else
         a_fork_bomb_is_ended_and_others_work_beside_it;
+    over_limits:
+        a_program_that_ignores_its_childs_death_by_memory_is_ended_too
+        a_program_that_ends_well_without_a_child_killed_for_memory_says_so
+        a_private_process_has_its_share_of_processes_beside_many_others
+        a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map;
     ports:
         a_port_is_told_dialled_and_told_to_be_closed
         ports_are_told_of_whose_they_are_and_dialled_there_alone

@@ -16,10 +16,14 @@ pub(crate) fn the_layers_told_are_those_of_the_host(bridge: &mut Bridge) {
     assert_eq!(bridge.has(Layer::SeparateUid), host.tier == Tier::T3Plus);
     // The test machine's kernel must have it.
     assert_eq!(bridge.has(Layer::Landlock), host.mode != Mode::None);
+    // What came to it since Linux 6.2 and 6.12.
+    let at_least = |abi| host.landlock.is_none_or(|own| own >= abi);
+    assert_eq!(bridge.has(Layer::LandlockTruncate), host.mode != Mode::None && at_least(3));
+    assert_eq!(bridge.has(Layer::LandlockScopes), host.mode != Mode::None && at_least(6));
     let own_network = host.mode == Mode::Strict && matches!(host.tier, Tier::T1 | Tier::T2);
     assert_eq!(bridge.has(Layer::NetNamespace), own_network);
     // Since Linux 6.7.
-    let restricted = matches!(host.tier, Tier::T3 | Tier::T3Plus) && host.landlock.is_none_or(|abi| abi >= 4);
+    let restricted = matches!(host.tier, Tier::T3 | Tier::T3Plus) && at_least(4);
     assert_eq!(bridge.has(Layer::NetProxy), host.mode == Mode::Strict && restricted);
 }
 

@@ -87,6 +87,74 @@ async fn spawned_list_status_health_and_doctor_say_the_same_in_every_tier() {
     }
 }
 
+/// All that a tier is made of, and what says so.
+const NAMESPACES: [&str; 6] = [
+    "user-namespace",
+    "mount-namespace",
+    "pid-namespace",
+    "ipc-namespace",
+    "uts-namespace",
+    "cgroup-namespace",
+];
+
+#[test]
+fn each_layer_that_is_missing_is_named_with_what_would_give_it() {
+    for host in strict_hosts() {
+        let report: Value = serde_json::from_slice(&doctor(host, &["--json"]).stdout).expect("JSON");
+        for layer in report["layers"].as_array().expect("layers").iter().filter(|layer| layer["ok"] == false)
+        {
+            assert!(layer["remedy"].as_str().is_some_and(|text| !text.is_empty()), "{host}: {layer}");
+        }
+        let said = String::from_utf8(doctor(host, &[]).stdout).expect("text");
+        for layer in report["layers"].as_array().expect("layers") {
+            let mark = if layer["ok"] == true { "yes" } else { "NO" };
+            let line = format!("layer {:<19}{mark}", layer["name"].as_str().expect("a name"));
+            assert!(said.lines().any(|said| said == line), "{host}: {line}: {said}");
+        }
+        let namespaces = NAMESPACES.iter().chain(&["net-namespace"]);
+        if report["tier"] == "T3+" || report["tier"] == "T3" {
+            let of_its_tier = &find(&report, "tiers", "T1")["remedy"];
+            for name in namespaces {
+                let layer = find(&report, "layers", name);
+                assert_eq!((&layer["ok"], &layer["remedy"]), (&json!(false), of_its_tier), "{host}: {layer}");
+            }
+        } else {
+            for name in namespaces {
+                assert_eq!(find(&report, "layers", name)["ok"], true, "{host}");
+            }
+        }
+    }
+    let report: Value = serde_json::from_slice(&doctor("one-user", &["--json"]).stdout).expect("JSON");
+    let users = find(&report, "layers", "separate-uid");
+    assert!(users["remedy"].as_str().is_some_and(|text| text.contains("--cap-add SETUID")), "{users}");
+}
+
+/// "landlock" alone would say too much of an old kernel.
+#[tokio::test]
+async fn what_an_older_landlock_does_not_cover_is_told_with_the_kernel_that_does() {
+    let host = "container-linux-6.1";
+    let report: Value = serde_json::from_slice(&doctor(host, &["--json"]).stdout).expect("JSON");
+    assert_eq!(find(&report, "layers", "landlock")["ok"], true, "{report}");
+    let later =
+        [("landlock-truncate", "Linux 6.2"), ("net-proxy", "Linux 6.7"), ("landlock-scopes", "Linux 6.12")];
+    for (name, kernel) in later {
+        let layer = find(&report, "layers", name);
+        assert_eq!(layer["ok"], false, "{layer}");
+        assert!(layer["remedy"].as_str().is_some_and(|text| text.contains(kernel)), "{layer}");
+    }
+    let server = Server::start(options().on(host));
+    let mut wire = Wire::connect(server.address()).await;
+    let status = wire.request(json!({"type": "status", "id": 1})).await;
+    let (_, told) = in_force(&status["isolation"]["tier"], &status["isolation"]["layers"]);
+    assert!(told.iter().any(|layer| layer == "landlock"), "{status}");
+    assert!(later.iter().all(|(name, _)| !told.iter().any(|layer| layer == name)), "{status}");
+    // The control: this kernel's own has them all.
+    let report: Value = serde_json::from_slice(&doctor("container", &["--json"]).stdout).expect("JSON");
+    for (name, _) in later {
+        assert_eq!(find(&report, "layers", name)["ok"], true, "{report}");
+    }
+}
+
 #[test]
 fn a_host_below_the_floor_is_the_worst_status() {
     let output = doctor("one-user", &["--sandbox-min-tier", "T2"]);
@@ -94,6 +162,20 @@ fn a_host_below_the_floor_is_the_worst_status() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("would refuse to start"), "{text}");
     assert!(text.contains("kernel.unprivileged_userns_clone=1"), "{text}");
+    // Nothing of a service that does not start is in force, and each layer says what would give it.
+    let output = doctor("one-user", &["--sandbox-min-tier", "T2", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let layers = report["layers"].as_array().expect("layers");
+    for name in
+        NAMESPACES.iter().chain(&["net-namespace", "landlock", "seccomp", "no-capabilities", "cgroup"])
+    {
+        assert_eq!(find(&report, "layers", name)["ok"], false, "{report}");
+        assert!(text.lines().any(|line| line == format!("layer {name:<19}NO")), "{name}: {text}");
+    }
+    assert!(layers.iter().all(|layer| layer["ok"] == false && layer["remedy"].is_string()), "{report}");
+    let of_its_tier = &find(&report, "tiers", "T1")["remedy"];
+    assert_eq!(&find(&report, "layers", "pid-namespace")["remedy"], of_its_tier);
+    assert_eq!(&find(&report, "layers", "seccomp")["remedy"], of_its_tier);
 }
 
 #[test]

@@ -222,6 +222,24 @@ async fn killed_at_any_moment_nothing_is_left_in_any_tier() {
     }
 }
 
+/// Nobody is there to remove those of a service that is killed, but for the next one.
+#[tokio::test]
+async fn control_groups_go_with_their_service_and_those_of_a_killed_one_at_the_next_start() {
+    let mut killed = Server::start(options().on("root"));
+    let mut wire = Wire::connect(killed.address()).await;
+    wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "sleep 1000"]})).await;
+    assert!(!killed.control_groups().is_empty(), "the control");
+    killed.kill();
+    killed.assert_nothing_left();
+    let mut next = Server::start(options().on("root"));
+    assert!(killed.control_groups().is_empty(), "{:?}", killed.control_groups());
+    let mut wire = Wire::connect(next.address()).await;
+    wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "sleep 1000"]})).await;
+    assert!(!next.control_groups().is_empty(), "the control");
+    assert!(next.stop().success());
+    next.assert_nothing_left();
+}
+
 /// Without walls nothing but the supervisors holds the programs together, and they learn of the keeper's end by their channels.
 #[tokio::test]
 async fn killed_at_any_moment_nothing_is_left_without_walls_either() {

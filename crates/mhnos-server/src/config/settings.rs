@@ -213,7 +213,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "MHNOS_MAX_CPU",
         default: "number of cores",
         accepts: "a number of cores, at least 0.01, such as 2 or 0.5",
-        about: "CPU time of one process tree per second.",
+        about: "CPU time of one process tree per second, where there are control groups (`cgroup` among the layers told: systemd, root). \
+                Elsewhere (containers as a rule, ordinary users) it limits nothing: programs run at nice 10, behind the service.",
         apply: reads!(max_cpu_millis, values::cores),
         show: |config| values::show_cores(config.max_cpu_millis),
     },

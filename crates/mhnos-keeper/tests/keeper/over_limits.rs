@@ -1,0 +1,124 @@
+//! Programs that go beyond their limits in ways that are easily missed, on every kind of host.
+
+use std::{fs::File, io::Read};
+
+use mhnos_keeper::channel::{Descriptor, ExitStatus, Isolation, LimitHit, ToKeeper};
+use mhnos_sandbox::{Layer, Limits, Stdio};
+
+use crate::bridge::Bridge;
+
+/// The leader would outlive its child, and end well.
+pub(crate) fn a_program_that_ignores_its_childs_death_by_memory_is_ended_too(bridge: &mut Bridge) {
+    let neighbour = bridge.order(&["cat"], Stdio::Pipes { stdin: true }, Isolation::Shared);
+    bridge.started(neighbour).expect("starts");
+    let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
+    // It keeps what it has until it is looked at, and the leader waits for whatever else there may be to wait for.
+    let heedless = "import os, sys\nif os.fork() == 0:\n  x = bytearray(300 << 20)\n  sys.stdin.read()\n  os._exit(0)\n\
+                    os.wait()\nsys.stdin.read()\n";
+    for isolation in [Isolation::Shared, Isolation::Private] {
+        let pid = bridge.order_within(
+            &["python3", "-c", heedless],
+            Stdio::Pipes { stdin: true },
+            isolation,
+            limits,
+        );
+        bridge.started(pid).expect("starts");
+        let exit = bridge.exit_record(pid);
+        assert_eq!((exit.status, exit.limit), (ExitStatus::Signal(libc::SIGKILL), Some(LimitHit::Memory)));
+        bridge.ended(pid);
+    }
+    bridge.fds.remove(&neighbour);
+    bridge.send(&ToKeeper::CloseStdin { pid: neighbour });
+    assert_eq!(bridge.exit(neighbour), ExitStatus::Code(0), "the neighbours go on");
+}
+
+/// Nobody has to listen for a long time: what a program that is done at once has lost is told.
+pub(crate) fn a_program_that_ends_well_without_a_child_killed_for_memory_says_so(bridge: &mut Bridge) {
+    if !bridge.has(Layer::Cgroup) {
+        // A watchdog may come too late for it.
+        return;
+    }
+    let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
+    let hasty = "import os\nif os.fork() == 0: x = bytearray(300 << 20)\nos._exit(os.wait()[1] != 9)\n";
+    for _ in 0..10 {
+        let pid = bridge.order_within(
+            &["python3", "-c", hasty],
+            Stdio::Pipes { stdin: false },
+            Isolation::Shared,
+            limits,
+        );
+        bridge.started(pid).expect("starts");
+        let exit = bridge.exit_record(pid);
+        bridge.ended(pid);
+        assert_eq!(exit.limit, Some(LimitHit::Memory), "{exit:?}");
+    }
+    // The control, in whatever group it gets.
+    let calm = "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\n";
+    let pid = bridge.order(&["python3", "-c", calm], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let exit = bridge.exit_record(pid);
+    assert_eq!((exit.status, exit.limit), (ExitStatus::Code(0), None));
+}
+
+/// Where it has no user namespace the kernel counts what else its user runs, too.
+pub(crate) fn a_private_process_has_its_share_of_processes_beside_many_others(bridge: &mut Bridge) {
+    let crowd = "import os, time\nfor n in range(100):\n  if os.fork() == 0: time.sleep(1000)\nprint('up', flush=True)\n\
+                 time.sleep(1000)\n";
+    let crowd = bridge.order(&["python3", "-c", crowd], Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(crowd).expect("starts");
+    let mut up = [0; 2];
+    File::from(bridge.fd(crowd, Descriptor::Stdout)).read_exact(&mut up).expect("it is up");
+    let limits = Limits { memory: 1 << 30, pids: 40, cpu_millis: 1000 };
+    let family = "import os, time\nfor n in range(20):\n  if os.fork() == 0: time.sleep(1000)\n";
+    let pid = bridge.order_within(
+        &["python3", "-c", family],
+        Stdio::Pipes { stdin: false },
+        Isolation::Private,
+        limits,
+    );
+    bridge.started(pid).expect("starts");
+    assert_eq!(bridge.exit(pid), ExitStatus::Code(0));
+    for pid in [pid, crowd] {
+        bridge.kill(pid);
+        bridge.ended(pid);
+    }
+}
+
+/// Touches what it takes as fast as it can, up to 4 GiB.
+const RUNAWAY: &str = "
+import sys
+block, kept = b'x' * (16 << 20), []
+while len(kept) < 256: kept.append(bytearray(block))
+sys.exit(7)
+";
+
+/// Bounds of what may be mapped, without touching it: 8 GiB is room, 18 GiB is too much.
+const RESERVES: &str = "
+import mmap, sys
+private_and_not_reserved = 0x4022
+kept = mmap.mmap(-1, 8 << 30, private_and_not_reserved)
+try: mmap.mmap(-1, 10 << 30, private_and_not_reserved)
+except OSError as error: sys.exit(error.errno)
+";
+
+/// Between two looks of a watchdog nothing stops it but what it may map at all.
+pub(crate) fn a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map(bridge: &mut Bridge) {
+    let limits = Limits { memory: 256 << 20, pids: 64, cpu_millis: 1000 };
+    let mut run = |script| {
+        let stdio = Stdio::Pipes { stdin: false };
+        let pid = bridge.order_within(&["python3", "-c", script], stdio, Isolation::Shared, limits);
+        bridge.started(pid).expect("starts");
+        let exit = bridge.exit_record(pid);
+        bridge.ended(pid);
+        exit
+    };
+    let exit = run(RUNAWAY);
+    assert_eq!(
+        (exit.status, exit.limit),
+        (ExitStatus::Signal(libc::SIGKILL), Some(LimitHit::Memory)),
+        "{exit:?}"
+    );
+    // And whatever a watchdog sees, no process maps more than its limit and 16 GiB for what is mapped and never touched.
+    let exit = run(RESERVES);
+    assert_eq!((exit.status, exit.limit), (ExitStatus::Code(libc::ENOMEM as u8), None), "{exit:?}");
+}
