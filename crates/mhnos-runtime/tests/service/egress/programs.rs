@@ -1,8 +1,8 @@
 //! The programs people use, on their way out.
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::{IpAddr, TcpListener, UdpSocket},
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -307,19 +307,21 @@ async fn pip_installs_from_the_index_and_requests_find_the_proxy() {
     }
 }
 
+/// What a server says first; it leaves when it is answered.
+fn say_ssh(mut stream: TcpStream) {
+    std::thread::spawn(move || {
+        _ = stream.write_all(b"SSH-2.0-OutsideTest\r\n");
+        _ = stream.read(&mut [0; 64]);
+    });
+}
+
 /// The real client, up to where a server would have to be one. Who has an SSH server of his own there is asked himself.
 #[tokio::test]
 async fn ssh_is_caught_on_its_port() {
     let address = own_public_address();
     match TcpListener::bind((address, 22)) {
         Ok(listener) => {
-            _ = std::thread::spawn(move || {
-                let mut held = Vec::new();
-                for mut stream in listener.incoming().flatten() {
-                    _ = stream.write_all(b"SSH-2.0-OutsideTest\r\n");
-                    held.push(stream);
-                }
-            })
+            std::thread::spawn(move || listener.incoming().flatten().for_each(say_ssh));
         }
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
     }
