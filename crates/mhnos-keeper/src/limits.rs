@@ -63,11 +63,15 @@ pub const LISTED_FOR: Duration = Duration::from_secs(1);
 /// slowest: so a port that is closed has been told as open for at most as long again as nothing had changed.
 pub const PORTS_LOOK: Duration = Duration::from_millis(250);
 
-/// See [`PORTS_LOOK`]. At a look each two seconds fifty idle servers cost 0.3 % of a core together, at this 0.02 %; whoever
-/// connects to a port in between looks anyway.
+/// See [`PORTS_LOOK`]. At a look each two seconds fifty idle servers cost 0.3 % of a core together, at this 0.02 %. The kernel
+/// tells when a socket has closed; this is for what it may have failed to tell.
 pub const PORTS_LOOK_SLOWEST: Duration = Duration::from_secs(30);
 
-/// The same where the kernel tells of no listen(2), and looking is what finds new ports.
+/// Between two looks because a socket has closed: who closes them all day long does not keep every supervisor of its
+/// network busy.
+pub const CLOSINGS_PAUSE: Duration = Duration::from_millis(50);
+
+/// The same as [`PORTS_LOOK_SLOWEST`] where the kernel does not tell of listen(2) or of closed sockets, and looking is what finds out.
 pub const PORTS_SEARCH_SLOWEST: Duration = Duration::from_secs(2);
 
 /// Connections into one process's network that its supervisor has not answered yet. More than a browser opens at

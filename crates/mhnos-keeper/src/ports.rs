@@ -4,8 +4,8 @@
 //! seen it (8 to 40 µs). The supervisor notes the socket, lets the call go on, and finds the socket's address in
 //! the kernel's list of listening sockets right after. Nothing is polled to find a port; only where the kernel
 //! grants no such filter (another one is there already) the list is looked at, ever more seldom. That a port has
-//! been closed nothing tells: while there are ports the kernel is asked every second or two whether they are still
-//! there, each by its address (3 µs); only when something has changed the list is looked at.
+//! been closed the kernel tells of a whole network ([`Closings`]): then, and ever more seldom in any case, it is asked
+//! whether they are still there, each by its address (3 µs); only when something has changed the list is looked at.
 //!
 //! What a program does between the look and its call can only make itself look wrong. Connections are another
 //! matter, since the network may be the host's: they are made only to sockets that, by their inode, are the tree's: the
@@ -21,6 +21,7 @@ use std::{
 };
 
 use mhnos_sandbox::{
+    closings::Closings,
     listening::{Diagnosis, Listener},
     sys,
 };
@@ -33,8 +34,8 @@ use rustix::{
 use crate::{
     channel::{MAX_PORTS, Port},
     limits::{
-        LISTED_FOR, LISTEN_PATIENCE, LISTEN_RETRY, LISTEN_RETRY_SLOWEST, PORTS_LOOK, PORTS_LOOK_SLOWEST,
-        PORTS_SEARCH_SLOWEST,
+        CLOSINGS_PAUSE, LISTED_FOR, LISTEN_PATIENCE, LISTEN_RETRY, LISTEN_RETRY_SLOWEST, PORTS_LOOK,
+        PORTS_LOOK_SLOWEST, PORTS_SEARCH_SLOWEST,
     },
     tree::{descendants, proc_is_foreign},
 };
@@ -43,6 +44,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Lookout {
     pub(crate) diagnosis: Diagnosis,
+    /// Where it is heard that a socket has closed, if the kernel tells.
+    pub(crate) closings: Option<Closings>,
     /// Where calls of listen(2) are seen, if the kernel granted that.
     pub(crate) notices: Option<OwnedFd>,
 }
@@ -66,11 +69,25 @@ pub(crate) struct Ports<'a> {
     listed: Option<(Instant, Vec<Listener>)>,
     due: Option<Instant>,
     pace: Duration,
+    looked: Instant,
+    hearing: Hearing,
+}
+
+/// Whether it is heard of sockets that close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// There is nothing that could close, or the kernel does not tell.
+    Nothing,
+    Closings,
+    /// Some socket has closed: the next look says whether it is the tree's.
+    Heard,
 }
 
 impl<'a> Ports<'a> {
     pub(crate) fn new(lookout: &'a Lookout) -> Self {
         let now = Instant::now();
+        // The tree before this one may have had ports.
+        _ = lookout.closings.as_ref().map(|closings| closings.hear(false));
         Self {
             due: lookout.notices.is_none().then_some(now),
             lookout,
@@ -82,12 +99,41 @@ impl<'a> Ports<'a> {
             foreign: BTreeSet::new(),
             listed: None,
             pace: PORTS_LOOK,
+            looked: now,
+            hearing: Hearing::Nothing,
         }
     }
 
     /// What to wait for.
     pub(crate) fn notices(&self) -> Option<&'a OwnedFd> {
         self.lookout.notices.as_ref()
+    }
+
+    /// What to wait for beside that, while there is something that could close.
+    pub(crate) fn closings(&self) -> Option<&'a OwnedFd> {
+        let closings = self.lookout.closings.as_ref().filter(|_| self.hearing == Hearing::Closings);
+        closings.map(Closings::socket)
+    }
+
+    /// Some socket of this network has closed.
+    pub(crate) fn heard(&mut self) {
+        self.hearing = Hearing::Heard;
+        let soon = self.looked + CLOSINGS_PAUSE;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+    }
+
+    /// Hears of what closes from now on, if there is something that could.
+    fn hear(&mut self) {
+        let Some(closings) = &self.lookout.closings else { return };
+        let wanted = !self.ours.is_empty();
+        self.hearing = match self.hearing {
+            Hearing::Nothing if wanted && closings.hear(true).is_ok() => Hearing::Closings,
+            Hearing::Closings | Hearing::Heard if !wanted => {
+                _ = closings.hear(false);
+                Hearing::Nothing
+            }
+            as_before => as_before,
+        };
     }
 
     /// Whether the kernel has not granted that calls of listen(2) are seen.
@@ -132,11 +178,18 @@ impl<'a> Ports<'a> {
             return None;
         }
         let before = self.ports();
+        self.looked = Instant::now();
+        if let (Hearing::Heard, Some(closings)) = (self.hearing, &self.lookout.closings) {
+            // What closes from now on is heard again.
+            closings.forget();
+            self.hearing = Hearing::Closings;
+        }
         if !self.are_all_there() {
             self.list();
         }
         let ports = self.ports();
         let changed = ports != before;
+        self.hear();
         self.plan(changed);
         changed.then_some(ports)
     }
@@ -167,7 +220,8 @@ impl<'a> Ports<'a> {
         }
         self.unnamed = false;
         self.expected.clear();
-        let slowest = if self.is_unseen() { PORTS_SEARCH_SLOWEST } else { PORTS_LOOK_SLOWEST };
+        let told = !self.is_unseen() && self.hearing == Hearing::Closings;
+        let slowest = if told { PORTS_LOOK_SLOWEST } else { PORTS_SEARCH_SLOWEST };
         self.pace = if changed { PORTS_LOOK } else { (self.pace * 2).min(slowest) };
         self.due = (self.is_unseen() || !self.ours.is_empty()).then_some(now + self.pace);
     }
@@ -319,7 +373,7 @@ mod tests {
     }
 
     fn lookout() -> Lookout {
-        Lookout { diagnosis: Diagnosis::of_this_network(), notices: None }
+        Lookout { diagnosis: Diagnosis::of_this_network(), closings: None, notices: None }
     }
 
     fn ports_of<'a>(sockets: &[&TcpListener], lookout: &'a Lookout) -> Ports<'a> {
@@ -399,6 +453,36 @@ mod tests {
         assert_eq!(told.len(), 1);
         assert!(LISTEN_PATIENCE > Duration::from_secs(5), "such turns take that long");
         assert_eq!(told_if_it_listens(LISTEN_PATIENCE), None, "for ever would be too long");
+    }
+
+    /// Nothing is asked of it meanwhile, and the next look of itself is half a minute away.
+    #[test]
+    fn a_port_that_was_open_for_long_is_told_as_closed_when_it_is() {
+        let closings = Some(Closings::of_this_network().expect("the kernel tells"));
+        let notices = Some(fs::File::open("/dev/null").expect("it is there").into());
+        let lookout = Lookout { closings, notices, ..lookout() };
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut ports = ports_of(&[&socket], &lookout);
+        while ports.pace < PORTS_LOOK_SLOWEST {
+            ports.due = Some(Instant::now());
+            assert_eq!(ports.look(), None);
+        }
+        drop(socket);
+        let told = loop {
+            // Other tests' sockets close too; that is heard, and nothing to be told.
+            assert!(ports.left() > Some(PORTS_LOOK_SLOWEST / 2));
+            let heard = ports.closings().expect("there is something that could close");
+            let wait = Timespec { tv_sec: 10, tv_nsec: 0 };
+            assert_eq!(poll(&mut [PollFd::new(heard, PollFlags::IN)], Some(&wait)), Ok(1), "it is heard");
+            ports.heard();
+            assert!(ports.left() <= Some(CLOSINGS_PAUSE));
+            ports.due = Some(Instant::now());
+            if let Some(told) = ports.look() {
+                break told;
+            }
+        };
+        assert_eq!(told, Vec::new());
+        assert!(ports.closings().is_none(), "there is nothing left that could close");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::{
 
 use mhnos_sandbox::{
     Enclosed, Walls,
+    closings::Closings,
     listening::Diagnosis,
     sys::{self, Reap, Reaped},
 };
@@ -68,8 +69,9 @@ fn serve(
     let children = sys::signal_fd(&sys::HANDLED).map_err(os)?;
     // Not to be had behind the filter.
     let diagnosis = Diagnosis::of_this_network();
+    let closings = Closings::of_this_network().ok();
     let enclosure = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
-    let lookout = Lookout { diagnosis, notices: enclosure.notices };
+    let lookout = Lookout { diagnosis, closings, notices: enclosure.notices };
     loop {
         let leader = recruit::fork(&channel, &doors, walls)?;
         // That is to close at exec.
@@ -186,10 +188,18 @@ impl<'a> Supervisor<'a> {
             tv_nsec: (left.subsec_nanos() + 1).min(999_999_999).into(),
         });
         let mut fds = vec![PollFd::new(self.children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
-        fds.extend(self.ports.notices().map(|notices| PollFd::new(notices, PollFlags::IN)));
+        let (notices, closings) = (self.ports.notices(), self.ports.closings());
+        fds.extend(notices.into_iter().chain(closings).map(|fd| PollFd::new(fd, PollFlags::IN)));
         let _ = poll(&mut fds, timeout.as_ref());
-        if fds.get(2).is_some_and(|notices| notices.revents().contains(PollFlags::IN)) {
+        let mut news = fds[2..].iter().map(PollFd::revents);
+        let noticed = notices.is_some() && news.next().is_some_and(|found| found.contains(PollFlags::IN));
+        // That some were lost is an error, and news.
+        let closed = closings.is_some() && news.next().is_some_and(|found| !found.is_empty());
+        if noticed {
             self.ports.noticed();
+        }
+        if closed {
+            self.ports.heard();
         }
     }
 

@@ -21,13 +21,13 @@ use crate::{
     dial::{DialError, Purpose, Reached, dial},
     dns::{self, Answer},
     limits::{ACCEPT_PAUSE, Bounds, DESCRIPTORS, MAX_QUESTION, OF_A_CONNECTION},
-    names::Names,
+    names::{self, Names},
     pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
     proxy,
     report::{Refusals, Reporter, Via},
     resolve::{Resolver, SystemResolver},
-    target::Target,
+    target::{Host, Target},
     upstream::Upstream,
 };
 
@@ -180,6 +180,8 @@ impl Way {
         purpose: Purpose,
         via: Via,
     ) -> Result<Reached<Paced>, DialError> {
+        let named = self.named(target);
+        let target = named.as_ref().unwrap_or(target);
         let outcome = dial(&self.gateway, target, purpose).await;
         match &outcome {
             Ok(reached) => _ = reached.stream.set_nodelay(true),
@@ -190,6 +192,26 @@ impl Way {
         }
         let Reached { stream, whole_url } = outcome?;
         Ok(Reached { stream: Paced::new(stream, Arc::clone(&self.pace)), whole_url })
+    }
+
+    /// The name behind an address of ours: some ask for the address themselves and then the proxy for it (`curl --socks5`).
+    fn named(&self, target: &Target) -> Option<Target> {
+        let Host::Address(address) = &target.host else { return None };
+        let name = self.names().name(names::number(*address)?)?.to_owned();
+        Some(Target { host: Host::Name(name), port: target.port })
+    }
+
+    /// There is no place for a connection. Who asks a proxy has not said for what yet: the proxy is what is told.
+    fn turned_away(&self, stream: &TcpStream, role: Role) {
+        let Ok((address, port)) = wanted(stream) else { return };
+        let named = Target::parse(&address.to_string(), port).and_then(|target| self.named(&target));
+        let host = named.map_or_else(|| address.to_string(), |target| target.host.to_string());
+        let (port, via) = match role {
+            Role::Proxy => (Some(port), Via::Proxy),
+            Role::Captured => (Some(port), Via::Connection),
+            Role::Names => (None, Via::Name),
+        };
+        self.refused(host, port, TOO_MANY, via);
     }
 
     /// One of the sandbox's connections and what it takes of the process, until it is dropped.
@@ -249,7 +271,7 @@ async fn accept(listener: TcpListener, role: Role, way: &Arc<Way>) {
             }
             Ok((stream, peer)) => {
                 let Some(place) = way.place() else {
-                    way.refused(peer.ip().to_string(), None, TOO_MANY, Via::Connection);
+                    way.turned_away(&stream, role);
                     reset(&stream);
                     continue;
                 };

@@ -3,6 +3,7 @@
 
 pub mod bounded;
 pub mod cgroup;
+pub mod closings;
 pub mod confine;
 pub mod enforcement;
 mod enter;

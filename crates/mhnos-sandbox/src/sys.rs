@@ -14,6 +14,7 @@ mod landlock;
 mod notify;
 mod shared_map;
 mod slices;
+mod socket_filter;
 mod tries;
 mod users;
 
@@ -21,6 +22,7 @@ pub use landlock::{LandlockScope, Ruleset, landlock_abi};
 pub use notify::{Notice, answer, install_notifying_filter, let_go_on, next_notice};
 pub use shared_map::SharedMap;
 pub use slices::set_time_slice;
+pub use socket_filter::filter_socket;
 pub use tries::{is_inheritable, try_clone3, try_user_namespace};
 pub(crate) use users::{kill_everybody, make_files_as};
 

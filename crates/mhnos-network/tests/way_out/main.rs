@@ -65,6 +65,7 @@ struct Sandbox {
     proxy: SocketAddr,
     names: SocketAddr,
     names_tcp: SocketAddr,
+    captured: SocketAddr,
     serving: JoinHandle<()>,
 }
 
@@ -82,14 +83,16 @@ async fn sandbox(egress: &str, resolver: Scripted, bounds: Bounds) -> Sandbox {
 async fn serve(gateway: Gateway) -> Sandbox {
     let gateway = Arc::new(gateway);
     let proxy = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let captured = TcpListener::bind("127.0.0.6:0").await.expect("bind");
     let names = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     let names_tcp = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let at = |address: io::Result<SocketAddr>| address.expect("an address");
     let (proxy_at, names_at, names_tcp_at) =
         (at(proxy.local_addr()), at(names.local_addr()), at(names_tcp.local_addr()));
+    let captured_at = at(captured.local_addr());
     let outlets = Outlets {
         proxy: vec![proxy],
-        captured: Vec::new(),
+        captured: vec![captured],
         names_udp: vec![names],
         names_tcp: vec![names_tcp],
         admits: None,
@@ -98,7 +101,14 @@ async fn serve(gateway: Gateway) -> Sandbox {
         let gateway = Arc::clone(&gateway);
         tokio::spawn(async move { gateway.serve(Owner(Some(1000)), outlets).await })
     };
-    Sandbox { gateway, proxy: proxy_at, names: names_at, names_tcp: names_tcp_at, serving }
+    Sandbox {
+        gateway,
+        proxy: proxy_at,
+        names: names_at,
+        names_tcp: names_tcp_at,
+        captured: captured_at,
+        serving,
+    }
 }
 
 /// A server outside, on an address of its own, that says its name to whoever connects and then echoes.
@@ -236,6 +246,39 @@ async fn socks_says_what_http_says() {
     assert_eq!(answer, [5, 0xff]);
 }
 
+/// A program that resolves names itself has the address that we gave it, and nothing else to ask the proxy for.
+#[tokio::test]
+async fn an_address_that_stands_for_a_name_is_the_name_to_the_proxy_too() {
+    let open = outside("open").await;
+    let resolver = Scripted::new(&[&[open.ip()]]);
+    let sandbox = sandbox(&open.to_string(), resolver, Bounds::default()).await;
+    // What our addresses are like without a name behind them, before there is one.
+    let unknown = format!("198.18.0.16:{}", open.port());
+    let (_, head) = connect(&sandbox, &unknown).await;
+    assert!(head.contains("x-mhnos-egress: reserved"), "{head}");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let question = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03own\x07example\x00\x00\x01\x00\x01";
+    socket.send_to(question, sandbox.names).await.expect("sent");
+    let mut answer = [0; 512];
+    let length = timeout(LONG, socket.recv(&mut answer)).await.expect("soon").expect("an answer");
+    let address: [u8; 4] = answer[length - 4..length].try_into().expect("four bytes");
+    assert_eq!(address[..2], [198, 18]);
+    let mut asked = vec![5, 1, 0, 5, 1, 0, 1];
+    asked.extend(address);
+    asked.extend(open.port().to_be_bytes());
+    assert!(until(&mut sent(&sandbox, &asked).await, "open").await.ends_with("open"));
+    let [a, b, c, d] = address;
+    let to = format!("{a}.{b}.{c}.{d}:{}", open.port());
+    let (mut stream, head) = connect(&sandbox, &to).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.ends_with("open") || until(&mut stream, "open").await == "open");
+    // A refusal names what was wanted.
+    let mut refusals = sandbox.gateway.refusals();
+    let (_, head) = connect(&sandbox, &format!("{a}.{b}.{c}.{d}:1")).await;
+    assert!(head.contains("x-mhnos-egress: not-listed"), "{head}");
+    assert_eq!(timeout(LONG, refusals.next()).await.expect("soon").host, "own.example");
+}
+
 #[tokio::test]
 async fn one_connection_takes_requests_for_many_hosts() {
     let hello = async |name: &'static str| {
@@ -274,7 +317,13 @@ async fn connections_of_a_sandbox_are_bounded() {
     let mut third = TcpStream::connect(sandbox.proxy).await.expect("accepted by the kernel");
     ends(&mut third).await;
     let told = timeout(LONG, refusals.next()).await.expect("soon");
-    assert_eq!(told.rule, "connections");
+    let proxy = (sandbox.proxy.ip().to_string(), Some(sandbox.proxy.port()));
+    assert_eq!((told.rule, told.via, (told.host, told.port)), ("connections", Via::Proxy, proxy));
+    let mut fourth = TcpStream::connect(sandbox.captured).await.expect("accepted by the kernel");
+    ends(&mut fourth).await;
+    let told = timeout(LONG, refusals.next()).await.expect("soon");
+    let wanted = (sandbox.captured.ip().to_string(), Some(sandbox.captured.port()));
+    assert_eq!((told.rule, told.via, (told.host, told.port)), ("connections", Via::Connection, wanted));
     // A place that is left is free.
     drop(held);
     let answered = async {

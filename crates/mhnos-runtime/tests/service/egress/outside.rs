@@ -10,6 +10,9 @@ use std::{
     thread,
 };
 
+/// What OpenClaw's catalogue answers to a search.
+const SEARCHED: &str = r#"{"results":[{"slug":"from-outside","displayName":"An answer","source":"clawhub","ownerHandle":"outside"}]}"#;
+
 /// Answers every request with its method, path and body.
 #[derive(Debug)]
 pub(crate) struct Outside {
@@ -94,6 +97,9 @@ fn serve(stream: &TcpStream, counter: &AtomicUsize) -> std::io::Result<()> {
             if path == "/headers" {
                 said.extend(["\n", &name.to_ascii_lowercase(), ": ", value.trim()]);
             }
+        }
+        if path.starts_with("/api/v1/search?") {
+            said = SEARCHED.to_owned();
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;

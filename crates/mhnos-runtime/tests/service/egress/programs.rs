@@ -1,8 +1,8 @@
 //! The programs people use, on their way out.
 
 use std::{
-    io::{BufRead, BufReader},
-    net::{IpAddr, UdpSocket},
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -271,7 +271,7 @@ async fn npm_installs_from_the_registry() {
     }
 }
 
-/// One of its commands asks a server out there, where it is told to. What it makes of the answer is its own affair.
+/// One of its commands asks a server out there, where it is told to, and shows what was answered.
 #[tokio::test]
 async fn openclaw_reaches_what_a_rule_opens() {
     let (outside, other) = (Outside::start(), Outside::start());
@@ -279,12 +279,14 @@ async fn openclaw_reaches_what_a_rule_opens() {
         let server = Server::start(options.env("MHNOS_ALLOW_OPENCLAW", "true"));
         let mut wire = Wire::connect(server.address()).await;
         let before = outside.requests();
+        let mut pids = Vec::new();
         for target in [&outside, &other] {
             let options = json!({"pty": false, "env": {"OPENCLAW_CLAWHUB_URL": target.url()}});
             let search = json!({"processType": "openclaw", "command": "skills", "args": ["search", "x"], "options": options});
-            wire.spawn(search).await;
+            pids.push(wire.spawn(search).await);
         }
         eventually(LONG, "a question", || (outside.requests() > before).then_some(()));
+        wire.stdout_until(pids[0], "from-outside").await;
         server.logged(LONG, &format!("\"port\":{},\"rule\":\"not-listed\"", other.address().port()));
         assert_eq!(other.requests(), 0);
     }
@@ -305,6 +307,37 @@ async fn pip_installs_from_the_index_and_requests_find_the_proxy() {
     }
 }
 
+/// What a server says first; it leaves when it is answered.
+fn say_ssh(mut stream: TcpStream) {
+    std::thread::spawn(move || {
+        _ = stream.write_all(b"SSH-2.0-OutsideTest\r\n");
+        _ = stream.read(&mut [0; 64]);
+    });
+}
+
+/// The real client, up to where a server would have to be one. Who has an SSH server of his own there is asked himself.
+#[tokio::test]
+async fn ssh_is_caught_on_its_port() {
+    let address = own_public_address();
+    match TcpListener::bind((address, 22)) {
+        Ok(listener) => {
+            std::thread::spawn(move || listener.incoming().flatten().for_each(say_ssh));
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
+    }
+    let banner = format!("exec 3<>/dev/tcp/{address}/22 && head -c 8 <&3");
+    let ssh = format!(
+        "ssh -v -F /dev/null -o StrictHostKeyChecking=no -o BatchMode=yes x@{address} 2>&1 | grep -m 1 -o 'Remote protocol version 2.0'"
+    );
+    let open = Server::start(policy(&format!("{address}:22")));
+    assert_eq!(said(&open, &banner).await, "SSH-2.0-");
+    assert_eq!(said(&open, &ssh).await, "Remote protocol version 2.0\n");
+    let closed = Server::start(policy("public"));
+    let (stdout, stderr, _) = super::shell(&closed, &banner).await;
+    assert_eq!(stdout, "", "{stderr}");
+    closed.logged(Duration::from_secs(10), "\"port\":22,\"rule\":\"own-address\"");
+}
+
 /// A name, an address of ours for it, and the server's own certificate at the end: nobody is in between.
 #[tokio::test]
 async fn https_without_a_proxy_reaches_the_host_its_name_stands_for() {
@@ -316,6 +349,14 @@ async fn https_without_a_proxy_reaches_the_host_its_name_stands_for() {
            require('https').get(process.env.npm_config_registry, r => {{ console.log(r.statusCode < 500); r.resume() }})\"",
         registries.environment
     );
-    let said = said(&server, &script).await;
-    assert!(said.contains("198.18.0.") && said.contains("true"), "{said}");
+    let stdout = said(&server, &script).await;
+    assert!(stdout.contains("198.18.0.") && stdout.contains("true"), "{stdout}");
+    // Who looks the name up itself asks the proxy for that address.
+    let script = format!(
+        "{}export CURL_CA_BUNDLE=$npm_config_cafile; \
+         curl -sS -o /dev/null -w '%{{remote_ip}} %{{http_code}}' --socks5 127.0.0.1:3128 $npm_config_registry",
+        registries.environment
+    );
+    let stdout = said(&server, &script).await;
+    assert!(stdout.ends_with(" 200") || stdout.ends_with(" 401") || stdout.ends_with(" 404"), "{stdout}");
 }

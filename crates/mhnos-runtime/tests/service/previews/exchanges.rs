@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 
-use super::{Preview, SERVER, get, opened, read_until, send};
-use crate::start;
+use mhnos_testing::eventually;
+
+use super::{DEADLINE, Preview, SERVER, get, opened, read_until, send};
+use crate::{requests::resident_kib, start};
 
 #[tokio::test]
 async fn the_process_sees_the_request_and_who_sent_it() {
@@ -70,14 +72,67 @@ async fn uploads_of_any_size_go_through_as_they_are_sent() {
     send(&mut stream, "0\r\n\r\n");
     read_until(&mut stream, "0\r\n\r\n");
 
-    let size = 64 << 20;
-    let head = format!("POST /x HTTP/1.1\r\nHost: {}\r\nContent-Length: {size}\r\n\r\n", preview.host());
+    let block = block();
+    let size = 64 * block.len();
+    let head = format!("POST /big HTTP/1.1\r\nHost: {}\r\nContent-Length: {size}\r\n\r\n", preview.host());
     send(&mut stream, &head);
-    let block = vec![7; 1 << 20];
-    for _ in 0..size / block.len() {
+    for _ in 0..64 {
         stream.write_all(&block).expect("the process reads");
     }
-    read_until(&mut stream, &format!("\"bytes\":{size}}}"));
+    read_until(&mut stream, &format!("{size} true."));
+}
+
+/// What `/big` gives and takes, over and over.
+fn block() -> Vec<u8> {
+    (0..1_000_003_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 16) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_large_download_is_what_the_process_sent_byte_for_byte() {
+    let preview = Preview::of(SERVER).await;
+    let block = block();
+    let size = 64 * block.len() + 17;
+    let mut stream = preview.connect();
+    let host = preview.host();
+    send(&mut stream, &format!("GET /big?bytes={size} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    let head = read_until(&mut stream, "\r\n\r\n").to_ascii_lowercase();
+    assert!(head.contains(&format!("content-length: {size}\r\n")), "{head}");
+    let mut got = vec![0; block.len()];
+    for _ in 0..64 {
+        stream.read_exact(&mut got).expect("more");
+        assert!(got == block);
+    }
+    stream.read_exact(&mut got[..17]).expect("the rest");
+    assert_eq!(got[..17], block[..17]);
+    // And nothing behind it: the connection is as good as new.
+    send(&mut stream, &format!("GET /given HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    assert!(read_until(&mut stream, &size.to_string()).starts_with("HTTP/1.1 200"));
+}
+
+/// The process waits for its client, and nobody in between keeps what it would have sent.
+#[tokio::test]
+async fn a_client_that_stops_reading_a_download_stops_the_process_and_fills_no_memory() {
+    const SIZE: u64 = 1 << 30;
+    /// What kernels hold for two connections, each end, and the bridge's buffers.
+    const MOST: u64 = 64 << 20;
+    let preview = Preview::of(SERVER).await;
+    let before = resident_kib(&preview.server);
+    let mut stream = preview.connect();
+    send(&mut stream, &format!("GET /big?bytes={SIZE} HTTP/1.1\r\nHost: {}\r\n\r\n", preview.host()));
+    read_until(&mut stream, "\r\n\r\n");
+    let (mut last, mut same) = (0, 0);
+    let given = eventually(DEADLINE, "the process waits", || {
+        let given: u64 = preview.get("/given", &[]).body.parse().expect("a number");
+        same = if given == last { same + 1 } else { 0 };
+        last = given;
+        (same > 100).then_some(given)
+    });
+    assert!(given < MOST, "{given} bytes are on their way");
+    let grown = resident_kib(&preview.server).saturating_sub(before);
+    assert!(grown < MOST / 1024 / 4, "{grown} KiB more than before, with {given} bytes on their way");
+    // Read after all, it goes on.
+    let mut got = vec![0; usize::try_from(2 * MOST).expect("it fits")];
+    stream.read_exact(&mut got).expect("it goes on");
 }
 
 #[tokio::test]

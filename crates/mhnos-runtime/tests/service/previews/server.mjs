@@ -1,9 +1,13 @@
 // What previews are tested with: a server whose paths do what their names say. `release` lets what waits go on.
+import { once } from 'node:events';
 import { createServer } from 'node:http';
 
 let waiting = [];
+// A prime's length: what is doubled, lost or exchanged in pieces of any usual size does not fit.
+const block = Buffer.from(Uint8Array.from({ length: 1_000_003 }, (_, i) => Math.imul(i, 2654435761) >>> 16));
+let given = 0;
 const server = createServer(async (request, response) => {
-  const { pathname } = new URL(request.url, 'http://x');
+  const { pathname, searchParams } = new URL(request.url, 'http://x');
   if (pathname === '/release') {
     waiting.splice(0).forEach(go => go());
     return response.end('released');
@@ -14,6 +18,30 @@ const server = createServer(async (request, response) => {
     response.write('data: first\n\n');
     await new Promise(go => waiting.push(go));
     return response.end('data: second\n\n');
+  }
+  if (pathname === '/given') return response.end(`${given}`);
+  if (pathname === '/big' && request.method === 'GET') {
+    const bytes = Number(searchParams.get('bytes'));
+    response.writeHead(200, { 'content-length': bytes });
+    for (given = 0; given < bytes && !response.destroyed;) {
+      const piece = block.subarray(0, bytes - given);
+      given += piece.length;
+      if (!response.write(piece)) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+    }
+    return response.end();
+  }
+  if (pathname === '/big') {
+    let bytes = 0, same = true;
+    for await (let chunk of request) {
+      while (chunk.length) {
+        const at = bytes % block.length;
+        const expected = block.subarray(at, at + chunk.length);
+        same &&= expected.equals(chunk.subarray(0, expected.length));
+        bytes += expected.length;
+        chunk = chunk.subarray(expected.length);
+      }
+    }
+    return response.end(`${bytes} ${same}.`);
   }
   if (pathname === '/mirror') {
     response.writeHead(200, { 'content-type': 'application/octet-stream' });
