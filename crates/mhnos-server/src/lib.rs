@@ -170,12 +170,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let mut driving = JoinSet::new();
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let (front, service) = (Arc::clone(&front), Arc::clone(&service));
-        let (processes, phases) = (processes.clone(), phases.clone());
-        accepting.spawn(async move {
-            processes.settled().await;
-            listen::accept(listener, front, service, phases).await;
-        });
+        accepting.spawn(accept(listener, Arc::clone(&front), Arc::clone(&service), phases.clone()));
     }
     let serving = async {
         let discovery = async {
@@ -206,6 +201,16 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     outcome
 }
 
+async fn accept(
+    listener: TcpListener,
+    front: Arc<Front>,
+    service: Arc<Service>,
+    phases: watch::Receiver<Phase>,
+) {
+    service.processes.settled().await;
+    listen::accept(listener, front, service, phases).await;
+}
+
 /// Runs it on a thread that waits for sockets: the caller's would have to be woken for each word of the keeper. The
 /// driver is kept until `driving` is dropped.
 async fn drive(mut driver: Driver, driving: &mut JoinSet<()>) -> Result<Infallible, RunError> {
@@ -213,7 +218,7 @@ async fn drive(mut driver: Driver, driving: &mut JoinSet<()>) -> Result<Infallib
     driving.spawn(async move {
         let end = driver.run().await;
         let _ = tell.send(end);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     });
     tokio::select! {
         Ok(end) = told => Err(match end {

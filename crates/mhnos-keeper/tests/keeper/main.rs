@@ -14,6 +14,7 @@ mod bridge;
 mod faults;
 mod hostile;
 mod life;
+mod outsiders;
 mod ports;
 mod spares;
 mod walls;
@@ -152,11 +153,12 @@ fn run(host: &Host, name: &str, expected: &[String]) -> Result<(), String> {
     command.args(["keeper", host.name, name]).arg(&workspace).stdout(Stdio::piped()).stderr(Stdio::piped());
     let keeper = command.spawn().expect("keeper");
     let pid = rustix::process::Pid::from_child(&keeper);
+    let patience = if name.contains("hostile") { DEADLINE * hostile::length() } else { DEADLINE };
     // With the keeper everything ends that waits for what does not come.
     let (ended, end) = sync_channel::<()>(0);
     let deadline = std::thread::spawn(move || {
-        if end.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
-            println!("nothing came of it for {DEADLINE:?}");
+        if end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            println!("nothing came of it for {patience:?}");
             sys::kill(pid, libc::SIGKILL).expect("end the keeper");
         }
     });
@@ -224,10 +226,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
             number: 0,
             place,
             argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
-            env: vec![
-                format!("WORKSPACE={workspace}").into_bytes(),
-                format!("HOST={}", host.name).into_bytes(),
-            ],
+            env: bridges_environment(host, workspace),
             files_as: None,
             fds: Vec::new(),
         },
@@ -242,6 +241,15 @@ fn keeper(arguments: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn bridges_environment(host: &Host, workspace: &str) -> Vec<Vec<u8>> {
+    let asked = [hostile::ROUNDS_ASKED, hostile::SEED_ASKED];
+    let asked = asked.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)));
+    let own = [format!("WORKSPACE={workspace}"), format!("HOST={}", host.name)];
+    // Without PATH the bridge finds no program for its control.
+    let path = format!("PATH={}", std::env::var("PATH").expect("a PATH"));
+    asked.chain(own).chain([path]).map(String::into_bytes).collect()
 }
 
 fn play(name: &str) -> ExitCode {
