@@ -3,7 +3,7 @@
 //! Lists are those of RFC 6890 and the IANA registries of special-purpose addresses, with one exception: networks
 //! for documentation (192.0.2.0/24, 203.0.113.0/24, …) count as public. They are routed nowhere unless somebody did
 //! so on purpose. For IPv6 it is the other way round: only what IANA has given out as global (2000::/3) is public, so
-//! that a form nobody thought of is refused.
+//! that a form nobody thought of is refused; and what stands for an IPv4 address is that address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -47,16 +47,18 @@ impl Kind {
 
 /// Where clouds tell machines their secrets. The ones in other ranges are here because a rule for that range must not
 /// open them.
-const METADATA: [IpAddr; 6] = [
+const METADATA: [IpAddr; 8] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// The form in which an address is judged and connected to: an IPv4 address in its own family.
+/// The form in which an address is connected to: an IPv4 address in its own family.
 pub(crate) fn plain(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
@@ -64,9 +66,19 @@ pub(crate) fn plain(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The address that is reached in the end, and so the one that is judged: the IPv4 address that one of NAT64 stands for
+/// (RFC 6052). The prefix is not refused as a whole, because where it works it is the way to all of IPv4. Prefixes
+/// that a network has chosen for itself look like any other address.
+pub(crate) fn reached(address: IpAddr) -> IpAddr {
+    match plain(address) {
+        IpAddr::V6(v6) if matches!(v6.segments(), [0x64, 0xff9b, 0, 0, 0, 0, _, _]) => last_32(v6).into(),
+        address => address,
+    }
+}
+
 /// What this address is if it is not public. Without [`Kind::Own`], which the machine knows and not the address.
 pub(crate) fn kind(address: IpAddr) -> Option<Kind> {
-    let address = plain(address);
+    let address = reached(address);
     if METADATA.contains(&address) {
         return Some(Kind::Metadata);
     }
@@ -94,8 +106,6 @@ fn kind_v6(address: Ipv6Addr) -> Option<Kind> {
     match segments {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(Kind::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Kind::Loopback),
-        // NAT64 (RFC 6052): stands for the IPv4 address in its last 32 bits.
-        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => kind(IpAddr::V4(last_32(address))),
         // The second are site-local, deprecated and still routed here and there (RFC 3879).
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(Kind::Private),
         [0xfe80..=0xfebf, ..] => Some(Kind::LinkLocal),
@@ -167,6 +177,8 @@ mod tests {
         check("::1", Some("loopback"));
         check("fc00::1", Some("private"));
         check("fd00:ec2::254", Some("metadata"));
+        check("fd00:ec2::23", Some("metadata"));
+        check("fd20:ce::254", Some("metadata"));
         check("fe80::1", Some("link-local"));
         check("fec0::1", Some("private"));
         check("ff02::1", Some("multicast"));

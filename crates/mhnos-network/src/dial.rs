@@ -8,10 +8,12 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     net::TcpStream,
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 
 use crate::{
+    address,
     gateway::Gateway,
     limits::NEXT_ADDRESS,
     policy::RuleName,
@@ -77,7 +79,8 @@ pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -
         }
         (Route::Upstream(_), None) => return Err(DialError::NoSuchName),
         (Route::Direct(allowed), _) => {
-            let stream = timeout(gateway.bounds.connect, connect(target.port, &allowed)).await;
+            let stream =
+                timeout(gateway.bounds.connect, connect(target.port, &allowed, &gateway.descriptors)).await;
             stream.map(|stream| {
                 let stream = stream.map_err(DialError::Unreachable)?;
                 Ok(Reached { stream, whole_url: false })
@@ -120,7 +123,7 @@ fn route(
                 gateway.egress.judge(target, *address, &gateway.machine).map_err(DialError::Refused)?;
             }
             let inside = |address: &IpAddr| gateway.machine.is_inside(*address);
-            let plain = addresses.into_iter().map(crate::address::plain);
+            let plain = addresses.into_iter().map(address::plain);
             let (inside, public): (Vec<_>, Vec<_>) = plain.partition(inside);
             Ok(if public.is_empty() { Route::Direct(inside) } else { Route::Upstream(public) })
         }
@@ -142,14 +145,20 @@ async fn through(
             resolve(gateway, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into()))?
         }
     };
-    if target.port == upstream.port() && known.iter().any(|address| addresses.contains(address)) {
+    if target.port == upstream.port()
+        && known.iter().any(|known| addresses.iter().any(|address| is_same(*known, *address)))
+    {
         return Err(DialError::Refused(UPSTREAM));
     }
-    let mut stream = connect(upstream.port(), &addresses).await.map_err(broken)?;
+    let mut stream = connect(upstream.port(), &addresses, &gateway.descriptors).await.map_err(broken)?;
     if purpose == Purpose::Bytes {
         tunnel(&mut stream, target).await.map_err(DialError::Upstream)?;
     }
     Ok(Reached { stream, whole_url: purpose == Purpose::Request })
+}
+
+fn is_same(one: IpAddr, other: IpAddr) -> bool {
+    address::reached(one) == address::reached(other)
 }
 
 /// The addresses that may be connected to. If there is none, the rule that refuses the first.
@@ -158,7 +167,7 @@ fn judged(gateway: &Gateway, target: &Target, addresses: Vec<IpAddr>) -> Result<
     let mut allowed = Vec::new();
     for address in addresses {
         match gateway.egress.judge(target, address, &gateway.machine) {
-            Ok(()) => allowed.push(crate::address::plain(address)),
+            Ok(()) => allowed.push(address::plain(address)),
             Err(rule) => _ = refused.get_or_insert(rule),
         }
     }
@@ -169,15 +178,21 @@ fn judged(gateway: &Gateway, target: &Target, addresses: Vec<IpAddr>) -> Result<
     }
 }
 
-/// The first of the addresses that answers, one tried after the other, families in turn (RFC 8305).
-async fn connect(port: u16, addresses: &[IpAddr]) -> io::Result<TcpStream> {
+/// The first of the addresses that answers, one tried after the other, families in turn (RFC 8305). One attempt has
+/// its descriptor; another beside it is made if there is one to `spare`.
+async fn connect(port: u16, addresses: &[IpAddr], spare: &Semaphore) -> io::Result<TcpStream> {
     let mut waiting = in_turn(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     loop {
-        let more = waiting.next();
-        let ended = more.is_none();
-        attempts.extend(more.map(|address| TcpStream::connect(SocketAddr::new(address, port))));
+        let ended = waiting.len() == 0;
+        let beside = if attempts.is_empty() { None } else { spare.try_acquire().ok() };
+        if attempts.is_empty() || beside.is_some() {
+            attempts.extend(waiting.next().map(|address| async move {
+                let _until_it_has_ended = beside;
+                TcpStream::connect(SocketAddr::new(address, port)).await
+            }));
+        }
         if attempts.is_empty() {
             return Err(last);
         }
@@ -227,8 +242,36 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.2:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
         let addresses = ["127.0.0.3", "127.0.0.2"].map(|text| text.parse().expect("an address"));
-        let stream = connect(port, &addresses).await.expect("a connection");
+        let spare = Semaphore::new(0);
+        let stream = connect(port, &addresses, &spare).await.expect("a connection");
         assert_eq!(stream.peer_addr().expect("address").ip(), addresses[1]);
-        assert!(connect(port, &addresses[..1]).await.is_err());
+        assert!(connect(port, &addresses[..1], &spare).await.is_err());
+    }
+
+    /// An address that never answers, and one that does.
+    #[tokio::test]
+    async fn an_attempt_beside_another_takes_a_descriptor_that_is_to_spare_and_gives_it_back() {
+        let full = std::net::TcpListener::bind("127.0.0.4:0").expect("bind");
+        let port = full.local_addr().expect("address").port();
+        let good = std::net::TcpListener::bind(("127.0.0.5", port)).expect("bind");
+        // Nobody accepts here: what comes when its queue is full waits.
+        let mut queue = Vec::new();
+        let silent = async {
+            loop {
+                match timeout(NEXT_ADDRESS, TcpStream::connect(full.local_addr().expect("address"))).await {
+                    Ok(stream) => queue.push(stream),
+                    Err(_) => return,
+                }
+            }
+        };
+        rustix::net::listen(&full, 0).expect("a queue of one");
+        silent.await;
+        let addresses = ["127.0.0.4", "127.0.0.5"].map(|text| text.parse().expect("an address"));
+        let none = Semaphore::new(0);
+        assert!(timeout(4 * NEXT_ADDRESS, connect(port, &addresses, &none)).await.is_err(), "none to spare");
+        let one = Semaphore::new(1);
+        let stream = connect(port, &addresses, &one).await.expect("the second");
+        assert_eq!((stream.peer_addr().expect("address").ip(), one.available_permits()), (addresses[1], 1));
+        drop(good);
     }
 }

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -20,7 +20,7 @@ use crate::{
     address, captured,
     dial::{DialError, Purpose, Reached, dial},
     dns::{self, Answer},
-    limits::{ACCEPT_PAUSE, Bounds, MAX_QUESTION},
+    limits::{ACCEPT_PAUSE, Bounds, DESCRIPTORS, MAX_QUESTION, OF_A_CONNECTION},
     names::Names,
     pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
@@ -42,6 +42,8 @@ pub struct Gateway {
     pub(crate) resolver: Box<dyn Resolver>,
     pub(crate) bounds: Bounds,
     pub(crate) upstream: Option<Upstream>,
+    /// What connections may take of the process's descriptors, those of all sandboxes together.
+    pub(crate) descriptors: Arc<Semaphore>,
     /// Bytes a second of one sandbox; 0 is no bound.
     rate: u64,
     reporter: Reporter,
@@ -81,6 +83,7 @@ impl Gateway {
             resolver: Box::new(SystemResolver::default()),
             bounds: Bounds::default(),
             upstream: None,
+            descriptors: Arc::new(Semaphore::new(DESCRIPTORS)),
             rate: 0,
             reporter: Reporter::default(),
         }
@@ -90,6 +93,13 @@ impl Gateway {
     #[must_use]
     pub fn through(mut self, upstream: Option<Upstream>) -> Self {
         self.upstream = upstream;
+        self
+    }
+
+    /// All sandboxes together take so many descriptors at most, and never more than [`DESCRIPTORS`].
+    #[must_use]
+    pub fn within(mut self, descriptors: usize) -> Self {
+        self.descriptors = Arc::new(Semaphore::new(descriptors.min(DESCRIPTORS)));
         self
     }
 
@@ -147,7 +157,7 @@ pub(crate) struct Way {
     admits: Option<Admits>,
 }
 
-/// A sandbox has as many connections as it may have.
+/// A sandbox has as many connections as it may have, or all together have.
 const TOO_MANY: RuleName = RuleName("connections");
 
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +190,14 @@ impl Way {
         }
         let Reached { stream, whole_url } = outcome?;
         Ok(Reached { stream: Paced::new(stream, Arc::clone(&self.pace)), whole_url })
+    }
+
+    /// One of the sandbox's connections and what it takes of the process, until it is dropped.
+    fn place(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let descriptors =
+            Arc::clone(&self.gateway.descriptors).try_acquire_many_owned(OF_A_CONNECTION).ok()?;
+        Some((place, descriptors))
     }
 
     fn lets_in(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
@@ -230,7 +248,7 @@ async fn accept(listener: TcpListener, role: Role, way: &Arc<Way>) {
                 reset(&stream);
             }
             Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&way.places).try_acquire_owned() else {
+                let Some(place) = way.place() else {
                     way.refused(peer.ip().to_string(), None, TOO_MANY, Via::Connection);
                     reset(&stream);
                     continue;

@@ -30,7 +30,7 @@ mod upstream;
 
 pub use address::is_own;
 pub use gateway::{Admits, Gateway, Outlets, Owner};
-pub use limits::Bounds;
+pub use limits::{Bounds, DESCRIPTORS as MAX_DESCRIPTORS};
 pub use policy::{Egress, Rule};
 pub use report::{Refusals, Refused, Via};
 pub use resolve::{Resolver, SystemResolver};

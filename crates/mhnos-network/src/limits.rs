@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-/// Connections of one sandbox that are open or being opened: a build's downloads many times over, and too few to
-/// take the bridge's descriptors from others. Each takes two.
+/// Connections of one sandbox that are open or being opened: a build's downloads many times over.
 pub const CONNECTIONS: usize = 512;
+
+/// Descriptors of the connections of all sandboxes together: eight sandboxes with all they may have, at two each (the
+/// program's end and the outside's). The gateway is given less where the process has few, so that clients find some.
+pub const DESCRIPTORS: usize = 2 * 8 * CONNECTIONS;
+
+/// What an accepted connection takes of those at least.
+pub const OF_A_CONNECTION: u32 = 2;
 
 /// For a program to say where it wants to go, once it has connected.
 pub const ASK_TIME: Duration = Duration::from_secs(30);

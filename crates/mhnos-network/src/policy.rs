@@ -108,7 +108,7 @@ impl Egress {
 
     /// Whether this address, which `target` is or has been resolved to, may be connected to.
     pub(crate) fn judge(&self, target: &Target, address: IpAddr, machine: &Machine) -> Result<(), RuleName> {
-        let address = address::plain(address);
+        let address = address::reached(address);
         let kind = match address::kind(address) {
             kind @ Some(Kind::Loopback | Kind::Unspecified) => kind,
             _ if (machine.is_own)(address) => Some(Kind::Own),
@@ -168,7 +168,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Whether an address is not reached by way of the outside.
     pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
-        address::kind(address).is_some() || (self.is_own)(address)
+        address::kind(address).is_some() || (self.is_own)(address::reached(address))
     }
 }
 
@@ -278,7 +278,8 @@ fn network(text: &str) -> Result<What, ()> {
     };
     // A network written with bits of a host in it is more likely a mistake than a network.
     let clean = length <= most && base.checked_shl(length.into()).unwrap_or(0) == 0;
-    let plain = address::plain(address) == address;
+    // As which no address is judged.
+    let plain = address::reached(address) == address;
     if clean && plain { Ok(rule) } else { Err(()) }
 }
 

@@ -14,9 +14,12 @@ pub struct Doctor {
     pub tiers: Vec<Finding>,
     /// Every layer, in force in that tier or not.
     pub layers: Vec<Finding>,
+    /// Limits the service itself is started with: whether they let it do all that its settings allow.
+    #[serde(default)]
+    pub limits: Vec<Finding>,
 }
 
-/// A tier or a layer.
+/// A tier, a layer or a limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {

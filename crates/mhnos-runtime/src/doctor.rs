@@ -17,7 +17,10 @@ use mhnos_protocol::doctor::{Doctor, Finding};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, Tier, enforcement, remedy};
 use mhnos_server::{config::Config, door::explain};
 
-use crate::{cli, serve::place};
+use crate::{
+    cli,
+    serve::{descriptors, place},
+};
 
 /// Everything this version can enforce is in force.
 const ALL_WELL: u8 = 0;
@@ -93,6 +96,7 @@ fn report(mut config: Config) -> anyhow::Result<Doctor> {
         tier: tier.map(|tier| tier.as_str().to_owned()),
         tiers: found.into_iter().map(|(tier, missing)| tier_finding(tier, missing)).collect(),
         layers: in_force.map(|in_force| layer_findings(&in_force)).unwrap_or_default(),
+        limits: vec![descriptors::examine(&config)],
     })
 }
 
@@ -147,7 +151,7 @@ fn table(report: &Doctor) -> String {
     });
     // Writing to a string cannot fail.
     let _ = writeln!(text, "mode {}: {outcome}\n", report.mode);
-    for (kind, findings) in [("tier", &report.tiers), ("layer", &report.layers)] {
+    for (kind, findings) in [("tier", &report.tiers), ("layer", &report.layers), ("limit", &report.limits)] {
         for finding in findings {
             let mark = if finding.ok { "yes" } else { "NO" };
             let _ = writeln!(text, "{kind:<6}{:<19}{mark}", finding.name);

@@ -30,6 +30,10 @@ pub(crate) fn start(input: &SpawnInput, toolbox: &Toolbox, on_terminal: bool) ->
 
 /// The flag for a process that may use so many bytes.
 pub(crate) fn heap_flag(memory: u64) -> String {
-    let heap = (memory / (1024 * 1024) * limits::HEAP_PERCENT / 100).max(limits::MIN_HEAP_MIB);
-    format!("--max-old-space-size={heap}")
+    let memory = memory / (1024 * 1024);
+    // What Node.js needs besides grows with the heap, up to a bound.
+    let beside_small = memory.saturating_sub(limits::NODE_LEAST_MIB) * 2 / 3;
+    let beside_large = memory.saturating_sub(limits::NODE_MOST_MIB);
+    let heap = beside_small.max(beside_large).min(memory * limits::HEAP_PERCENT / 100);
+    format!("--max-old-space-size={}", heap.max(limits::MIN_HEAP_MIB))
 }

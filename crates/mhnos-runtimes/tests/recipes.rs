@@ -99,8 +99,10 @@ fn node_gets_a_heap_within_its_memory_limit() {
     check(&input(word("-e"), &["1+1"]), &["node", heap, "-e", "1+1"]);
     check(&input(word("--test"), &[]), &["node", heap, "--test"]);
     check(&input(word("-"), &[]), &["node", heap, "-"]);
-    let small = SpawnInput { memory: 64 * MIB, ..input(word("-v"), &[]) };
-    check(&small, &["node", "--max-old-space-size=48", "-v"]);
+    for (memory, heap) in [(64, 32), (128, 42), (256, 128), (512, 320), (768, 576), (4096, 3072)] {
+        let limited = SpawnInput { memory: memory * MIB, ..input(word("-v"), &[]) };
+        check(&limited, &["node", &format!("--max-old-space-size={heap}"), "-v"]);
+    }
     let terminal = SpawnInput { pty: Pty::On(WindowSize::DEFAULT), ..input(Command::Absent, &[]) };
     check(&terminal, &["node", heap]);
     assert_eq!(value(&make(ProcessType::Node, &terminal).unwrap(), "NODE_OPTIONS"), None);

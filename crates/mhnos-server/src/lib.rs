@@ -12,6 +12,7 @@ pub mod audit;
 pub mod config;
 mod connection;
 mod crowd;
+pub mod descriptors;
 mod discovery;
 pub mod door;
 mod egress;
@@ -309,6 +310,7 @@ fn neighbours(user: Option<u32>, enforcement: &Enforcement) -> (Programs, Option
 
 fn door(config: &Config) -> Door {
     Door::new(config.hosts.clone(), config.allowed_origins.clone())
+        .but_for_previews_of(&config.preview_domain)
 }
 
 /// A policy that was set and cannot be kept must not pass for one that is.
@@ -333,6 +335,7 @@ fn gateway(
     Gateway::new(config.egress.clone(), ports.chain(proxy).collect())
         .through(config.upstream_proxy.clone())
         .at_most(config.egress_rate)
+        .within(descriptors::for_programs())
 }
 
 async fn keep_tls(tls: Option<TlsKeeper>) {

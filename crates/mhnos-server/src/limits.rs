@@ -24,6 +24,13 @@ pub const MAX_REQUEST_HEAD: usize = 32 * 1024;
 /// Header lines of one HTTP request. More is answered 431.
 pub const MAX_REQUEST_HEADERS: usize = 100;
 
+/// Descriptors a running process takes of the bridge: its log, its terminal or pipes, what moves them, and the sockets of
+/// a network of its own.
+pub const PROCESS_DESCRIPTORS: usize = 32;
+
+/// Those of the bridge itself: its listening sockets, the keeper's, sandboxes' sockets, files that are read or written.
+pub const OWN_DESCRIPTORS: usize = 256;
+
 /// Connections to the previews of one process. A browser opens six or so for each preview, and one for each
 /// WebSocket; a load test a thousand.
 pub const MAX_PREVIEW_CONNECTIONS: usize = 1024;

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-pub mod older;
+pub mod asked;
+pub mod faults;
+mod older;
 
 use mhnos_sandbox::{Mode, Tier, sys, sys::Instruction};
 use rustix::{

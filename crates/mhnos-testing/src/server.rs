@@ -36,6 +36,7 @@ pub struct Options {
     environment: Vec<(String, String)>,
     workspace: Option<PathBuf>,
     host: Option<&'static Host>,
+    ulimit: Option<String>,
 }
 
 impl Options {
@@ -50,7 +51,14 @@ impl Options {
             ("MHNOS_KILL_GRACE", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        Self { binary: binary.into(), arguments: Vec::new(), environment, workspace: None, host: None }
+        Self {
+            binary: binary.into(),
+            arguments: Vec::new(),
+            environment,
+            workspace: None,
+            host: None,
+            ulimit: None,
+        }
     }
 
     /// Sets an environment variable, in place of a default of the same name.
@@ -80,6 +88,13 @@ impl Options {
     #[track_caller]
     pub fn on(mut self, host: &str) -> Self {
         self.host = Some(Host::named(host));
+        self
+    }
+
+    /// Starts it from a shell that has set this limit: the words after `ulimit`.
+    #[must_use]
+    pub fn ulimit(mut self, limit: &str) -> Self {
+        self.ulimit = Some(limit.to_owned());
         self
     }
 
@@ -136,7 +151,15 @@ impl Server {
             inside
         });
         let mut command = match options.host {
-            None => Command::new(&options.binary),
+            None => match &options.ulimit {
+                None => Command::new(&options.binary),
+                Some(limit) => {
+                    let mut command = Command::new("/bin/sh");
+                    command.args(["-c", "ulimit $1 && shift && exec \"$0\" \"$@\""]);
+                    command.arg(&options.binary).arg(limit);
+                    command
+                }
+            },
             Some(host) => {
                 host.give(&workspace);
                 let mut command = Command::new(options.binary.with_file_name("mhnos-host"));

@@ -94,8 +94,8 @@ fn main() -> ExitCode {
     match arguments.get(1).map(String::as_str) {
         Some("keeper") => keeper(&arguments[2..]),
         Some("bridge") => play(&arguments[2]),
-        Some(host::older::ANSWER) => {
-            host::older::answer(&arguments[2]);
+        Some(host::asked::ANSWER) => {
+            host::asked::answer(&arguments[2..]);
             ExitCode::SUCCESS
         }
         filter => suite(filter.filter(|text| !text.starts_with('-'))),
@@ -112,7 +112,7 @@ fn suite(filter: Option<&str>) -> ExitCode {
         }
     }
     for fault in faults::FAULTS {
-        cases.push((Host::named("user"), fault.name(), fault.expected()));
+        cases.push((Host::named(fault.host), fault.name(), fault.expected()));
     }
     for (host, name, expected) in cases {
         let label = format!("{}::{name}", host.name);
@@ -177,6 +177,10 @@ fn run(host: &Host, name: &str, expected: &[String]) -> Result<(), String> {
 fn keeper(arguments: &[String]) -> ExitCode {
     use std::os::unix::fs::MetadataExt;
     let (host, name, workspace) = (Host::named(&arguments[0]), &arguments[1], &arguments[2]);
+    let fault = fault(host.name, name);
+    if let Some(fault) = &fault {
+        fault.begin(workspace);
+    }
     host.begin();
     let root = rustix::process::geteuid().is_root();
     let path = PathBuf::from(workspace).canonicalize().expect("workspace");
@@ -205,31 +209,29 @@ fn keeper(arguments: &[String]) -> ExitCode {
         if owner.uid == 0 {
             stage::hand_over(&path, account).expect("hand over");
         }
-        stage::stage(&mut policy).expect("stage");
-        reserve = stage::become_account(account).expect("drop root");
+        match stage::stage(&mut policy).and_then(|_| stage::become_account(account)) {
+            Ok(held) => reserve = held,
+            Err(error) => {
+                println!("not staged: {error} ({})", error.source);
+                return ExitCode::FAILURE;
+            }
+        }
     }
     host.refuse();
     if name.contains("hostile") {
         hostile::limit_descriptors();
     }
-    let fault = faults::FAULTS.iter().find(|fault| fault.name() == *name);
-    fault.into_iter().for_each(faults::Fault::install);
+    if let Some(fault) = &fault {
+        fault.install();
+    }
     let settings = Settings {
         policy,
-        floor: fault.map_or(host.tier, |fault| fault.floor),
+        floor: fault.as_ref().map_or(host.tier, |fault| fault.floor),
         reserve,
         cgroups,
         limits: Limits { memory: 1 << 30, pids: 512, cpu_millis: 1000 },
         log_bytes: 1 << 20,
-        bridge: BridgeCommand {
-            program: program.into(),
-            number: 0,
-            place,
-            argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
-            env: bridges_environment(host, workspace),
-            files_as: None,
-            fds: Vec::new(),
-        },
+        bridge: bridge(program, place, host.name, name, workspace),
         drain_timeout: Duration::from_secs(10),
         service_manager: None,
         on_ready: None,
@@ -243,24 +245,50 @@ fn keeper(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn bridges_environment(host: &Host, workspace: &str) -> Vec<Vec<u8>> {
+fn bridges_environment(host: &str, workspace: &str) -> Vec<Vec<u8>> {
     let asked = [hostile::ROUNDS_ASKED, hostile::SEED_ASKED];
     let asked = asked.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)));
-    let own = [format!("WORKSPACE={workspace}"), format!("HOST={}", host.name)];
+    let own = [format!("WORKSPACE={workspace}"), format!("HOST={host}")];
     // Without PATH the bridge finds no program for its control.
     let path = format!("PATH={}", std::env::var("PATH").expect("a PATH"));
     asked.chain(own).chain([path]).map(String::into_bytes).collect()
+}
+
+/// This program once more, as the bridge that plays the test's script.
+fn bridge(
+    program: std::fs::File,
+    place: ProgramPlace,
+    host: &str,
+    name: &str,
+    workspace: &str,
+) -> BridgeCommand {
+    BridgeCommand {
+        program: program.into(),
+        number: 0,
+        place,
+        argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
+        env: bridges_environment(host, workspace),
+        files_as: None,
+        fds: Vec::new(),
+    }
+}
+
+/// The fault of this name on this kind of host.
+fn fault(host: &str, name: &str) -> Option<faults::Fault> {
+    faults::FAULTS.iter().find(|fault| fault.host == host && fault.name() == name).copied()
 }
 
 fn play(name: &str) -> ExitCode {
     let fd = sys::take_inherited(BRIDGE_CHANNEL_FD).expect("channel");
     rustix::io::ioctl_fionbio(&fd, false).expect("blocking");
     let keeper = rustix::process::getppid().expect("keeper");
-    let script =
-        TESTS.iter().find(|(test, _)| *test == name).map_or(faults::script as Script, |(_, one)| *one);
+    let script = TESTS.iter().find(|(test, _)| *test == name).map(|(_, script)| *script);
     let played = std::panic::catch_unwind(|| {
         let mut bridge = Bridge::greet(Socket::from_fd(fd));
-        script(&mut bridge);
+        match script {
+            Some(script) => script(&mut bridge),
+            None => fault(&bridge.host(), name).expect("a test").play(&mut bridge),
+        }
         bridge
     });
     let Ok(mut bridge) = played else {

@@ -33,6 +33,8 @@ fn public_is_every_public_address_and_no_other() {
     check("public", "example.org", 80, "169.254.169.254", Err("metadata"));
     check("public", "10.0.0.1", 443, "10.0.0.1", Err("private"));
     check("public", "example.org", 80, "192.0.2.2", Err("own-address"));
+    check("public", "[64:ff9b::c000:202]", 80, "64:ff9b::192.0.2.2", Err("own-address"));
+    check("public", "example.org", 80, "64:ff9b::203.0.113.80", Ok(()));
     check("public", "example.org", 25, "203.0.113.80", Err("port-25"));
     check("public,mail.example.org:25", "mail.example.org", 25, "203.0.113.80", Ok(()));
 }
@@ -76,6 +78,11 @@ fn what_is_not_public_is_opened_on_purpose_only() {
     check("127.0.0.1:5432", "127.0.0.1", 5432, "127.0.0.1", Ok(()));
     check("127.0.0.1:5432", "127.0.0.1", 5433, "127.0.0.1", Err("not-listed"));
     check("[fd00::]/8", "[fd00::7]", 80, "fd00::7", Ok(()));
+    check("[fd00::]/8", "[fd20:ce::254]", 80, "fd20:ce::254", Err("metadata"));
+    check("[fd00::]/8", "[fd00:ec2::23]", 80, "fd00:ec2::23", Err("metadata"));
+    check("10.0.0.0/8", "example.org", 80, "64:ff9b::10.1.2.3", Ok(()));
+    check("10.0.0.0/8", "example.org", 80, "64:ff9b::10.9.9.9", Err("own-address"));
+    check("[::]/0", "example.org", 80, "64:ff9b::10.1.2.3", Err("private"));
     check("[::1]:80", "[::1]", 80, "::1", Ok(()));
 }
 
@@ -83,6 +90,7 @@ fn what_is_not_public_is_opened_on_purpose_only() {
 fn the_services_own_port_is_never_open() {
     check("127.0.0.1", "127.0.0.1", 18790, "127.0.0.1", Err("service"));
     check("192.0.2.2", "192.0.2.2", 18790, "192.0.2.2", Err("service"));
+    check("public,192.0.2.2", "[64:ff9b::c000:202]", 18790, "64:ff9b::192.0.2.2", Err("service"));
     check("192.0.2.2", "192.0.2.2", 18791, "192.0.2.2", Ok(()));
     check("public", "example.org", 18790, "203.0.113.1", Ok(()));
 }
@@ -109,6 +117,8 @@ fn mistakes_in_a_list_are_refused() {
         "127.1",
         "0x7f000001",
         "::ffff:10.0.0.1",
+        "[64:ff9b::]/96",
+        "64:ff9b::10.0.0.1",
         "example.org/24",
         "off,public",
     ] {

@@ -7,6 +7,7 @@
 
 mod again;
 mod audit;
+pub(crate) mod descriptors;
 mod listen;
 pub(crate) mod place;
 mod service_manager;
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    descriptors::raise(&config);
     match again::keep_out_others().and_then(|()| keep(&config, &flags, sealed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,6 +3,7 @@
 //! The outside is a server of the test on a loopback address of its own (127.x.y.z), which a rule opens: to a program
 //! in its own network that address is as far away as any other.
 
+mod descriptors;
 mod gap;
 mod ipv6;
 mod outside;

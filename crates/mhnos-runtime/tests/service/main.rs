@@ -10,6 +10,7 @@ mod bad_clients;
 mod bad_http;
 mod bad_input;
 mod bad_messages;
+mod bombs;
 mod bridge_killed;
 mod bursts;
 mod bystander;

@@ -44,7 +44,10 @@ async fn strict_walls_off_the_host_and_leaves_the_workspace() {
     let (_server, report) = probe(options(), &wanted).await;
     report.assert_denied(&wanted[1], &["ESRCH", "EPERM"]);
     report.assert_denied(&wanted[2], &["ENOENT", "EACCES", "EPERM"]);
-    report.assert_denied("write=/usr/mhnos-probe", &["EROFS", "EACCES", "EPERM"]);
+    report.assert_denied(&format!("connect=127.0.0.1:{port}"), &["ECONNREFUSED"]);
+    // A file of the sandbox's own under that name.
+    assert_eq!(report.value("read=/etc/hostname"), "mhnos\n");
+    report.assert_denied("write=/usr/mhnos-probe", &["EROFS"]);
     report.assert_ok("write=/workspace/new");
     report.assert_ok("socket=tcp");
     let status = report.value("status");
@@ -61,7 +64,9 @@ async fn without_walls_the_same_probe_reaches_the_host() {
     let wanted = attempts(u32::try_from(bystander.os_pid()).expect("a pid"), port);
     let (_server, report) = probe(options().env("MHNOS_SANDBOX", "none"), &wanted).await;
     report.assert_ok(&format!("connect=127.0.0.1:{port}"));
-    report.assert_ok("read=/etc/hostname");
+    let hosts = std::fs::read_to_string("/etc/hostname").expect("the host's own");
+    assert_eq!(report.value("read=/etc/hostname"), &hosts);
+    assert_ne!(hosts, "mhnos\n", "a host of that name is no control");
     let processes = report.value("processes").as_object().expect("a process table");
     assert!(processes.values().any(|command| command.to_string().contains(" serve")), "{processes:?}");
 }

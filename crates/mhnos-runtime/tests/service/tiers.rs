@@ -35,6 +35,9 @@ fn bridge_of(server: &Server) -> i32 {
     bridge.expect("a bridge").os_pid
 }
 
+/// What the kernel does with a process is written there.
+const TUNED: [&str; 3] = ["oom_score_adj", "comm", "timerslack_ns"];
+
 #[tokio::test]
 async fn a_program_cannot_touch_the_service_in_any_tier() {
     for host in strict_hosts() {
@@ -44,11 +47,13 @@ async fn a_program_cannot_touch_the_service_in_any_tier() {
                 for verb in ["kill", "prlimit"] {
                     attempts.push(format!("{verb}={pid}"));
                 }
-                for file in ["environ", "mem", "maps", "root/etc/hostname", "cwd/x"] {
+                for file in ["environ", "mem", "maps", "root/etc/hostname"] {
                     attempts.push(format!("read=/proc/{pid}/{file}"));
                 }
-                attempts.push(format!("append=/proc/{pid}/oom_score_adj"));
-                attempts.push(format!("append=/proc/{pid}/comm"));
+                attempts.push(format!("list=/proc/{pid}/cwd"));
+                for file in TUNED {
+                    attempts.push(format!("append=/proc/{pid}/{file}"));
+                }
             }
             attempts
         })
@@ -57,10 +62,11 @@ async fn a_program_cannot_touch_the_service_in_any_tier() {
             for verb in ["kill", "prlimit"] {
                 report.assert_denied(&format!("{verb}={pid}"), &["ESRCH", "EPERM"]);
             }
-            for file in ["environ", "mem", "maps", "root/etc/hostname", "cwd/x"] {
+            for file in ["environ", "mem", "maps", "root/etc/hostname"] {
                 report.assert_denied(&format!("read=/proc/{pid}/{file}"), &["ENOENT", "EACCES", "EPERM"]);
             }
-            for file in ["oom_score_adj", "comm"] {
+            report.assert_denied(&format!("list=/proc/{pid}/cwd"), &["ENOENT", "EACCES", "EPERM"]);
+            for file in TUNED {
                 report.assert_denied(
                     &format!("append=/proc/{pid}/{file}"),
                     &["ENOENT", "EACCES", "EPERM", "EROFS"],
@@ -75,14 +81,22 @@ async fn a_program_cannot_touch_the_service_in_any_tier() {
 async fn without_walls_a_program_can_touch_the_service() {
     let (server, report) = probe("none", "none", |server| {
         let pid = server.os_pid();
-        let comm = format!("append=/proc/{pid}/comm");
-        vec![format!("kill={pid}"), format!("prlimit={pid}"), comm, "append=/proc/self/comm".to_owned()]
+        let of = |verb: &str| format!("{verb}={pid}");
+        let file = |verb: &str, file: &str| format!("{verb}=/proc/{pid}/{file}");
+        let own = ["append=/proc/self/comm", "append=/proc/self/oom_score_adj", "list=/proc/self/cwd"];
+        let mut attempts =
+            vec![of("kill"), of("prlimit"), file("append", "comm"), file("append", "timerslack_ns")];
+        attempts.extend(own.map(str::to_owned));
+        attempts
     })
     .await;
     for verb in ["kill", "prlimit"] {
         report.assert_ok(&format!("{verb}={}", server.os_pid()));
     }
-    report.assert_ok("append=/proc/self/comm");
+    for own in ["append=/proc/self/comm", "append=/proc/self/oom_score_adj", "list=/proc/self/cwd"] {
+        report.assert_ok(own);
+    }
+    report.assert_ok(&format!("append=/proc/{}/timerslack_ns", server.os_pid()));
     // A process that holds secrets belongs to root there, with or without walls.
     report.assert_denied(&format!("append=/proc/{}/comm", server.os_pid()), &["EACCES"]);
 }

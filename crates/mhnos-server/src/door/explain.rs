@@ -29,7 +29,8 @@ impl fmt::Display for Remark {
 
 /// Explains what happens to pages of `origin`, the service first.
 pub fn explain(config: &Config, origin: &str) -> Vec<Remark> {
-    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone());
+    let door = Door::new(config.hosts.clone(), config.allowed_origins.clone())
+        .but_for_previews_of(&config.preview_domain);
     let judged = door.judge(&[b"localhost"], &[origin.as_bytes()]);
     let mut remarks = vec![service(origin, &judged)];
     if config.asks_for_a_token() {

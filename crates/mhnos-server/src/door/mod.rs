@@ -18,6 +18,8 @@ mod token;
 
 use std::net::IpAddr;
 
+use crate::preview::Name;
+
 pub(crate) use access::{Access, Admission, Shown, Unauthorized};
 pub(crate) use attempts::{Bucket, LogPace, one_client};
 pub use explain::{Remark, explain};
@@ -31,6 +33,8 @@ pub use token::{Principal, TokenMistake, Tokens};
 pub struct Door {
     listen: Vec<IpAddr>,
     allowed: Vec<OriginPattern>,
+    /// Where previews are served, whose pages no pattern lets in.
+    previews: Option<String>,
 }
 
 /// Who came in.
@@ -57,6 +61,9 @@ pub enum Refusal {
     /// An opaque origin: a sandboxed frame, a `file:` or `data:` page.
     #[error("Pages without an origin of their own (Origin: null) may not connect to this service.")]
     NullOrigin,
+    /// A page that a program of this service serves.
+    #[error("Pages of previews ({0}) may not connect to this service.")]
+    Preview(String),
     /// A page that is not let in.
     #[error("Pages of {0} may not connect to this service.")]
     ForeignOrigin(String),
@@ -71,6 +78,7 @@ impl Refusal {
                 format!("MHNOS_ALLOWED_ORIGINS with an origin of {host:?} lets this host in")
             }
             Self::NullOrigin => "serve the page over http from localhost".to_owned(),
+            Self::Preview(_) => "none: what programs serve may not use the service".to_owned(),
             Self::ForeignOrigin(origin) => format!("MHNOS_ALLOWED_ORIGINS={origin} lets these pages in"),
         }
     }
@@ -85,6 +93,7 @@ impl Refusal {
                 "Use localhost or an address, or have the operator set MHNOS_ALLOWED_ORIGINS to an origin of this host."
             }
             Self::NullOrigin => "Serve the page over http from localhost.",
+            Self::Preview(_) => "What programs serve may not use the service.",
             Self::ForeignOrigin(_) => {
                 "The operator of this service can let them in with the setting MHNOS_ALLOWED_ORIGINS."
             }
@@ -97,7 +106,15 @@ impl Door {
     pub fn new(listen: Vec<IpAddr>, allowed: Vec<OriginPattern>) -> Self {
         // Compared with hosts in this form: `::ffff:192.0.2.7` is 192.0.2.7.
         let listen = listen.into_iter().map(|address| address.to_canonical()).collect();
-        Self { listen, allowed }
+        Self { listen, allowed, previews: None }
+    }
+
+    /// The same, with no page of a preview below this domain let in: what a pattern for a whole domain says is meant
+    /// for pages that somebody wrote, not for what programs serve.
+    #[must_use]
+    pub fn but_for_previews_of(mut self, domain: &str) -> Self {
+        self.previews = Some(domain.to_owned());
+        self
     }
 
     /// Judges a request by the values of all its Host and all its Origin headers.
@@ -115,14 +132,23 @@ impl Door {
         }
     }
 
-    /// The origins that are let in beside loopback ones.
-    pub(crate) fn allowed(&self) -> &[OriginPattern] {
-        &self.allowed
+    /// The origins that may show previews in a frame, beside loopback ones: of those that are let in the ones that are no
+    /// preview's, whatever its number.
+    pub(crate) fn framers(&self) -> impl Iterator<Item = &OriginPattern> {
+        let admits_previews = |pattern: &OriginPattern| {
+            self.previews.as_ref().is_some_and(|domain| pattern.covers_previews_of(domain))
+        };
+        self.allowed.iter().filter(move |pattern| !admits_previews(pattern))
     }
 
     /// Whether pages of this origin may use the service.
     pub(crate) fn admits(&self, origin: &Origin) -> bool {
-        origin.is_loopback() || self.allowed.iter().any(|pattern| pattern.covers(origin))
+        !self.is_preview(origin)
+            && (origin.is_loopback() || self.allowed.iter().any(|pattern| pattern.covers(origin)))
+    }
+
+    fn is_preview(&self, origin: &Origin) -> bool {
+        self.previews.as_ref().is_some_and(|domain| Name::parse(origin.host(), domain).is_some())
     }
 
     /// Whether the service is known by this `host[:port]`. Any port is: it may be published under another.
@@ -148,6 +174,9 @@ impl Door {
         }
         let foreign = || Refusal::ForeignOrigin(text.to_owned());
         let origin = Origin::parse(text).ok_or_else(foreign)?;
+        if self.is_preview(&origin) {
+            return Err(Refusal::Preview(text.to_owned()));
+        }
         if self.admits(&origin) { Ok(origin) } else { Err(foreign()) }
     }
 }

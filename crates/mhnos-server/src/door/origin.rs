@@ -6,6 +6,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use crate::preview::Name;
+
 /// A web origin as browsers send it (RFC 6454, section 6.1): scheme, host, port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -108,6 +110,12 @@ impl OriginPattern {
         self.origin.scheme == origin.scheme
             && self.origin.port == origin.port
             && self.covers_host(&origin.host)
+    }
+
+    /// Whether the page of some preview of `domain` is meant, on some scheme and port.
+    pub(super) fn covers_previews_of(&self, domain: &str) -> bool {
+        let any = format!("p1-1.{domain}");
+        self.covers_host(&any) || (!self.subdomains && Name::parse(&self.origin.host, domain).is_some())
     }
 
     /// Whether origins of `host` (lower case) are meant, on some scheme and port.

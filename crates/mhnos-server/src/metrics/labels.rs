@@ -99,7 +99,7 @@ impl Refused {
             Refusal::ForeignHost(_) => Self::ForeignHost,
             Refusal::BadOrigin => Self::BadOrigin,
             Refusal::NullOrigin => Self::NullOrigin,
-            Refusal::ForeignOrigin(_) => Self::ForeignOrigin,
+            Refusal::ForeignOrigin(_) | Refusal::Preview(_) => Self::ForeignOrigin,
         }
     }
 }

@@ -140,7 +140,7 @@ impl Exchanges {
         client: Client,
         in_use: InUse,
     ) -> Result<Response<Body>, Nothing> {
-        let page = judge(&request, &previews.door, &previews.domain);
+        let page = judge(&request, &previews.door);
         let page = page.map_err(|refusal| Nothing::Refused(refusal.to_string()))?;
         let process = previews.process(name).ok_or(Nothing::Unknown)?;
         let names = Names::of(request.headers(), name.port, client.secure);

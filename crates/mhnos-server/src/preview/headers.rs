@@ -168,8 +168,8 @@ fn of_this_host(cookie: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_bytes(kept.join(";").as_bytes()).ok()
 }
 
-/// Who may show previews in a frame: themselves, and the pages that may use the service.
-pub(super) fn framers(allowed: &[OriginPattern]) -> HeaderValue {
+/// Who may show previews in a frame: themselves, and pages that may use the service.
+pub(super) fn framers<'p>(allowed: impl Iterator<Item = &'p OriginPattern>) -> HeaderValue {
     let mut text = "frame-ancestors 'self' http://localhost:* https://localhost:* http://127.0.0.1:* \
                     https://127.0.0.1:*"
         .to_owned();
@@ -272,7 +272,7 @@ mod tests {
                 ("content-security-policy", "default-src 'self'"),
                 ("keep-alive", "timeout=5"),
             ]);
-            toward_client(&mut headers, &names, true, &framers(&[]));
+            toward_client(&mut headers, &names, true, &framers(std::iter::empty()));
             assert_eq!(text(&headers, "location"), [expected]);
             assert_eq!(text(&headers, "set-cookie"), ["a=b; Path=/; HttpOnly", "c=d", "Domain=x"]);
             assert_eq!(text(&headers, "content-security-policy").len(), 2);

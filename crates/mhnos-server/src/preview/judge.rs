@@ -12,7 +12,6 @@ use hyper::{
     header::{self, HeaderMap},
 };
 
-use super::name::Name;
 use crate::door::{Door, Origin};
 
 /// Why a request is refused.
@@ -37,8 +36,8 @@ pub(super) enum Page {
     Allowed,
 }
 
-/// Judges a request for a preview of `domain`.
-pub(super) fn judge<B>(request: &Request<B>, door: &Door, domain: &str) -> Result<Page, Refusal> {
+/// Judges a request for a preview.
+pub(super) fn judge<B>(request: &Request<B>, door: &Door) -> Result<Page, Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal::Proxy);
     }
@@ -54,7 +53,7 @@ pub(super) fn judge<B>(request: &Request<B>, door: &Door, domain: &str) -> Resul
             if origin == "null" && site == Some("same-origin") {
                 return Ok(Page::Own);
             }
-            judge_origin(origin, headers, door, domain)
+            judge_origin(origin, headers, door)
         }
         (None, _) => {
             let visits = text("sec-fetch-mode") == Some("navigate")
@@ -68,13 +67,12 @@ pub(super) fn judge<B>(request: &Request<B>, door: &Door, domain: &str) -> Resul
     }
 }
 
-fn judge_origin(text: &str, headers: &HeaderMap, door: &Door, domain: &str) -> Result<Page, Refusal> {
+fn judge_origin(text: &str, headers: &HeaderMap, door: &Door) -> Result<Page, Refusal> {
     let foreign = || Refusal::Foreign(text.to_owned());
     let origin = Origin::parse(text).ok_or_else(foreign)?;
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if host.is_some_and(|host| origin.is_at(host)) {
         return Ok(Page::Own);
     }
-    let is_preview = Name::parse(origin.host(), domain).is_some();
-    if !is_preview && door.admits(&origin) { Ok(Page::Allowed) } else { Err(foreign()) }
+    if door.admits(&origin) { Ok(Page::Allowed) } else { Err(foreign()) }
 }

@@ -70,7 +70,7 @@ impl Previews {
         processes: Processes,
         door: Door,
     ) -> Self {
-        let framers = headers::framers(door.allowed());
+        let framers = headers::framers(door.framers());
         Self {
             domain,
             tokens,

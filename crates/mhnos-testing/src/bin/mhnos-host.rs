@@ -5,12 +5,12 @@
 
 use std::{os::unix::process::CommandExt, process::Command};
 
-use mhnos_testing::host::{Host, older};
+use mhnos_testing::host::{Host, asked};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, older::ANSWER, version] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        return older::answer(version);
+    if arguments.get(1).is_some_and(|word| word == asked::ANSWER) {
+        return asked::answer(&arguments[2..]);
     }
     let [_, kind, program, rest @ ..] = &arguments[..] else {
         panic!("usage: mhnos-host KIND PROGRAM [ARGUMENT]...");

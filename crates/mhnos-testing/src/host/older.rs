@@ -1,79 +1,33 @@
 //! A kernel with an older Landlock than the one the tests run on.
 //!
-//! Its version is the one thing a filter's error number cannot say. So the call waits until another process has
-//! answered in the kernel's place, for this program and all it starts: the version asked for, and a ruleset with
-//! rights or fields that version does not know refused as the kernel refuses it. That process is nobody's
-//! descendant, and ends with the keeper.
+//! Its version is the one thing a filter's error number cannot say. So another process answers ([`asked`]): the version
+//! asked for, and a ruleset with rights or fields that version does not know refused as the kernel refuses it.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    os::{fd::AsFd, unix::fs::FileExt},
-    process::{Command, Stdio},
-};
+use std::{fs::File, io, os::unix::fs::FileExt};
 
-use mhnos_sandbox::sys::{self, Notice};
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    process::{PidfdFlags, geteuid, getpid, pidfd_open},
-    thread::set_no_new_privs,
-};
+use mhnos_sandbox::sys::Notice;
+use rustix::process::geteuid;
 
-use super::filter;
+use super::{asked, filter};
 
-/// The first argument of the program that answers: `PROGRAM ANSWER VERSION`, for which `main` calls [`answer`].
-pub const ANSWER: &str = "answer-as-older-landlock";
-
-/// `SECCOMP_RET_USER_NOTIF`.
-const ASK: u32 = 0x7FC0_0000;
+/// The word for this among what [`super::asked`] answers.
+pub(super) const KIND: &str = "older-landlock";
 
 /// `LANDLOCK_CREATE_RULESET_VERSION`.
 const VERSION: u64 = 1;
 
-/// Puts this process and all it becomes on a kernel with this version of Landlock. Its `main` must know [`ANSWER`].
-#[allow(clippy::disallowed_methods, reason = "starting a program is what it is for")]
+/// Puts this process and all it becomes on a kernel with this version of Landlock.
 pub(super) fn pretend(version: u32) {
+    // Who answers reads the memory of who asks.
     assert!(geteuid().is_root(), "root is needed for this host; waive it by name or run as root");
-    set_no_new_privs(true).expect("no new privileges");
-    let program = filter(libc::SYS_landlock_create_ruleset, &[], ASK);
-    let asked = sys::install_notifying_filter(&program).expect("a filter that asks");
-    let own_end = pidfd_open(getpid(), PidfdFlags::empty()).expect("a descriptor of this process");
-    let own = std::env::current_exe().expect("own path");
-    // By way of a shell that ends at once, so that it is no child of what this process becomes.
-    let status = Command::new("/bin/sh")
-        .args(["-c", "exec 3<&0; \"$@\" <&3 3<&- &", "sh"])
-        .arg(own)
-        .args([ANSWER, &version.to_string()])
-        .stdin(Stdio::from(asked))
-        .stdout(Stdio::from(own_end))
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "cannot start who answers");
+    let program = filter(libc::SYS_landlock_create_ruleset, &[], asked::ASK);
+    asked::start(&program, &[KIND, &version.to_string()]);
 }
 
-/// Answers what is asked on stdin until the process ends of which stdout is a descriptor.
-pub fn answer(version: &str) {
+/// Answers what is asked until nobody is left to ask.
+pub(super) fn answer(version: &str) {
     let version: u32 = version.parse().expect("a version");
-    let (asked, end) = (io::stdin(), io::stdout());
-    loop {
-        let mut events = [PollFd::new(&asked, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
-        poll(&mut events, None).expect("poll");
-        if !events[1].revents().is_empty() {
-            return;
-        }
-        let notice = match sys::next_notice(asked.as_fd()) {
-            // Who asked has died meanwhile.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
-            other => other.expect("a question"),
-        };
-        match reply(version, &notice) {
-            Ok(None) => sys::let_go_on(asked.as_fd(), &notice),
-            Ok(Some(value)) => sys::answer(asked.as_fd(), &notice, Ok(value)),
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "refused a ruleset of {notice:?}: {error}");
-                sys::answer(asked.as_fd(), &notice, Err(error.raw_os_error().unwrap_or(libc::EIO)));
-            }
-        }
-    }
+    asked::serve(|notice| reply(version, notice));
 }
 
 /// What that kernel says: a version, an error, or `None` for what this one says.

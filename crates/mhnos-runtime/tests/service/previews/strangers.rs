@@ -70,6 +70,41 @@ async fn a_previews_page_cannot_use_the_service() {
     assert!(read_until(&mut stream, "welcome ").contains("upgrade: mirror"));
 }
 
+/// Who lets all pages of a domain in, and has previews below it, means the pages.
+#[tokio::test]
+async fn no_pattern_lets_a_previews_page_in_or_show_another_preview() {
+    let server = options()
+        .env("MHNOS_PREVIEW_DOMAIN", "run.example.org")
+        .env("MHNOS_ALLOWED_ORIGINS", "http://*.example.org,https://os.example.com");
+    let server = Server::start(server);
+    let address = server.address();
+    server.write("server.mjs", SERVER);
+    let mut wire = Wire::connect_as(address, WireOptions::modern()).await;
+    let pid = wire.spawn(json!({"processType": "node", "command": "server.mjs"})).await;
+    let port = opened(&mut wire, pid).await["port"].clone();
+    let host = format!("p{pid}-{port}.run.example.org");
+    for (origin, let_in) in [
+        (format!("http://{host}"), false),
+        ("http://p1-1.run.example.org".to_owned(), false),
+        (format!("http://p{pid}-{port}-abcdefgh12345678.run.example.org"), false),
+        ("http://os.example.org".to_owned(), true),
+        ("http://os.run.example.org".to_owned(), true),
+        ("https://os.example.com".to_owned(), true),
+    ] {
+        let opened = Wire::open(address, WireOptions::modern().header("Origin", &origin)).await;
+        assert_eq!(opened.is_ok(), let_in, "{origin}");
+        let seen = get(address, &host, "/", &[&format!("Origin: {origin}")]).status;
+        assert_eq!(
+            seen,
+            if let_in || origin.ends_with(&format!("//{host}")) { 200 } else { 403 },
+            "{origin}"
+        );
+    }
+    let answer = get(address, &host, "/", &[]);
+    let framers = answer.header("content-security-policy").expect("a policy");
+    assert!(framers.contains(" https://os.example.com") && !framers.contains("example.org"), "{framers}");
+}
+
 #[tokio::test]
 async fn a_preview_shows_nothing_of_the_host() {
     let preview = Preview::of(SERVER).await;
