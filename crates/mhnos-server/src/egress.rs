@@ -120,7 +120,7 @@ mod tests {
             Ok(async move {
                 begun.send(id).await.expect("the test looks");
                 assert_ne!(id, 3, "on purpose");
-                std::future::pending().await
+                std::future::pending::<()>().await;
             })
         };
         let changes = async {
