@@ -26,6 +26,7 @@ cargo test --locked --target $target --package mhnos-runtimes --test recipes
 
 image=mhnos-runtime:arm64-test
 DOCKER_BUILDKIT=1 docker build --platform linux/arm64 -t $image .
+DOCKER_BUILDKIT=1 docker build --platform linux/arm64 -t $image-openclaw --build-arg OPENCLAW=true .
 says() { # says WHAT PROGRAM ARGUMENT…: of the image, as its user
   local said
   said=$(docker run --rm --network none --platform linux/arm64 --read-only --tmpfs /tmp:exec --cap-drop ALL --user 10001:10001 --entrypoint "$2" $image "${@:3}")
@@ -38,3 +39,6 @@ says aarch64 python3 -c 'import platform, sqlite3, ssl; print(platform.machine()
 says workerd workerd --version
 says "git version" git --version
 says pip pip --version
+image+=-openclaw
+says arm64 node -p process.arch
+says OpenClaw openclaw --version

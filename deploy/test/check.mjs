@@ -23,12 +23,15 @@ const checks = {
     return `${config.sandboxMode} ${isolation.tier}: ${isolation.layers.join(' ')}`;
   },
 
-  /** All process types can be spawned, with or without OpenClaw. */
+  /** All process types can be spawned, with or without OpenClaw. The service looks when it starts, and asks again what a busy machine kept from answering. */
   async tools(runtime, openclaw) {
-    const { tools } = await runtime.request('status');
-    const missing = tools.filter((tool) => !tool.available && (tool.type !== 'openclaw' || openclaw === 'openclaw'));
-    if (missing.length > 0) throw new Error(JSON.stringify(missing));
-    return tools.map((tool) => `${tool.type} ${tool.version ?? '-'}`).join(', ');
+    for (const deadline = Date.now() + EMULATED; ; await new Promise((resolve) => setTimeout(resolve, 1000))) {
+      const { tools } = await runtime.request('status');
+      const missing = tools.filter((tool) => !tool.available && (tool.type !== 'openclaw' || openclaw === 'openclaw'));
+      if (missing.length === 0) return tools.map((tool) => `${tool.type} ${tool.version ?? '-'}`).join(', ');
+      const passing = missing.every((tool) => /it is asked again|not been looked for yet/.test(tool.problem));
+      if (!passing || Date.now() > deadline) throw new Error(JSON.stringify(missing));
+    }
   },
 
   /** Programs are of this architecture, as Node.js and as Python call it. */

@@ -68,6 +68,14 @@ compose --profile openclaw up -d mhnos-runtime-openclaw
 holds "18791 is healthy" healthy "$(service mhnos-runtime-openclaw)"
 published=$(docker port "$(service mhnos-runtime)"; docker port "$(service mhnos-runtime-openclaw)")
 holds "published on loopback alone: $published" test -z "$(grep -v '127\.0\.0\.1' <<<"$published")"
+limits='{{with .HostConfig}}{{.Memory}} {{.CpuQuota}} {{.PidsLimit}} {{.RestartPolicy.Name}} {{.LogConfig.Type}} {{index .LogConfig.Config "max-size"}}{{end}}'
+for one in mhnos-runtime mhnos-runtime-openclaw; do
+  holds "$one: limits, restart policy and log rotation of the Compose file" test \
+    "$(docker inspect --format "$limits" "$(service $one)")" = "4294967296 400000 4096 unless-stopped json-file 10m"
+  holds "$one: no capability but SETGID and SETUID, and no new privileges" test \
+    "$(docker exec "$(service $one)" grep -E '^(CapBnd|NoNewPrivs)' /proc/self/status | cut -f2 | xargs)" = "00000000000000c0 1"
+  holds "$one: docker-compose logs says that it serves" test "$(compose --profile openclaw logs $one | grep -c '"serving"')" != 0
+done
 
 say "programs, tier, limits"
 check $runtime tools

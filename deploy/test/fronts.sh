@@ -31,8 +31,9 @@ nobody() { ! members >/dev/null; }
 
 serve() { # serve NAME COMMAND…: until it listens; then says where
   local name=$1
+  : >"$scratch/$name.log" # before anybody reads it
   # A session of its own stands for a terminal: Ctrl-C is SIGINT to everything in it (which shells keep from what runs beside them).
-  env --default-signal=INT,QUIT setsid "${@:2}" >"$scratch/$name.log" 2>&1 </dev/null &
+  env --default-signal=INT,QUIT setsid "${@:2}" >>"$scratch/$name.log" 2>&1 </dev/null &
   front=$!
   within 900 lines "$name" 1 || fail "$name does not listen"
   address=$(sed -n 's/^listening on //p' "$scratch/$name.log" | tail -1)

@@ -69,8 +69,9 @@ say "another prefix, without a service"
 send_tools /opt/mhnos/lib/mhnos-runtime
 ./install.sh --no-service --prefix /opt/mhnos
 holds "the program runs" /opt/mhnos/bin/mhnos-runtime --version
-holds "as root, too, doctor finds the tier that the service had" bash -c \
-  '/opt/mhnos/bin/mhnos-runtime doctor | tee /dev/stderr | grep -q "would start in tier T1"'
+said=$(/opt/mhnos/bin/mhnos-runtime doctor) || true
+printf '%s\n' "$said"
+holds "as root, too, doctor finds the tier that the service had" grep -q "would start in tier T1" <<<"$said"
 holds "no unit" absent /etc/systemd/system/mhnos-runtime.service
 ./install.sh uninstall --no-service --prefix /opt/mhnos
 holds "and is gone" absent /opt/mhnos/bin/mhnos-runtime
