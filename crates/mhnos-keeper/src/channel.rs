@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 /// Our own number for a process: from [`FIRST_PID`] up, never reused while the service lives.
 pub type Pid = u32;
 
-/// Which channel this is. A bridge of another version ends at once, so that an upgrade is taken back.
+/// Which channel this is, and which notes the keeper holds for bridges (`mhnos-process`, module `note`). A bridge of
+/// another version ends at once, so that an upgrade is taken back.
 pub const CHANNEL_VERSION: u32 = 5;
 
 /// The first pid clients see. Lower numbers are the service's own probes.

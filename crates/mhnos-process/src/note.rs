@@ -163,9 +163,14 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use mhnos_keeper::channel::{CHANNEL_VERSION, Scope};
     use mhnos_sandbox::WindowSize;
 
     use super::*;
+    use crate::{
+        signal::Signal,
+        state::{Cause, Stop},
+    };
 
     fn note(info: &Info) -> Note {
         let limits = Limits { memory: 1, pids: 2, cpu_millis: 3 };
@@ -187,6 +192,88 @@ mod tests {
         assert_eq!((&back, back.info()), (&there, info));
         assert_eq!(Note::decode(b"\xff\xff"), None);
         assert_eq!(ServiceNote::decode(b""), Some(ServiceNote::default()));
+    }
+
+    /// Notes in which every field and every kind of thing occurs.
+    fn all_kinds() -> Vec<Vec<u8>> {
+        let info = Info {
+            process_type: "node".into(),
+            command: Some("x.js".into()),
+            args: vec!["a".into(), "é".into()],
+            name: Some("n".into()),
+            encoding: Encoding::Base64,
+            extra: vec![7, 8],
+        };
+        let (signal, kill_at) = (Signal::TERM, 300);
+        let stops = [
+            (Stop::None, None, Isolation::Shared, Stdio::Pipes { stdin: true }),
+            (
+                Stop::Asked { signal, scope: Scope::Tree, kill_at },
+                Some(Cause::Client),
+                Isolation::Private,
+                Stdio::Pty(WindowSize { cols: 300, rows: 24 }),
+            ),
+            (
+                Stop::Killing { scope: Scope::Leader, repeat_at: 5 },
+                Some(Cause::Timeout),
+                Isolation::Shared,
+                Stdio::Pipes { stdin: false },
+            ),
+            (Stop::None, Some(Cause::Drain), Isolation::Shared, Stdio::Pipes { stdin: true }),
+            (Stop::None, Some(Cause::Quota), Isolation::Shared, Stdio::Pipes { stdin: true }),
+        ];
+        let notes = stops.map(|(stop, cause, isolation, stdio)| {
+            let timeout_at = cause.map(|_| 70_000);
+            let memory = Memory { grace: 5000, timeout_at, stop, cause, sent: 1 << 14 };
+            let limits = Limits { memory: 1 << 30, pids: 512, cpu_millis: 2000 };
+            let note = Note::new(&info, isolation, limits, stdio, 1_700_000_000_000, memory);
+            let recorded_at = cause.map(|_| 4096);
+            let note = Note { key: "k".into(), report: vec![9], recorded_at, ..note };
+            assert_eq!(Note::decode(&note.encode()), Some(note.clone()));
+            note.encode()
+        });
+        let mut service = ServiceNote {
+            next_pid: 1007,
+            next_probe: 3,
+            forgotten: 4,
+            forgotten_killed: 2,
+            forgetting: vec![1001, 1003],
+            extra: vec![7],
+            tallies: Vec::new(),
+        };
+        *service.tally("node") =
+            Tally { started: 5, ended: std::array::from_fn(|at| at as u64), output_bytes: 300 };
+        notes.into_iter().chain([service.encode()]).collect()
+    }
+
+    /// The bytes of [`all_kinds`] in each version of the channel.
+    const GOLDEN: [(u32, [&str; 6]); 1] = [(
+        5,
+        [
+            "046e6f64650104782e6a7302016102c3a901016e010207080080808080048004d00f000180d095ffbc3188270000008080010109016b00",
+            "046e6f64650104782e6a7302016102c3a901016e010207080180808080048004d00f01ac021880d095ffbc31882701f0a204010f01ac0201008080010109016b018020",
+            "046e6f64650104782e6a7302016102c3a901016e010207080080808080048004d00f000080d095ffbc31882701f0a20402000501018080010109016b018020",
+            "046e6f64650104782e6a7302016102c3a901016e010207080080808080048004d00f000180d095ffbc31882701f0a2040001028080010109016b018020",
+            "046e6f64650104782e6a7302016102c3a901016e010207080080808080048004d00f000180d095ffbc31882701f0a2040001038080010109016b018020",
+            "ef0703040202e907eb07010701046e6f646505000102030405060708ac02",
+        ],
+    )];
+
+    /// A keeper that goes on while the bridge is upgraded holds notes of the old one. A process whose note cannot be
+    /// read is ended, and one that is read as something else is worse.
+    #[test]
+    fn notes_have_the_bytes_that_belong_to_the_version_of_the_channel() {
+        let now: Vec<String> = all_kinds()
+            .iter()
+            .map(|note| note.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+            .collect();
+        let golden = GOLDEN.iter().find(|(version, _)| *version == CHANNEL_VERSION).map(|(_, notes)| notes);
+        let same = golden.is_some_and(|golden| now == golden);
+        assert!(
+            same,
+            "notes have changed: raise CHANNEL_VERSION if it has not been, so that upgrades over this change are \
+             refused, and let GOLDEN have ({CHANNEL_VERSION}, {now:#?})"
+        );
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! The task that owns one process: reads its output, drives its state machine, performs the effects.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    any::Any,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use mhnos_keeper::channel::{Exit, ExitStatus, FIRST_PID, Scope, ToKeeper};
 use tokio::{io::Interest, sync::mpsc, time::sleep_until};
@@ -31,6 +38,13 @@ pub(crate) struct Task {
     pub(crate) note: Note,
 }
 
+/// A task that has panicked, with all it held: whoever waits for the process is not to be told that it has ended.
+#[derive(Debug)]
+pub(crate) struct Panicked {
+    pub(crate) task: Task,
+    pub(crate) what: String,
+}
+
 /// What the task was woken by.
 enum Wake {
     Mail,
@@ -43,7 +57,21 @@ enum Wake {
 
 impl Task {
     /// Runs until nothing can happen to the process any more, or it is forgotten.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> Result<(), Box<Panicked>> {
+        let outcome = {
+            let mut life = pin!(self.live());
+            // What a panic leaves behind is only kept, never used again.
+            let poll = |cx: &mut Context<'_>| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)))
+            {
+                Ok(poll) => poll.map(Ok),
+                Err(payload) => Poll::Ready(Err(payload)),
+            };
+            poll_fn(poll).await
+        };
+        outcome.map_err(|payload| Box::new(Panicked { task: self, what: words(&*payload) }))
+    }
+
+    async fn live(&mut self) {
         if self.reader.is_ended() {
             self.apply(Event::OutputEnded).await;
         }
@@ -298,4 +326,10 @@ impl Task {
             tracing::debug!(%error, pid = self.process.pid, "the keeper is gone");
         }
     }
+}
+
+/// What a panic says.
+fn words(payload: &(dyn Any + Send)) -> String {
+    let literal = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    literal.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

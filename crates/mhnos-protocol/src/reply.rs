@@ -283,18 +283,29 @@ pub struct ErrorReply {
     /// The process it is about, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<Pid>,
+    /// Of a `write` that found the queue full ([`ErrorCode::StdinFull`]): how many of its bytes were taken. What follows
+    /// them is for the client to write again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<u64>,
 }
 
 impl ErrorReply {
     /// An error that is about no process in particular.
     pub fn new(code: ErrorCode, error: impl Into<String>) -> Self {
-        Self { error: error.into(), code, pid: None }
+        Self { error: error.into(), code, pid: None, taken: None }
     }
 
     /// The same, about a process.
     #[must_use]
     pub fn about(mut self, pid: Pid) -> Self {
         self.pid = Some(pid);
+        self
+    }
+
+    /// The same, of a write of which so many bytes were taken.
+    #[must_use]
+    pub fn after_taking(mut self, bytes: u64) -> Self {
+        self.taken = Some(bytes);
         self
     }
 

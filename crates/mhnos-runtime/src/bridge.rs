@@ -81,6 +81,8 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %chain(&error), "the bridge ends");
+            // What reads or writes files now must not keep the next bridge from taking over.
+            runtime.shutdown_background();
             ExitCode::FAILURE
         }
     }

@@ -26,4 +26,8 @@ pub(crate) fn start(config: &Config) {
     } else {
         lines.json().flatten_event(true).with_target(true).init();
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, error = panic.payload_as_str(), "panicked");
+    }));
 }

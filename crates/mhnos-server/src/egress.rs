@@ -14,21 +14,37 @@ use mhnos_sandbox::Outlet;
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::watch,
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
 };
 use tracing::error;
 
-use crate::neighbours::Programs;
+use crate::{neighbours::Programs, tasks};
 
-/// Serves what is told until the processes are gone.
+/// Serves what is told until the processes are gone. `Err` if what serves a network panics: its programs are without.
 ///
 /// # Cancel safety
 /// Connections to the outside break. Sockets are closed.
 pub(crate) async fn serve(
     gateway: &Arc<Gateway>,
-    mut networks: watch::Receiver<Networks>,
+    networks: watch::Receiver<Networks>,
     programs: Programs,
-) {
+) -> Result<(), JoinError> {
+    let begin = |id, network: &Network| {
+        let mut outlets = outlets(network)?;
+        if id == HOST_NETWORK {
+            outlets.admits = Some(Admits(Arc::new(move |own, peer| programs.made(own, peer))));
+        }
+        let (gateway, owner) = (Arc::clone(gateway), Owner(network.process));
+        Ok(async move { gateway.serve(owner, outlets).await })
+    };
+    serve_each(networks, begin).await
+}
+
+/// Runs what `begin` makes of each network for as long as that is there.
+async fn serve_each<F: Future<Output = ()> + Send + 'static>(
+    mut networks: watch::Receiver<Networks>,
+    begin: impl Fn(u32, &Network) -> io::Result<F>,
+) -> Result<(), JoinError> {
     let mut serving = JoinSet::new();
     let mut known: BTreeMap<u32, (Arc<Network>, AbortHandle)> = BTreeMap::new();
     loop {
@@ -43,25 +59,16 @@ pub(crate) async fn serve(
         });
         for (id, network) in now {
             let Entry::Vacant(place) = known.entry(id) else { continue };
-            match outlets(&network) {
-                Ok(mut outlets) => {
-                    if id == HOST_NETWORK {
-                        outlets.admits = Some(Admits(Arc::new(move |own, peer| programs.made(own, peer))));
-                    }
-                    let gateway = Arc::clone(gateway);
-                    let owner = Owner(network.process);
-                    let task = serving.spawn(async move { gateway.serve(owner, outlets).await });
-                    place.insert((network, task));
-                }
+            match begin(id, &network) {
+                Ok(work) => _ = place.insert((network, serving.spawn(work))),
                 Err(error) => error!(sandbox = id, %error, "programs of a sandbox are without a network"),
             }
         }
-        let changed = tokio::select! {
-            changed = networks.changed() => changed,
-            Some(_) = serving.join_next() => Ok(()),
-        };
-        if changed.is_err() {
-            return;
+        tokio::select! {
+            changed = networks.changed() => if changed.is_err() {
+                return Ok(());
+            },
+            error = tasks::failure(&mut serving) => return Err(error),
         }
     }
 }
@@ -92,4 +99,43 @@ fn outlets(network: &Network) -> io::Result<Outlets> {
 
 fn listener(socket: OwnedFd) -> io::Result<TcpListener> {
     TcpListener::from_std(std::net::TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn network() -> Arc<Network> {
+        Arc::new(Network { process: None, outlets: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_what_serves_one_network_is_told_although_others_are_served() {
+        let (told, networks) = watch::channel(Networks::from([(1, network()), (2, network())]));
+        let (begun, mut begins) = mpsc::channel(4);
+        let begin = |id, _: &Network| {
+            let begun = begun.clone();
+            Ok(async move {
+                begun.send(id).await.expect("the test looks");
+                assert_ne!(id, 3, "on purpose");
+                std::future::pending::<()>().await;
+            })
+        };
+        let changes = async {
+            let first = [begins.recv().await, begins.recv().await];
+            assert_eq!(first, [Some(1), Some(2)]);
+            // One that goes is no failure.
+            told.send_modify(|networks| _ = networks.remove(&1));
+            told.send_modify(|networks| _ = networks.insert(3, network()));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            outcome = serve_each(networks, begin) => {
+                assert!(outcome.expect_err("a panic").to_string().contains("on purpose"));
+            }
+            () = changes => {}
+        }
+    }
 }

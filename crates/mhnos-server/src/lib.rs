@@ -32,6 +32,7 @@ mod quota;
 mod secrets;
 mod service;
 mod stream;
+mod tasks;
 mod tls;
 mod translate;
 mod turnstile;
@@ -41,6 +42,7 @@ pub use mhnos_runtimes::limits::OPENCLAW_GRACE as LONGEST_GRACE;
 pub use secrets::Secrets;
 
 use std::{
+    convert::Infallible,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, atomic::AtomicU64},
@@ -54,8 +56,8 @@ use mhnos_workspace::{OpenError, Workspace};
 use rustix::process::geteuid;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, watch},
-    task::JoinSet,
+    sync::{Notify, oneshot, watch},
+    task::{JoinError, JoinSet},
 };
 use tracing::{info, warn};
 
@@ -111,10 +113,17 @@ pub enum RunError {
     /// The keeper is gone; so are the processes.
     #[error("the bridge has lost its keeper")]
     Keeper(#[source] DriverEnd),
+    /// What serves the processes has failed. They go on, and need another bridge.
+    #[error("another bridge must take over the processes")]
+    Processes(#[source] DriverEnd),
+    /// A task that all depend on has failed, which is to say panicked. The processes need another bridge.
+    #[error("another bridge must take over: a task has failed")]
+    Task(#[source] JoinError),
 }
 
 /// Serves until the keeper asks for a drain, and drains: nothing new, all processes ended, all clients told. Or until
-/// another bridge is to take over: then what has begun is finished, and clients are asked to come back.
+/// another bridge is to take over: then what has begun is finished, and clients are asked to come back. Or until a task
+/// panics that others depend on: then all is as if the bridge had been killed, and the keeper starts another.
 /// Must be called in a tokio runtime with I/O and time enabled.
 ///
 /// # Cancel safety
@@ -158,14 +167,11 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
 
     let (phase, phases) = watch::channel(Phase::Serving);
     let front = Arc::new(front(&service, &tokens, tls.as_ref(), strangers));
+    // Dropped in this order, the last first: whoever serves clients ends before what serves processes.
+    let mut driving = JoinSet::new();
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let (front, service) = (Arc::clone(&front), Arc::clone(&service));
-        let (processes, phases) = (processes.clone(), phases.clone());
-        accepting.spawn(async move {
-            processes.settled().await;
-            listen::accept(listener, front, service, phases).await;
-        });
+        accepting.spawn(accept(listener, Arc::clone(&front), Arc::clone(&service), phases.clone()));
     }
     let serving = async {
         let discovery = async {
@@ -176,26 +182,52 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
             () = discovery => false,
             () = processes.drain_requested() => false,
             () = processes.leave_requested() => true,
+            error = tasks::failure(&mut accepting) => return Err(RunError::Task(error)),
         };
         if replaced {
             leave(&service, &phase, &mut accepting).await;
         } else {
             drain(&service, &phase, &mut accepting).await;
         }
+        Ok(())
     };
-    tokio::select! {
-        () = serving => Ok(()),
-        end = drive(driver) => Err(RunError::Keeper(end)),
-        () = egress::serve(&gateway, processes.networks(), programs) => unreachable!("the processes outlive this"),
+    let outcome = tokio::select! {
+        outcome = serving => outcome,
+        Err(error) = drive(driver, &mut driving) => Err(error),
+        Err(error) = egress::serve(&gateway, processes.networks(), programs) => Err(RunError::Task(error)),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
-    }
+    };
+    // Before what serves the processes ends: no client is to be told that a process has ended because of that.
+    accepting.shutdown().await;
+    outcome
 }
 
-/// Runs it on a thread that waits for sockets: the caller's would have to be woken for each word of the keeper.
-async fn drive(driver: Driver) -> DriverEnd {
-    let mut driving = JoinSet::new();
-    driving.spawn(driver.run());
-    driving.join_next().await.and_then(Result::ok).unwrap_or(DriverEnd::Closed)
+async fn accept(
+    listener: TcpListener,
+    front: Arc<Front>,
+    service: Arc<Service>,
+    phases: watch::Receiver<Phase>,
+) {
+    service.processes.settled().await;
+    listen::accept(listener, front, service, phases).await;
+}
+
+/// Runs it on a thread that waits for sockets: the caller's would have to be woken for each word of the keeper. The
+/// driver is kept until `driving` is dropped.
+async fn drive(mut driver: Driver, driving: &mut JoinSet<()>) -> Result<Infallible, RunError> {
+    let (tell, told) = oneshot::channel();
+    driving.spawn(async move {
+        let end = driver.run().await;
+        let _ = tell.send(end);
+        std::future::pending::<()>().await;
+    });
+    tokio::select! {
+        Ok(end) = told => Err(match end {
+            DriverEnd::Closed | DriverEnd::Channel(_) => RunError::Keeper(end),
+            DriverEnd::Panicked { .. } | DriverEnd::Task(_) => RunError::Processes(end),
+        }),
+        error = tasks::failure(driving) => Err(RunError::Task(error)),
+    }
 }
 
 fn open_workspace(root: OwnedFd, config: &Config) -> Result<Workspace, OpenError> {

@@ -355,7 +355,11 @@ pub(crate) fn write_error(error: WriteError, pid: wire::Pid) -> ErrorReply {
         0 => error.to_string(),
         taken => format!("{error}; {taken} bytes were taken before"),
     };
-    ErrorReply::new(code, text).about(pid)
+    let reply = ErrorReply::new(code, text).about(pid);
+    match error {
+        WriteError::Full { taken } => reply.after_taking(taken as u64),
+        WriteError::Closed { .. } | WriteError::Exited { .. } => reply,
+    }
 }
 
 pub(crate) fn gone(pid: wire::Pid) -> ErrorReply {

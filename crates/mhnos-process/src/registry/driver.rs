@@ -9,7 +9,7 @@ use mhnos_keeper::{
 use mhnos_sandbox::{Enforcement, Outlet};
 use tokio::{
     sync::{Notify, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::timeout,
 };
 
@@ -20,15 +20,26 @@ use super::{
     table::Table,
 };
 use crate::{
-    clock::Clock, dial::Dials, keeper_link::KeeperLink, limits::HELLO_DEADLINE, network::Network, note::Note,
-    request::Settings, request::SpawnError, signal::Signal, task::Task,
+    clock::Clock,
+    dial::Dials,
+    keeper_link::KeeperLink,
+    limits::HELLO_DEADLINE,
+    network::Network,
+    note::Note,
+    request::Settings,
+    request::SpawnError,
+    signal::Signal,
+    task::{Panicked, Task},
 };
 
-/// What moves everything; the server runs it beside its own tasks.
+/// What moves everything; the server runs it beside its own tasks. Dropping it stops all process tasks; the programs do
+/// not notice.
 #[derive(Debug)]
 pub struct Driver {
     inner: Arc<Inner>,
+    tasks: JoinSet<Result<(), Box<Panicked>>>,
     adopted: Vec<Task>,
+    panicked: Option<Box<Panicked>>,
     /// Adoptions that failed, or were about to be forgotten.
     rejected: Vec<ToKeeper>,
 }
@@ -42,6 +53,17 @@ pub enum DriverEnd {
     /// The channel failed.
     #[error("the keeper's channel failed")]
     Channel(#[source] io::Error),
+    /// The task that serves a process has panicked: it needs another bridge.
+    #[error("what serves process {pid} has panicked: {what}")]
+    Panicked {
+        /// The process.
+        pid: Pid,
+        /// What the panic said.
+        what: String,
+    },
+    /// Another task has panicked.
+    #[error("a task of the processes has failed")]
+    Task(#[source] JoinError),
 }
 
 /// Why a bridge could not take over.
@@ -89,7 +111,13 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
         return Err(ConnectError::Unexpected("no welcome"));
     };
     let inner = Arc::new(new_inner(link, settings, welcome)?);
-    let mut driver = Driver { inner: inner.clone(), adopted: Vec::new(), rejected: Vec::new() };
+    let mut driver = Driver {
+        inner: inner.clone(),
+        tasks: JoinSet::new(),
+        adopted: Vec::new(),
+        panicked: None,
+        rejected: Vec::new(),
+    };
     loop {
         let Received { message, fds } = inner.link.recv().await?;
         match message {
@@ -131,27 +159,29 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
 }
 
 impl Driver {
-    /// Runs until the channel closes. Dropping it stops all process tasks; the programs do not notice.
-    pub async fn run(mut self) -> DriverEnd {
-        let mut tasks = JoinSet::new();
+    /// Runs until the channel closes, or a task panics. In that case nobody who waits for a process is told anything as
+    /// long as this driver is not dropped: the processes go on, and another bridge serves them.
+    pub async fn run(&mut self) -> DriverEnd {
         for message in std::mem::take(&mut self.rejected) {
             if let Err(error) = self.inner.link.send(&message).await {
                 return DriverEnd::Channel(error);
             }
         }
-        for task in std::mem::take(&mut self.adopted) {
-            tasks.spawn(task.run());
-        }
-        tasks.spawn(retire::run(self.inner.clone()));
+        self.start_adopted();
+        self.tasks.spawn(aside(retire::run(self.inner.clone())));
         let end = loop {
             tokio::select! {
                 received = self.inner.link.recv() => match received {
-                    Ok(received) => self.told(received, &mut tasks),
+                    Ok(received) => self.told(received),
                     Err(RecvError::Closed) => break DriverEnd::Closed,
                     Err(RecvError::Io(error)) => break DriverEnd::Channel(error),
                     Err(error) => tracing::error!(%error, "the keeper's message is ignored"),
                 },
-                Some(Err(error)) = tasks.join_next() => tracing::error!(%error, "a process's task has failed"),
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(panicked)) => return self.panicked(panicked),
+                    Err(error) => return DriverEnd::Task(error),
+                },
             }
         };
         // Who waits for a start will get none.
@@ -159,10 +189,28 @@ impl Driver {
         end
     }
 
-    fn told(&mut self, received: Received<FromKeeper>, tasks: &mut JoinSet<()>) {
+    fn panicked(&mut self, panicked: Box<Panicked>) -> DriverEnd {
+        let end = DriverEnd::Panicked { pid: panicked.task.process.pid, what: panicked.what.clone() };
+        self.panicked = Some(panicked);
+        end
+    }
+
+    fn start_adopted(&mut self) {
+        for task in std::mem::take(&mut self.adopted) {
+            self.tasks.spawn(task.run());
+        }
+    }
+
+    /// Sends when there is room, while others go on.
+    fn send_aside(&mut self, message: ToKeeper) {
+        let inner = self.inner.clone();
+        self.tasks.spawn(aside(async move { _ = inner.link.send(&message).await }));
+    }
+
+    fn told(&mut self, received: Received<FromKeeper>) {
         match received.message {
             FromKeeper::Started { pid, os_pid, enforcement, fds } => {
-                self.started(pid, os_pid, enforcement, &fds, received.fds, tasks);
+                self.started(pid, os_pid, enforcement, &fds, received.fds);
             }
             FromKeeper::Refused { pid, failure } => self.refused(pid, failure),
             FromKeeper::Network { sandbox, process, outlets } => {
@@ -172,9 +220,7 @@ impl Driver {
             FromKeeper::Adopt(adoption) => {
                 self.adopt(adoption, received.fds);
                 self.inner.alive.send_replace(self.inner.lock().alive());
-                for task in std::mem::take(&mut self.adopted) {
-                    tasks.spawn(task.run());
-                }
+                self.start_adopted();
             }
             FromKeeper::Welcome(_) | FromKeeper::Starting { .. } | FromKeeper::Adopted => {
                 tracing::error!("the keeper speaks out of turn");
@@ -185,8 +231,7 @@ impl Driver {
             other => self.tell_process(&other),
         }
         for message in std::mem::take(&mut self.rejected) {
-            let inner = self.inner.clone();
-            tasks.spawn(async move { _ = inner.link.send(&message).await });
+            self.send_aside(message);
         }
     }
 
@@ -202,7 +247,6 @@ impl Driver {
         enforcement: Enforcement,
         names: &[Descriptor],
         fds: Vec<OwnedFd>,
-        tasks: &mut JoinSet<()>,
     ) {
         let Some(pending) = self.inner.lock().take_pending(pid) else {
             tracing::error!(pid, "the keeper started what nobody asked for");
@@ -222,7 +266,7 @@ impl Driver {
                 if self.inner.lock().started(process.clone()) {
                     process.post(|mail| mail.drain = true);
                 }
-                tasks.spawn(task.run());
+                self.tasks.spawn(task.run());
                 // Whoever asked may have gone; the process is listed all the same.
                 _ = pending.reply.send(Ok(process));
             }
@@ -233,8 +277,7 @@ impl Driver {
                 let errno = error.raw_os_error().unwrap_or(0);
                 let failure = Failure { stage: Stage::Stdio, errno, detail: error.to_string() };
                 _ = pending.reply.send(Err(SpawnError::Failed(failure)));
-                let inner = self.inner.clone();
-                tasks.spawn(async move { _ = inner.link.send(&kill(pid)).await });
+                self.send_aside(kill(pid));
             }
         }
     }
@@ -339,4 +382,10 @@ impl Driver {
 
 fn kill(pid: Pid) -> ToKeeper {
     ToKeeper::Signal { pid, signal: Signal::KILL.number(), scope: Scope::Tree }
+}
+
+/// A task beside those of processes.
+async fn aside(work: impl Future<Output = ()>) -> Result<(), Box<Panicked>> {
+    work.await;
+    Ok(())
 }

@@ -3,9 +3,10 @@
 use std::{
     os::fd::AsFd,
     process::{Child, Command, Stdio as ProcessStdio},
+    task::Poll,
 };
 
-use mhnos_process::{Encoding, ExitStatus, Reason, Scope, Signal, SignalOutcome, State};
+use mhnos_process::{Encoding, ExitStatus, Gone, OnEnd, Reason, Scope, Signal, SignalOutcome, State};
 
 use super::{
     pace::{eventually, pause},
@@ -104,7 +105,7 @@ const VICTIM: &str = "adoption::victim";
 #[ignore = "started by the test below"]
 async fn victim() {
     let Ok(stdin) = std::io::stdin().as_fd().try_clone_to_owned() else { return };
-    let Ok((processes, driver)) = Processes::connect(stdin, settings()).await else { return };
+    let Ok((processes, mut driver)) = Processes::connect(stdin, settings()).await else { return };
     let mut viewers = tokio::task::JoinSet::new();
     for process in processes.list(true) {
         viewers.spawn(async move { finish(&process).await });
@@ -144,4 +145,57 @@ async fn bridges_killed_over_and_over_lose_no_byte_and_double_none() {
         assert!(seen.out == expected.as_bytes(), "{} bytes instead of {}", seen.out.len(), expected.len());
         assert_eq!(seen.exit.expect("exit").status, ExitStatus::Code(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_what_serves_one_process_ends_the_bridge_and_the_next_one_loses_nothing() {
+    let keeper = Keeper::new(64 << 20);
+    let panics = OnEnd(Arc::new(|end| assert!(end.process.info().name.is_none(), "on purpose")));
+    let first = Bridge::start(&keeper, Settings { on_end: Some(panics), ..settings() }).await;
+    let flood = first.sh("seq 1 100000; read x; seq 100001 300000").await;
+    let info = Info { name: Some("fatal".into()), ..Info::default() };
+    let fatal = first.spawn(SpawnRequest { info, ..sh("echo last words; read x; exit 5") }).await;
+    let mut watcher = Watcher::new(&flood, Replay::Retained);
+    watcher.until(|seen| seen.out.len() > 1000).await;
+    let (position, mut out) = (watcher.viewer.position(), watcher.seen.out);
+    fatal.write("\n".into()).await.expect("write");
+    let end = first.driver.await.expect("the panic goes no further");
+    let DriverEnd::Panicked { pid: 1001, what } = end else { panic!("{end:?}") };
+    assert!(what.contains("on purpose"), "{what}");
+    drop(first.processes);
+
+    let second = Bridge::start(&keeper, settings()).await;
+    let seen = finish(&second.processes.get(1001).expect("adopted")).await;
+    assert_eq!((seen.out, seen.exit.expect("exit").status), (b"last words\n".to_vec(), ExitStatus::Code(5)));
+    let flood = second.processes.get(1000).expect("adopted");
+    let mut watcher = Watcher::new(&flood, Replay::After(position));
+    flood.write("\n".into()).await.expect("write");
+    watcher.until(|seen| seen.exit.is_some()).await;
+    out.extend_from_slice(&watcher.seen.out);
+    assert!(text(&out) == seq(300_000, "\n") && watcher.seen.gaps.is_empty());
+    eventually(|| second.processes.stats().active == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_process_is_told_nothing_wrong_when_what_serves_it_panics() {
+    let keeper = Keeper::new(LOG_BYTES);
+    let panics = OnEnd(Arc::new(|_| panic!("on purpose")));
+    let settings = Settings { on_end: Some(panics), ..settings() };
+    let (processes, mut driver) = Processes::connect(keeper.channel(), settings).await.expect("connect");
+    let spawned = tokio::select! {
+        spawned = processes.spawn(sh("read x")) => spawned.expect("spawn"),
+        end = driver.run() => panic!("{end:?}"),
+    };
+    let exit = spawned.exited();
+    tokio::pin!(exit);
+    spawned.write("\n".into()).await.expect("write");
+    let end = tokio::select! {
+        end = driver.run() => end,
+        exit = &mut exit => panic!("{exit:?}"),
+    };
+    assert!(matches!(end, DriverEnd::Panicked { .. }), "{end:?}");
+    let still = async { std::future::poll_fn(|cx| Poll::Ready(exit.as_mut().poll(cx).is_pending())).await };
+    assert!(still.await, "an end was told");
+    drop(driver);
+    assert_eq!(exit.await, Err(Gone));
 }

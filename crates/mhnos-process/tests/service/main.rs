@@ -15,8 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use mhnos_keeper::channel::Isolation;
 use mhnos_process::{
-    Driver, DriverEnd, ExitRecord, Info, Next, Process, Processes, Replay, Settings, SpawnRequest, Stream,
-    Viewer,
+    DriverEnd, ExitRecord, Info, Next, Process, Processes, Replay, Settings, SpawnRequest, Stream, Viewer,
 };
 use mhnos_sandbox::{Launch, Limits, Stdio, WindowSize};
 use tokio::{sync::Notify, task::JoinHandle};
@@ -48,8 +47,8 @@ struct Bridge {
 
 impl Bridge {
     async fn start(keeper: &Arc<Keeper>, settings: Settings) -> Self {
-        let (processes, driver) = Processes::connect(keeper.channel(), settings).await.expect("connect");
-        Self { processes, driver: tokio::spawn(Driver::run(driver)) }
+        let (processes, mut driver) = Processes::connect(keeper.channel(), settings).await.expect("connect");
+        Self { processes, driver: tokio::spawn(async move { driver.run().await }) }
     }
 
     /// Ends as suddenly as a task can.

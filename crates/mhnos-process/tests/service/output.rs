@@ -126,24 +126,31 @@ async fn the_exit_does_not_wait_for_ever_for_output_that_a_descendant_holds_open
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_size_reaches_the_program_and_all_viewers() {
     let (_keeper, bridge) = bridge().await;
-    let process = bridge
-        .spawn(pty(
-            "bash",
-            &[
-                "--norc",
-                "-c",
-                "trap 'stty size; exit' WINCH; stty size; echo on; while sleep 0.05; do :; done",
-            ],
-        ))
-        .await;
-    let mut watcher = Watcher::new(&process, Replay::Retained);
-    watcher.until_out("24 80\r\non").await;
-    let size = WindowSize { cols: 132, rows: 43 };
-    process.resize(size).expect("resize");
-    assert_eq!(process.window_size(), Some(size));
-    watcher.until(|seen| seen.exit.is_some()).await;
-    assert!(text(&watcher.seen.out).contains("43 132"));
-    assert!(bridge.sh("true").await.resize(size).is_ok(), "without a terminal it does nothing");
+    let script = "stty size; echo on; read x; stty size";
+    let process = bridge.spawn(pty("bash", &["--norc", "-c", script])).await;
+    let mut watchers = [Watcher::new(&process, Replay::Retained), Watcher::new(&process, Replay::Retained)];
+    for watcher in &mut watchers {
+        watcher.until_out("24 80\r\non\r\n").await;
+        // Of what has been seen; nothing comes until the program is answered.
+        _ = tokio::time::timeout(Duration::ZERO, watcher.wake.notified()).await;
+    }
+    assert_eq!(process.window_size(), Some(WindowSize::DEFAULT));
+    // The latest wins, and every viewer is told to look.
+    for size in [WindowSize { cols: 99, rows: 33 }, WindowSize { cols: 132, rows: 43 }] {
+        process.resize(size).expect("resize");
+        for watcher in &watchers {
+            tokio::time::timeout(PATIENCE, watcher.wake.notified()).await.expect("every viewer is woken");
+        }
+        assert_eq!(process.window_size(), Some(size));
+    }
+    process.write("\n".into()).await.expect("write");
+    for watcher in &mut watchers {
+        watcher.until(|seen| seen.exit.is_some()).await;
+        assert!(text(&watcher.seen.out).contains("43 132"));
+    }
+    let piped = bridge.sh("true").await;
+    assert!(piped.resize(WindowSize::DEFAULT).is_ok(), "without a terminal it does nothing");
+    assert_eq!(piped.window_size(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

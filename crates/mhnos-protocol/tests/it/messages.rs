@@ -84,6 +84,10 @@ fn replies_keep_their_old_keys_in_their_old_order() {
         &Reply::Error(ErrorReply::process_not_found(7)),
         r#"{"type":"error","id":ID,"error":"Process 7 not found","code":"PROCESS_NOT_FOUND","pid":7}"#,
     );
+    check_reply(
+        &Reply::Error(ErrorReply::new(ErrorCode::StdinFull, "full").about(7).after_taking(65_536)),
+        r#"{"type":"error","id":ID,"error":"full","code":"STDIN_FULL","pid":7,"taken":65536}"#,
+    );
 }
 
 #[test]

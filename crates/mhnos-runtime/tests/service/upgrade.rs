@@ -115,6 +115,38 @@ async fn a_new_program_that_does_not_work_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_new_program_that_speaks_another_version_of_the_channel_is_taken_back_and_nothing_is_lost() {
+    let installed = Installed::new();
+    let server = Server::start(Options::new(&installed.program));
+    let old = program_of_bridge(&server);
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = counter(&mut wire).await;
+    count(&mut wire, pid).await;
+    wire.stdout_until(pid, "1\n").await;
+    copy(&installed.program.with_file_name("service"));
+    installed.install(|path| {
+        let newer = Path::new(SERVICE).with_file_name("mhnos-newer");
+        let copied = Command::new("cp").arg(&newer).arg(path).status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "cargo build --workspace builds {}",
+            newer.display()
+        );
+    });
+    let output = upgrade(&server);
+    assert!(!output.status.success(), "{output:?}");
+    server.logged(SOON, "too new or too old for the service that runs; restart the service");
+    server.logged(SOON, "going back to the old one");
+    assert_eq!(u16::from(wire.closed().await.expect("a close frame").code), 1012);
+    assert_eq!(program_of_bridge(&server), old);
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let attached = wire.request(json!({"type": "attach", "id": 1, "pid": pid, "after": 2})).await;
+    assert_eq!((&attached["seq"], &attached["status"]), (&json!(2), &json!("running")), "{attached}");
+    count(&mut wire, pid).await;
+    assert_eq!(wire.stdout_until(pid, "2\n").await, "2\n");
+}
+
+#[tokio::test]
 async fn an_upgrade_without_a_program_changes_nothing() {
     let installed = Installed::new();
     let server = Server::start(Options::new(&installed.program));

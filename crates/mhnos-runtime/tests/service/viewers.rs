@@ -197,7 +197,68 @@ async fn a_write_that_does_not_fit_says_how_much_was_taken() {
     wire.stdout_until(pid, "deaf").await;
     let full = wire.request(json!({"type": "write", "id": 2, "pid": pid, "data": data})).await;
     assert_eq!(full["code"], "STDIN_FULL", "{full}");
-    let text = full["error"].as_str().expect("text");
-    let taken: usize = text.split(' ').find_map(|word| word.parse().ok()).expect("a number");
+    let taken = full["taken"].as_u64().expect("a number") as usize;
     assert!(taken >= 1 << 20 && taken < data.len(), "{full}");
+    assert!(full["error"].as_str().expect("text").contains(&taken.to_string()), "{full}");
+}
+
+/// Whatever the paste is made of, and in whatever way its parts are sent.
+#[tokio::test]
+async fn a_paste_that_did_not_fit_goes_on_from_what_was_taken() {
+    let server = start();
+    for encoding in ["base64", "binary"] {
+        let mut wire = Wire::connect_as(server.address(), WireOptions::binary()).await;
+        let script = format!("until [ -e {encoding} ]; do sleep 0.01; done; exec cat");
+        let pid = wire.spawn(bash(&script)).await;
+        let paste: String = (0..400_000).map(|number| format!("{number} é€😀\n")).collect();
+        // It reads nothing, so that this cannot all be taken.
+        let full = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": paste})).await;
+        assert_eq!((&full["code"], &full["pid"]), (&json!("STDIN_FULL"), &json!(pid)), "{full}");
+        let taken = full["taken"].as_u64().expect("a number") as usize;
+        assert!(taken >= 1 << 20 && taken < paste.len(), "{full}");
+        server.write(encoding, "");
+        let mut seen = Vec::new();
+        let rest = &paste.as_bytes()[taken..];
+        if encoding == "base64" {
+            let data = base64(rest);
+            wire.send(&json!({"type": "write", "id": 2, "pid": pid, "data": data, "encoding": encoding}))
+                .await;
+        } else {
+            let mut frame = vec![1, 0, 0, 0];
+            frame.extend((pid as u32).to_le_bytes());
+            frame.extend(2_u64.to_le_bytes());
+            frame.extend(rest);
+            wire.send_message(Message::binary(frame)).await.expect("sent");
+        }
+        wire.send(&json!({"type": "closeStdin", "id": 3, "pid": pid})).await;
+        let (mut written, mut exited) = (false, false);
+        while !(written && exited) {
+            match wire.next_frame().await.expect("the connection stays") {
+                Message::Binary(frame) if frame[1] == 1 => seen.extend_from_slice(&frame[16..]),
+                Message::Text(text) => {
+                    let message: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                    assert_ne!(message["type"], "error", "{message}");
+                    written |= message["type"] == "written";
+                    exited |= message["type"] == "exit";
+                }
+                _ => {}
+            }
+        }
+        assert!(seen == paste.as_bytes(), "{encoding}: {} of {} bytes", seen.len(), paste.len());
+    }
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let word =
+            (0..3).fold(0_u32, |word, at| word << 8 | three.get(at).map_or(0, |byte| u32::from(*byte)));
+        for at in 0..4 {
+            let letter = LETTERS[(word >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
 }
