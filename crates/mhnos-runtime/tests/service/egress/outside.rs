@@ -99,7 +99,7 @@ fn serve(stream: &TcpStream, counter: &AtomicUsize) -> std::io::Result<()> {
             }
         }
         if path.starts_with("/api/v1/search?") {
-            said = SEARCHED.to_owned();
+            SEARCHED.clone_into(&mut said);
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
