@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub(crate) async fn short_programs() {
             if kind == "shell" { args.clone() } else { [&[command], args.as_slice()].concat() };
         let (mut spawned, mut first, mut direct) = (Vec::new(), Vec::new(), Vec::new());
         let (mut relay, mut relayed) = (Relay::start(&program, &direct_args), Vec::new());
+        let (mut chain, mut chained) = (Chain::start(&program, &direct_args), Vec::new());
         for round in 0..ROUNDS {
             // A B B A: neither side always comes first.
             if round % 2 == 0 {
@@ -51,8 +53,10 @@ pub(crate) async fn short_programs() {
                 service(&mut wire, &spawn, &mut spawned, &mut first).await;
             }
             relayed.push(relay.first_byte());
+            chained.push(chain.started());
         }
-        report(&format!("{what}: to `spawned`"), &percentiles(&mut spawned));
+        let by_chain = format!("{}; by a chain {}", percentiles(&mut spawned), percentiles(&mut chained));
+        report(&format!("{what}: to `spawned`"), &by_chain);
         let floor = percentile(&mut direct, 50);
         let ratio = |times: &mut [Duration]| percentile(times, 50).as_secs_f64() / floor.as_secs_f64();
         let (ours, least) = (ratio(&mut first), ratio(&mut relayed));
@@ -96,6 +100,60 @@ impl Relay {
         let read = self.client.read(&mut [0; 16]).expect("a relay");
         assert!(read > 0);
         begin.elapsed()
+    }
+}
+
+/// What word of a start costs at least where three hand it on, none of which may do another's work (whoever speaks with
+/// clients starts no programs, whoever starts them lives outside their sandboxes): threads with a socket between each
+/// two, the last of which starts the program with vfork.
+struct Chain {
+    client: TcpStream,
+}
+
+impl Chain {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a chain");
+        let (server, _) = listener.accept().expect("our own client");
+        for end in [&client, &server] {
+            end.set_nodelay(true).expect("TCP");
+        }
+        let (bridge, keeper) = UnixStream::pair().expect("sockets");
+        let (starter, mut recruit) = UnixStream::pair().expect("sockets");
+        thread::spawn(move || hand_on(server, bridge));
+        thread::spawn(move || hand_on(keeper, starter));
+        let mut command = command(program, args);
+        thread::spawn(move || {
+            while recruit.read_exact(&mut [0]).is_ok() {
+                let child = command.spawn().expect("the program is there");
+                recruit.write_all(b"x").expect("the chain");
+                assert!(child.wait_with_output().expect("our own child").status.success());
+                recruit.write_all(b"x").expect("the chain");
+            }
+        });
+        Self { client }
+    }
+
+    /// Until the program has been started; returns when it has ended, too.
+    fn started(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.client.write_all(b"x").expect("a chain");
+        self.client.read_exact(&mut [0]).expect("a chain");
+        let time = begin.elapsed();
+        self.client.read_exact(&mut [0]).expect("a chain");
+        time
+    }
+}
+
+/// Hands on each order, and the two words that come of it.
+fn hand_on(mut near: impl Read + Write, mut far: impl Read + Write) {
+    let mut byte = [0];
+    while near.read_exact(&mut byte).is_ok() {
+        far.write_all(&byte).expect("the chain");
+        for _ in 0..2 {
+            far.read_exact(&mut byte).expect("the chain");
+            near.write_all(&byte).expect("the chain");
+        }
     }
 }
 
