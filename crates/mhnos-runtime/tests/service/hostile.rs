@@ -125,8 +125,8 @@ fn capable(path: &Path) {
         return waive("file capabilities", "only root gives them");
     }
     // capabilities(7), "File capability extended attribute versioning": 2, with the effective bit; permitted, inheritable.
-    const WORDS: [u32; 5] = [0x0200_0001, 1 << 7, 0, 0, 0];
-    let value: Vec<u8> = WORDS.into_iter().flat_map(u32::to_le_bytes).collect();
+    let words: [u32; 5] = [0x0200_0001, 1 << 7, 0, 0, 0];
+    let value: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
     rustix::fs::setxattr(path, "security.capability", &value, XattrFlags::empty()).expect("capabilities");
 }
 
