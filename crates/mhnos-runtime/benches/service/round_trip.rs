@@ -73,10 +73,12 @@ pub(crate) fn echo() {
     let server = start();
     for (what, pty) in [("pipe", false), ("terminal", true)] {
         let mut times = echo_times(&server, pty, ROUNDS, |address| Socket::connect(address, "mhnos.v1"));
-        let mut paged = echo_times(&server, pty, ROUNDS, Socket::connect_as_page);
         let mut floor = echo_directly(pty);
         report(&format!("echo through a {what}"), &percentiles(&mut times));
-        report("  as the Web OS page", &percentiles(&mut paged));
+        if pty {
+            let mut paged = echo_times(&server, pty, ROUNDS, Socket::connect_as_page);
+            report("  as the Web OS page", &percentiles(&mut paged));
+        }
         report("  the same directly", &percentiles(&mut floor));
     }
     peers::echo(WARM_UP, ROUNDS);
