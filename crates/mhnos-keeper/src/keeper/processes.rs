@@ -36,10 +36,15 @@ impl Keeper {
 
     pub(super) fn try_spawn(&mut self, order: &mut Order) -> Result<(), Failure> {
         let id = self.sandbox_for(order.isolation)?;
-        self.spawn_in(id, order).map_err(|failure| match failure.errno {
-            // Its init has ended already.
-            libc::EPIPE => self.died_of(id).unwrap_or(failure),
-            _ => failure,
+        self.spawn_in(id, order).map_err(|failure| {
+            let failure = match failure.errno {
+                // Its init has ended already.
+                libc::EPIPE => self.died_of(id).unwrap_or(failure),
+                _ => failure,
+            };
+            // Made for this order alone, and nothing else would end it.
+            self.close_private(id);
+            failure
         })
     }
 
