@@ -71,6 +71,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_program_that_ignores_its_childs_death_by_memory_is_ended_too
         a_program_that_ends_well_without_a_child_killed_for_memory_says_so
         a_private_process_has_its_share_of_processes_beside_many_others
+        a_refused_order_leaves_no_private_sandbox_behind
         a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map;
     ports:
         a_port_is_told_dialled_and_told_to_be_closed
