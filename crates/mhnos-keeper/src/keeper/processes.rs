@@ -65,12 +65,12 @@ impl Keeper {
         };
         self.watch(&ready.control, Token::Process(order.pid)).map_err(io_failed)?;
         self.watch(&ready.recruit, Token::Recruit(order.pid)).map_err(io_failed)?;
+        if let Some(word) = ready.group.as_ref().and_then(Group::word) {
+            self.watch(word, Token::Memory(order.pid)).map_err(io_failed)?;
+        }
         ready.order(&execute, inside.fds)?;
         let enforcement = self.enforcement.clone();
         let held = Held::new(order, id, self.generation, enforcement, outside, ready);
-        if let Some(word) = held.word() {
-            self.watch(word, Token::Memory(order.pid)).map_err(io_failed)?;
-        }
         self.held.insert(order.pid, held);
         Ok(())
     }
