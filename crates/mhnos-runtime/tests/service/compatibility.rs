@@ -142,7 +142,8 @@ impl Keys {
     async fn at_a_shell(server: &Server) -> Self {
         let mut wire = Wire::connect(server.address()).await;
         let options = json!({"pty": true, "env": {"PS1": Self::PROMPT}});
-        let spawn = json!({"processType": "shell", "command": "bash", "args": ["--norc", "-i"], "options": options});
+        let spawn =
+            json!({"processType": "shell", "command": "bash", "args": ["--norc", "-i"], "options": options});
         let pid = wire.spawn(spawn).await;
         Self { wire, pid, screen: String::new(), read: 0 }
     }
