@@ -3,20 +3,21 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::chown,
     time::Duration,
 };
 
-use mhnos_testing::{Server, Wire};
+use mhnos_testing::{Scratch, Server, Wire};
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
     bad_clients::allow_many_files,
     options,
-    requests::{assert_serves, bash},
+    requests::{assert_serves, bash, python, with_options},
 };
 
-const FILES: usize = 256;
+const FILES: usize = 512;
 
 /// No answer takes this long.
 const ANSWERED: Duration = Duration::from_mins(1);
@@ -62,4 +63,37 @@ async fn clients_beyond_the_files_the_service_may_open_wait_and_those_before_the
     let mut answer = [0; 12];
     last.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 101");
+}
+
+/// Sends descriptors to itself until the kernel takes no more of its user's, and keeps them.
+const IN_FLIGHT: &str = "
+import array, os, socket, sys
+kept, sent, many = [], 0, array.array('i', [0] * 64)
+try:
+    while True:
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        kept.append(pair)
+        pair[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)])
+        sent += len(many)
+except OSError as error:
+    print(f'{sent} {os.strerror(error.errno)}', flush=True)
+sys.stdin.read()
+";
+
+/// The kernel counts them by user, and this service's is no other test's.
+#[tokio::test]
+async fn descriptors_that_programs_have_on_their_way_are_in_nobodys_way() {
+    const USER: u32 = 9989;
+    let workspace = Scratch::new();
+    chown(workspace.path(), Some(USER), Some(USER)).expect("root");
+    let server =
+        Server::start(options().on("root").ulimit(&format!("-n {FILES}")).workspace(workspace.path()));
+    let mut wire = Wire::connect(server.address()).await;
+    let hog = wire.spawn(python(IN_FLIGHT)).await;
+    let said = wire.stdout_until(hog, "\n").await;
+    assert!(said.contains("Too many references"), "the control: {said}");
+    for options in [json!({"pty": false}), json!({"pty": true})] {
+        let pid = wire.spawn(with_options(bash("echo starts"), options)).await;
+        assert!(wire.run_to_exit(pid).await.0.contains("starts"));
+    }
 }
