@@ -14,6 +14,7 @@ mod bridge;
 mod faults;
 mod hostile;
 mod life;
+mod outsiders;
 mod over_limits;
 mod ports;
 mod spares;
@@ -158,11 +159,12 @@ fn run(host: &Host, name: &str, expected: &[String]) -> Result<(), String> {
     command.args(["keeper", host.name, name]).arg(&workspace).stdout(Stdio::piped()).stderr(Stdio::piped());
     let keeper = command.spawn().expect("keeper");
     let pid = rustix::process::Pid::from_child(&keeper);
+    let patience = if name.contains("hostile") { DEADLINE * hostile::length() } else { DEADLINE };
     // With the keeper everything ends that waits for what does not come.
     let (ended, end) = sync_channel::<()>(0);
     let deadline = std::thread::spawn(move || {
-        if end.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
-            println!("nothing came of it for {DEADLINE:?}");
+        if end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            println!("nothing came of it for {patience:?}");
             sys::kill(pid, libc::SIGKILL).expect("end the keeper");
         }
     });
@@ -249,6 +251,15 @@ fn keeper(arguments: &[String]) -> ExitCode {
     }
 }
 
+fn bridges_environment(host: &str, workspace: &str) -> Vec<Vec<u8>> {
+    let asked = [hostile::ROUNDS_ASKED, hostile::SEED_ASKED];
+    let asked = asked.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)));
+    let own = [format!("WORKSPACE={workspace}"), format!("HOST={host}")];
+    // Without PATH the bridge finds no program for its control.
+    let path = format!("PATH={}", std::env::var("PATH").expect("a PATH"));
+    asked.chain(own).chain([path]).map(String::into_bytes).collect()
+}
+
 /// This program once more, as the bridge that plays the test's script.
 fn bridge(
     program: std::fs::File,
@@ -262,7 +273,7 @@ fn bridge(
         number: 0,
         place,
         argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
-        env: vec![format!("WORKSPACE={workspace}").into_bytes(), format!("HOST={host}").into_bytes()],
+        env: bridges_environment(host, workspace),
         files_as: None,
         fds: Vec::new(),
     }
