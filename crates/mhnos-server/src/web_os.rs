@@ -18,7 +18,7 @@
 //! * 20: It sends `detach` when a window closes and still needs the `exit`, or the process stays in its table
 //!   for ever (`connection::requests`).
 //! * 22: It draws every output message as a line of its own: small output is gathered for a moment
-//!   ([`WEB_OS_GATHER`]), but for what comes first after a key, and messages end with whole lines
+//!   ([`WEB_OS_GATHER`]), but for the echo of a terminal, and messages end with whole lines
 //!   ([`whole_lines`], `connection::view`).
 //! * 24: Its terminal window sends one `write` for each key, also to programs on pipes: Enter is `\r` where
 //!   those wait for `\n`, and Ctrl-C and Ctrl-D are bytes that mean nothing to them ([`translate_input`]).

@@ -4,7 +4,7 @@
 //! environment and a workspace of its own, `Wire` speaks the protocol to it in plain JSON (not through our own client, so
 //! that one mistake in a shared type cannot hide on both sides), and `mhnos-probe` runs inside the sandbox and reports
 //! what it could and could not do. What a test needs of the machine is never skipped silently: a missing tool fails the
-//! test with the command that installs it.
+//! test with the command that installs it, and what is left out all the same is told and counted (`waive`).
 //!
 //! Nothing here sleeps to synchronise. What can only be observed from outside is polled with a deadline (`eventually`).
 
@@ -22,6 +22,7 @@ mod replay;
 mod scratch;
 mod server;
 mod tools;
+pub mod waived;
 mod wire;
 
 pub use browser::{Browser, Key, Site, Tab};
@@ -34,4 +35,5 @@ pub use replay::replay;
 pub use scratch::Scratch;
 pub use server::{Options, Server, StartFailure};
 pub use tools::{tool, tools_dir, tools_path, tools_path_with_node};
+pub use waived::waive;
 pub use wire::{Wire, WireOptions};

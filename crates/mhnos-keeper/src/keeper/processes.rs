@@ -36,10 +36,15 @@ impl Keeper {
 
     pub(super) fn try_spawn(&mut self, order: &mut Order) -> Result<(), Failure> {
         let id = self.sandbox_for(order.isolation)?;
-        self.spawn_in(id, order).map_err(|failure| match failure.errno {
-            // Its init has ended already.
-            libc::EPIPE => self.died_of(id).unwrap_or(failure),
-            _ => failure,
+        self.spawn_in(id, order).map_err(|failure| {
+            let failure = match failure.errno {
+                // Its init has ended already.
+                libc::EPIPE => self.died_of(id).unwrap_or(failure),
+                _ => failure,
+            };
+            // Made for this order alone, and nothing else would end it.
+            self.close_private(id);
+            failure
         })
     }
 
@@ -60,12 +65,12 @@ impl Keeper {
         };
         self.watch(&ready.control, Token::Process(order.pid)).map_err(io_failed)?;
         self.watch(&ready.recruit, Token::Recruit(order.pid)).map_err(io_failed)?;
+        if let Some(word) = ready.group.as_ref().and_then(Group::word) {
+            self.watch(word, Token::Memory(order.pid)).map_err(io_failed)?;
+        }
         ready.order(&execute, inside.fds)?;
         let enforcement = self.enforcement.clone();
         let held = Held::new(order, id, self.generation, enforcement, outside, ready);
-        if let Some(word) = held.word() {
-            self.watch(word, Token::Memory(order.pid)).map_err(io_failed)?;
-        }
         self.held.insert(order.pid, held);
         Ok(())
     }

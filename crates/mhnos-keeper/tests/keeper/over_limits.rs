@@ -4,6 +4,7 @@ use std::{fs::File, io::Read};
 
 use mhnos_keeper::channel::{Descriptor, ExitStatus, Isolation, LimitHit, ToKeeper};
 use mhnos_sandbox::{Layer, Limits, Stdio};
+use mhnos_testing::waive;
 
 use crate::bridge::Bridge;
 
@@ -35,8 +36,7 @@ pub(crate) fn a_program_that_ignores_its_childs_death_by_memory_is_ended_too(bri
 /// Nobody has to listen for a long time: what a program that is done at once has lost is told.
 pub(crate) fn a_program_that_ends_well_without_a_child_killed_for_memory_says_so(bridge: &mut Bridge) {
     if !bridge.has(Layer::Cgroup) {
-        // A watchdog may come too late for it.
-        return;
+        return waive("all of it", "a watchdog may come too late for it");
     }
     let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
     let hasty = "import os\nif os.fork() == 0: x = bytearray(300 << 20)\nos._exit(os.wait()[1] != 9)\n";
@@ -82,6 +82,36 @@ pub(crate) fn a_private_process_has_its_share_of_processes_beside_many_others(br
         bridge.kill(pid);
         bridge.ended(pid);
     }
+}
+
+/// The kernel takes no such share of the processors, and says so when the sandbox is there already.
+pub(crate) fn a_refused_order_leaves_no_private_sandbox_behind(bridge: &mut Bridge) {
+    if !bridge.has(Layer::Cgroup) {
+        return waive("all of it", "without control groups nothing refuses such an order");
+    }
+    let none = Limits { memory: 64 << 20, pids: 64, cpu_millis: 0 };
+    let some = Limits { cpu_millis: 500, ..none };
+    let mut order = |limits| {
+        let stdio = Stdio::Pipes { stdin: false };
+        let pid = bridge.order_within(&["sleep", "1000"], stdio, Isolation::Private, limits);
+        bridge.started(pid).map(|_| (pid, children_of_keeper()))
+    };
+    let (pid, with_one) = order(some).expect("starts");
+    for _ in 0..5 {
+        order(none).expect_err("refused");
+    }
+    let (other, with_two) = order(some).expect("starts");
+    assert_eq!(with_two, with_one + 1, "what the refused ones had is gone");
+    for pid in [pid, other] {
+        bridge.kill(pid);
+        bridge.ended(pid);
+    }
+}
+
+fn children_of_keeper() -> usize {
+    let keeper = rustix::process::getppid().expect("a parent");
+    let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    children.expect("the keeper's children").split_whitespace().count()
 }
 
 /// Touches what it takes as fast as it can, up to 4 GiB.

@@ -3,7 +3,7 @@
 use mhnos_keeper::channel::{Isolation, Stage};
 use mhnos_sandbox::{Layer, Mode, Stdio, Tier, WindowSize};
 
-use mhnos_testing::host::HOSTS;
+use mhnos_testing::{host::HOSTS, waive};
 
 use crate::bridge::Bridge;
 
@@ -37,7 +37,7 @@ pub(crate) fn the_host_does_not_show(bridge: &mut Bridge) {
         assert!(text.contains(expected), "{expected:?} in {text}");
     }
     if bridge.tier() == Tier::None {
-        return;
+        return waive("what walls hide", "there are no walls");
     }
     assert!(text.contains("Read-only file system") || text.contains("Permission denied"), "{text}");
     if bridge.has(Layer::MountNamespace) {
@@ -52,7 +52,7 @@ pub(crate) fn the_host_does_not_show(bridge: &mut Bridge) {
 
 pub(crate) fn a_swapped_workspace_is_refused(bridge: &mut Bridge) {
     if bridge.tier() == Tier::None {
-        return;
+        return waive("all of it", "there are no walls");
     }
     let workspace = std::env::var("WORKSPACE").expect("workspace");
     let aside = format!("{workspace}.aside");
@@ -60,7 +60,7 @@ pub(crate) fn a_swapped_workspace_is_refused(bridge: &mut Bridge) {
         // A user who may not rename it cannot swap it either.
         let another_users = bridge.has(Layer::Cgroup) || bridge.tier() == Tier::T3Plus;
         assert!(another_users, "only where it belongs to another user");
-        return;
+        return waive("what comes of a swap", "the workspace is another user's, who alone can swap it");
     }
     std::os::unix::fs::symlink("/etc", &workspace).expect("swap");
     let stdio = Stdio::Pipes { stdin: false };

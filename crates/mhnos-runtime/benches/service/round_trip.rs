@@ -1,7 +1,7 @@
 //! A message there and back: at rest, and while another client takes a flood.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::{
     direct::Direct,
     pattern::{Pattern, data},
     peers, percentiles, report,
-    socket::{Kind, Socket},
+    socket::{self, Kind, Socket},
     start,
 };
 
@@ -47,11 +47,7 @@ pub(crate) fn ping_once(socket: &mut Socket) {
 }
 
 fn bare_socket() -> Vec<Duration> {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-    client.set_nodelay(true).expect("ours");
-    let (mut other, _) = listener.accept().expect("connected above");
-    other.set_nodelay(true).expect("ours");
+    let (mut client, mut other) = socket::pair();
     let answering = std::thread::spawn(move || {
         let mut message = [0; 64];
         while let Ok(read @ 1..) = other.read(&mut message) {
@@ -73,10 +69,12 @@ pub(crate) fn echo() {
     let server = start();
     for (what, pty) in [("pipe", false), ("terminal", true)] {
         let mut times = echo_times(&server, pty, ROUNDS, |address| Socket::connect(address, "mhnos.v1"));
-        let mut paged = echo_times(&server, pty, ROUNDS, Socket::connect_as_page);
         let mut floor = echo_directly(pty);
         report(&format!("echo through a {what}"), &percentiles(&mut times));
-        report("  as the Web OS page", &percentiles(&mut paged));
+        if pty {
+            let mut paged = echo_times(&server, pty, ROUNDS, Socket::connect_as_page);
+            report("  as the Web OS page", &percentiles(&mut paged));
+        }
         report("  the same directly", &percentiles(&mut floor));
     }
     peers::echo(WARM_UP, ROUNDS);

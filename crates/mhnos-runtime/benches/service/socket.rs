@@ -4,7 +4,7 @@
 //! looked at in the buffer it was read into, and nothing is decoded but the few messages that are answers.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,6 +15,17 @@ const BUFFER: usize = 1 << 20;
 const DEADLINE: Duration = Duration::from_mins(1);
 /// A client must mask what it sends; with which bytes does not matter.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x17, 0x99];
+
+/// Two ends of a TCP connection that sends at once.
+pub(crate) fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let one = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (other, _) = listener.accept().expect("connected above");
+    for end in [&one, &other] {
+        end.set_nodelay(true).expect("TCP");
+    }
+    (one, other)
+}
 
 /// What one frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

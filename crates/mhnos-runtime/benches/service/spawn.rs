@@ -1,7 +1,7 @@
 //! From asking for a program to its first byte.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mhnos_testing::{Wire, tool};
 use serde_json::{Value, json};
 
-use crate::{millis, percentile, percentiles, report, start};
+use crate::{millis, percentile, percentiles, report, socket, start};
 
 const ROUNDS: usize = 40;
 
@@ -77,12 +77,7 @@ struct Relay {
 
 impl Relay {
     fn start(program: &str, args: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a relay");
-        let (mut server, _) = listener.accept().expect("our own client");
-        for end in [&client, &server] {
-            end.set_nodelay(true).expect("TCP");
-        }
+        let (client, mut server) = socket::pair();
         let mut command = command(program, args);
         thread::spawn(move || {
             while server.read_exact(&mut [0]).is_ok() {
@@ -112,12 +107,7 @@ struct Chain {
 
 impl Chain {
     fn start(program: &str, args: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a chain");
-        let (server, _) = listener.accept().expect("our own client");
-        for end in [&client, &server] {
-            end.set_nodelay(true).expect("TCP");
-        }
+        let (client, server) = socket::pair();
         let (bridge, keeper) = UnixStream::pair().expect("sockets");
         let (starter, mut recruit) = UnixStream::pair().expect("sockets");
         thread::spawn(move || hand_on(server, bridge));

@@ -79,7 +79,7 @@ const NODE_BOMB: &str = "const kept = []; for (;;) kept.push(Buffer.alloc(1 << 2
 /// All five types, each with what it can allocate: the limit is that of the setting, not what a program asks of its own.
 #[tokio::test]
 async fn memory_beyond_the_setting_ends_programs_of_all_five_types_with_and_without_control_groups() {
-    for host in ["root", "user"] {
+    for host in strict_hosts() {
         let limit = 384 * MIB;
         let settings =
             options().env("MHNOS_MAX_MEMORY", limit.to_string()).env("MHNOS_ALLOW_OPENCLAW", "true");

@@ -67,16 +67,32 @@ async fn every_supported_node_does_its_work_in_every_tier() {
 }
 
 #[tokio::test]
-async fn workerd_listens_in_every_tier() {
-    for host in strict_hosts() {
+async fn workerd_answers_in_every_tier() {
+    for (index, host) in strict_hosts().enumerate() {
         let server = Server::start(options().on(host));
-        server.write("worker.js", "export default { fetch() { return new Response('y') } }\n");
+        // One that a program without a network of its own may connect to.
+        let port = 8020 + index;
+        server.write(
+            "worker.js",
+            "export default { fetch(request) { return new Response('to ' + request.url) } }\n",
+        );
+        let config = "using Workerd = import \"/workerd/workerd.capnp\";\n\
+            const config :Workerd.Config = (services = [(name = \"main\", worker = .w)],\n\
+            sockets = [(name = \"http\", address = \"127.0.0.1:PORT\", http = (), service = \"main\")]);\n\
+            const w :Workerd.Worker = (modules = [(name = \"worker.js\", esModule = embed \"worker.js\")], \
+            compatibilityDate = \"2026-11-01\");\n";
+        server.write("config.capnp", config.replace("PORT", &port.to_string()));
+        server.write("ask.mjs", "console.log(await (await fetch(process.argv[2])).text());\n");
         let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
-        let pid = wire.spawn(json!({"processType": "workerd", "command": "worker.js"})).await;
+        let pid = wire.spawn(json!({"processType": "workerd", "command": "config.capnp"})).await;
         let told = wire
             .next_where(|message| ["port", "exit"].contains(&message["type"].as_str().unwrap_or("")))
             .await;
         assert_eq!((&told["type"], &told["state"]), (&json!("port"), &json!("open")), "{host}: {told}");
+        let url = format!("http://127.0.0.1:{port}/here");
+        let ask = wire.spawn(json!({"processType": "node", "command": "ask.mjs", "args": [&url]})).await;
+        let (stdout, stderr, _) = wire.run_to_exit(ask).await;
+        assert_eq!((stdout, stderr), (format!("to {url}\n"), String::new()), "{host}");
         wire.request(json!({"type": "kill", "id": 1, "pid": pid})).await;
     }
 }

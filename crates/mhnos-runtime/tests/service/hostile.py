@@ -16,6 +16,19 @@ def set_uid(*command):
     ran = subprocess.run([*command, "-u"], capture_output=True, text=True).stdout.strip()
     return "same" if ran == str(os.getuid()) else ran
 
+def file_capability():
+    # What a program has by its file: CAP_SETUID, if it may.
+    ran = subprocess.run(["./capable", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    effective = next(line.split()[1] for line in ran.splitlines() if line.startswith("CapEff:"))
+    return "none" if int(effective, 16) == 0 else effective
+
+def release_agents(paths):
+    # What the kernel runs, as root, when a control group of version 1 is left by its last process.
+    for path in paths:
+        try: return open(path, "w").close()
+        except OSError as error: refused = error
+    raise refused
+
 def set_uid_of_ones_own():
     subprocess.run(["cp", "/usr/bin/id", "own-id"], check=True)
     os.chmod("own-id", 0o6755)
@@ -100,7 +113,7 @@ def message_queue(key):
     if libc.msgget(key, 0) < 0: raise OSError(ctypes.get_errno(), "msgget")
 
 abstract, path, shared = sys.argv[1:4]
-queue = int(sys.argv[4])
+queue, agents = int(sys.argv[4]), sys.argv[5].split(":")
 attempt("hard-link", lambda: os.link("/etc/passwd", "passwd-link"))
 def immutable():
     # FS_IOC_SETFLAGS with FS_IMMUTABLE_FL: a file that even its owner could not remove.
@@ -118,6 +131,7 @@ attempt("rename-out", lambda: os.rename("/etc/hostname", "stolen"))
 attempt("init-root", lambda: os.listdir("/proc/1/root/root"))
 attempt("init-environ", lambda: open("/proc/1/environ").read())
 attempt("set-uid", lambda: set_uid("./roots-id"))
+attempt("file-capability", file_capability)
 attempt("set-uid-own", set_uid_of_ones_own)
 attempt("int80", interrupt_80)
 attempt("less-likely-killed", lambda: write("/proc/self/oom_score_adj", "-1000"))
@@ -128,6 +142,7 @@ attempt("disk", lambda: os.open("/dev/vda", os.O_RDONLY))
 attempt("physical-memory", lambda: os.open("/dev/mem", os.O_RDONLY))
 attempt("kernel-log", lambda: os.open("/dev/kmsg", os.O_RDONLY))
 attempt("cgroup", lambda: write("/sys/fs/cgroup/cgroup.procs", "0"))
+attempt("release-agent", lambda: release_agents(agents))
 attempt("block-device", lambda: os.mknod("disk", 0o600 | stat.S_IFBLK, os.makedev(8, 0)))
 attempt("immutable", immutable)
 attempt("freeze", freeze)

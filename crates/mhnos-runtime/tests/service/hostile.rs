@@ -15,7 +15,8 @@ use std::{
 };
 
 use mhnos_sandbox::Tier;
-use mhnos_testing::{Scratch, Server, Wire, host::Host, host::USER};
+use mhnos_testing::{Scratch, Server, Wire, host::Host, host::USER, waive};
+use rustix::{fs::XattrFlags, process::geteuid};
 use serde_json::json;
 
 use crate::{abuse::strict_hosts, options};
@@ -29,6 +30,7 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("init-root", &["EACCES", "EPERM", "ENOENT"]),
     ("init-environ", &["EACCES", "EPERM"]),
     ("set-uid", &["same"]),
+    ("file-capability", &["none", "EPERM"]),
     ("int80", &["SIGSYS"]),
     ("less-likely-killed", &["EACCES", "EROFS"]),
     ("core-pattern", &["EACCES", "EROFS", "EPERM"]),
@@ -38,6 +40,7 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("physical-memory", &["ENOENT", "EACCES", "EPERM"]),
     ("kernel-log", &["ENOENT", "EACCES", "EPERM"]),
     ("cgroup", &["ENOENT", "EACCES", "EROFS"]),
+    ("release-agent", &["ENOENT", "EACCES", "EROFS"]),
     ("block-device", &["EACCES", "EPERM"]),
     ("immutable", &["EPERM", "ENOTTY", "EOPNOTSUPP"]),
     ("freeze", &["EPERM", "ENOTTY", "EOPNOTSUPP"]),
@@ -115,12 +118,36 @@ fn roots_own(path: &Path) {
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).expect("set-uid");
 }
 
+/// A program with `CAP_SETUID` by its file, effective at once: it shows what it is asked for.
+fn capable(path: &Path) {
+    std::fs::copy("/usr/bin/cat", path).expect("copy");
+    if !geteuid().is_root() {
+        return waive("file capabilities", "only root gives them");
+    }
+    // capabilities(7), "File capability extended attribute versioning": 2, with the effective bit; permitted, inheritable.
+    let words: [u32; 5] = [0x0200_0001, 1 << 7, 0, 0, 0];
+    let value: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    rustix::fs::setxattr(path, "security.capability", &value, XattrFlags::empty()).expect("capabilities");
+}
+
+/// The files of control groups of version 1 that say what the kernel runs, as root, when one is left.
+fn release_agents() -> Vec<String> {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let agents = hierarchies.map(|hierarchy| hierarchy.path().join("release_agent"));
+    agents.filter(|path| path.exists()).map(|path| path.to_string_lossy().into_owned()).collect()
+}
+
 async fn run(server: &Server, bystander: &Bystander, tree: &str) -> BTreeMap<String, String> {
     server.write("hostile.py", PROGRAM);
     roots_own(&server.workspace().join("roots-id"));
+    capable(&server.workspace().join("capable"));
     let mut wire = Wire::connect(server.address()).await;
     let queue = bystander.queue.to_string();
-    let arguments = [&bystander.abstract_name, &bystander.path, tree, &queue];
+    let mut agents = release_agents().join(":");
+    if agents.is_empty() {
+        "/sys/fs/cgroup/release_agent".clone_into(&mut agents);
+    }
+    let arguments = [&bystander.abstract_name, &bystander.path, tree, &queue, &agents];
     let pid = wire.spawn(json!({"processType": "python", "command": "hostile.py", "args": arguments})).await;
     let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
     assert!(stdout.contains("end ok"), "{exit}\n{stdout}\n{stderr}");
@@ -158,14 +185,26 @@ async fn without_walls_the_bystanders_sockets_are_reached() {
     assert_eq!((&*found["abstract-socket"], &*found["path-socket"]), ("ok", "ok"), "{found:?}");
     assert_eq!(found["message-queue"], "ok");
     assert_ne!(found["int80"], "SIGSYS");
+    // What a release agent is root may change: if there are any.
+    if release_agents().is_empty() {
+        waive("release agents", "no control groups of version 1");
+    }
+    for agent in release_agents() {
+        std::fs::OpenOptions::new().write(true).open(&agent).expect(&agent);
+    }
     // No new privileges are for nobody, walls or not. Outside, such a program changes who starts it.
     let place = Scratch::new();
     let program = place.path().join("id");
     roots_own(&program);
     let flags = rustix::fs::statvfs(&program).expect("its file system").f_flag;
     if flags.contains(rustix::fs::StatVfsMountFlags::NOSUID) {
-        return println!("waived: {} is on a file system without set-uid programs", program.display());
+        return waive(&program.to_string_lossy(), "on a file system without set-uid programs");
     }
     let told = Command::new(&program).arg("-u").uid(USER).gid(USER).output().expect("run");
     assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "0");
+    let program = place.path().join("capable");
+    capable(&program);
+    let told = Command::new(&program).arg("/proc/self/status").uid(USER).gid(USER).output().expect("run");
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("CapEff:\t0000000000000080"), "{told}");
 }

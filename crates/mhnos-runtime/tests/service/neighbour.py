@@ -1,8 +1,8 @@
-# What a program tries on a process of the host that is nobody's child here, and on that one's files: PID DIRECTORY. Each attempt
-# prints NAME and what came of it, an error's name or "ok". Nothing of it does harm, but for the last, which ends the process.
+# What a program tries on a process of the host that is nobody's child here, and on that one's files: PID DIRECTORY
+# WORKSPACE, the last of another service. Each attempt prints NAME and what came of it, an error's name or "ok". Nothing of it does harm, but for the last, which ends the process.
 import errno, fcntl, os, resource, signal, sys
 
-pid, directory = int(sys.argv[1]), sys.argv[2]
+pid, directory, sibling = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 
 def attempt(name, action):
     try:
@@ -27,6 +27,11 @@ def signal_by_pipe():
     fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | fcntl.FASYNC)
     os.write(writer, b"x")
 
+attempt("sibling-list", lambda: os.listdir(sibling))
+attempt("sibling-read", lambda: open(f"{sibling}/kept").read())
+attempt("sibling-read-beside", lambda: open(f"../{os.path.basename(sibling)}/kept").read())
+attempt("sibling-append", lambda: open(f"{sibling}/kept", "a"))
+attempt("sibling-make", lambda: open(f"{sibling}/new", "x"))
 attempt("list", lambda: os.listdir(directory))
 attempt("read", lambda: open(f"{directory}/file").read())
 attempt("read-by-link", by_link)

@@ -71,7 +71,15 @@ impl Neighbour {
         assert_eq!(health["sandbox"]["tier"], Host::named(host).tier.as_str(), "{host}: {health}");
         server.write("neighbour.py", PROGRAM);
         let mut wire = Wire::connect(server.address()).await;
-        let arguments = [self.process.id().to_string(), self.shared().to_string_lossy().into_owned()];
+        // Another service of the same user, with a workspace beside the first one's.
+        let sibling = self.place.join(format!("{host}-sibling"));
+        fs::create_dir(&sibling).expect("a workspace");
+        let other = Server::start(options().on(host).env("MHNOS_SANDBOX", mode).workspace(sibling.clone()));
+        other.write("kept", "not for programs of another");
+        give(&sibling.join("kept"));
+        give(&sibling);
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        let arguments = [self.process.id().to_string(), path(self.shared()), path(sibling)];
         let options = json!({"pty": false});
         let spawn = json!({"processType": "python", "command": "neighbour.py", "args": arguments, "options": options});
         let pid = wire.spawn(spawn).await;

@@ -1,8 +1,13 @@
 //! Programs against what supervises them: their supervisor and the sandbox's init, which are of the programs' user.
 
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command},
+};
+
 use mhnos_sandbox::Tier;
-use mhnos_testing::{Server, Wire, host::Host};
-use rustix::process::{Pid, Signal, getpgid};
+use mhnos_testing::{Server, Wire, host::Host, host::USER, waive};
+use rustix::process::{Pid, Signal, geteuid, getpgid};
 use serde_json::{Value, json};
 
 use crate::{abuse::strict_hosts, options};
@@ -18,6 +23,10 @@ attempt('limits', lambda: resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (
 attempt('priority', lambda: os.setpriority(os.PRIO_PROCESS, supervisor, 19))
 attempt('scheduler', lambda: os.sched_setscheduler(supervisor, os.SCHED_IDLE, os.sched_param(0)))
 attempt('processors', lambda: os.sched_setaffinity(supervisor, os.sched_getaffinity(0)))
+for name in ['mem', 'fd/0', 'environ']: attempt('its-' + name, lambda: os.close(os.open(f'/proc/{supervisor}/{name}', os.O_RDONLY)))
+attempt('its-root', lambda: os.stat(f'/proc/{supervisor}/root/'))
+for name in ['mem', 'fd/0', 'environ']: attempt('own-' + name, lambda: os.close(os.open(f'/proc/self/{name}', os.O_RDONLY)))
+attempt('own-root', lambda: os.stat('/proc/self/root/'))
 attempt('own', lambda: resource.prlimit(0, resource.RLIMIT_NOFILE, (64, 64)))
 # Once it has been stopped there may be no time to say so.
 print('stops it', flush=True)
@@ -25,6 +34,9 @@ try: os.kill(supervisor, signal.SIGSTOP)
 except OSError: print('refused', flush=True)
 time.sleep(1000)
 ";
+
+/// What of the supervisor a program opens, and of itself.
+const OF_A_PROCESS: [&str; 4] = ["mem", "fd/0", "environ", "root"];
 
 /// Runs this program to its end, and kills it when it says that nothing came of what it tried. The service serves the next
 /// one and leaves nothing.
@@ -64,6 +76,11 @@ async fn a_program_cannot_weaken_its_supervisor_and_ends_with_one_that_it_stops(
         for what in ["limits EPERM", "priority EPERM", "scheduler EPERM", "processors EPERM", "own ok"] {
             assert!(said.contains(what), "{host}: {what}: {said}");
         }
+        for what in OF_A_PROCESS {
+            let refused = |error: &&str| said.contains(&format!("its-{what} {error}\n"));
+            assert!(["EACCES", "EPERM", "ENOENT"].iter().any(refused), "{host}: {what}: {said}");
+            assert!(said.contains(&format!("own-{what} ok\n")), "{host}: {what}: {said}");
+        }
     }
 }
 
@@ -76,6 +93,85 @@ async fn without_walls_a_program_can_weaken_its_supervisor() {
         assert!(said.contains(what), "{what}: {said}");
     }
     assert!(!said.contains("refused"), "{said}");
+}
+
+/// Kills all it may, if the process of this number, which is of its user and none of its sandbox's, is not among them. One of
+/// its own is: in a session of its own.
+const AGAINST_ALL: &str = "
+import os, signal, subprocess, sys
+try: os.kill(int(sys.argv[1]), 0)
+except OSError: pass
+else: sys.exit('others are within reach')
+child = subprocess.Popen(['sleep', '1000'], start_new_session=True)
+os.kill(-1, signal.SIGKILL)
+print('own', signal.Signals(-child.wait()).name, flush=True)
+sys.exit(5)
+";
+
+/// A process of the tests' user and of no sandbox.
+struct Stranger(Child);
+
+impl Stranger {
+    fn start() -> Self {
+        let mut command = Command::new("sleep");
+        if geteuid().is_root() {
+            command.uid(USER).gid(USER);
+        }
+        Self(command.arg("1000").spawn().expect("sleep"))
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A signal to everybody: those that a program reaches are its own.
+#[tokio::test]
+async fn a_signal_to_all_there_are_ends_a_programs_own_and_nobody_else() {
+    for host in strict_hosts() {
+        if Host::named(host).landlock.is_some() {
+            waive(host, "before Linux 6.12 programs signal all of their user (docs/threat-model.md)");
+            continue;
+        }
+        let mut stranger = Stranger::start();
+        let mut server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        let mut neighbours = Vec::new();
+        // With control groups programs of one sandbox may signal each other.
+        let isolations: &[&str] =
+            if Host::named(host).grouped { &["private"] } else { &["private", "shared"] };
+        for isolation in isolations {
+            let options = json!({"pty": false, "isolation": isolation});
+            let spawn = json!({"processType": "shell", "command": "bash", "args": ["-c", "echo up; read x; exit 7"],
+                               "options": options});
+            let pid = wire.spawn(spawn).await;
+            wire.stdout_until(pid, "up").await;
+            neighbours.push(pid);
+        }
+        let arguments = [AGAINST_ALL.to_owned(), stranger.0.id().to_string()];
+        let pid = wire.spawn(json!({"processType": "python", "command": "-c", "args": arguments})).await;
+        let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+        let ended = (stdout.trim(), exit["reason"].as_str().unwrap_or_default(), exit["code"].as_i64());
+        if matches!(Host::named(host).tier, Tier::T1 | Tier::T2) {
+            // Its own supervisor is among those it reaches there, and it ends with that one.
+            assert_eq!((ended.1, ended.2), ("lost", None), "{host}: {exit}\n{stdout}\n{stderr}");
+        } else {
+            assert_eq!(ended, ("own SIGKILL", "exited", Some(5)), "{host}: {exit}\n{stdout}\n{stderr}");
+        }
+        for pid in neighbours {
+            wire.send(&json!({"type": "write", "pid": pid, "data": "x\n"})).await;
+            assert_eq!(wire.run_to_exit(pid).await.2["code"], 7, "{host}");
+        }
+        assert!(stranger.0.try_wait().expect("ours").is_none(), "{host}");
+        let next =
+            wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+        assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
+        server.stop();
+        server.assert_nothing_left();
+    }
 }
 
 /// Stops init, after all its supervisors if it is told to, and says if that is refused or without effect. Nobody else: other

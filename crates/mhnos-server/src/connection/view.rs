@@ -124,9 +124,11 @@ impl View {
     /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now. `hurry`:
     /// output waits for nothing more.
     pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool, metrics: &Metrics) -> bool {
-        // Somebody who has written waits for what comes of it.
+        // Somebody who has written to a terminal waits for the echo.
         let inputs = self.process.inputs();
-        if !hurry && inputs == self.inputs && self.waits_for_more() {
+        if hurry || self.is_terminal() && inputs != self.inputs {
+            self.gathering = None;
+        } else if self.waits_for_more() {
             return false;
         }
         if self.tell_size(ready) || self.tell_ports(ready) {
@@ -145,7 +147,7 @@ impl View {
                 let rest = self.gathers && self.viewer.behind() > 0;
                 self.gathering = rest.then(|| soon(limits::WEB_OS_LINE));
                 self.inputs = inputs;
-                if matches!(self.process.stdio(), Stdio::Pty(_)) {
+                if self.is_terminal() {
                     self.sent = Some((self.viewer.position() - before, Instant::now()));
                 }
                 ready.extend(frame.map(|frame| data_message(frame, format.is_text())));
@@ -261,6 +263,10 @@ impl View {
         if ended || self.process.exit().is_none() {
             ready.extend(self.after_exit.drain(..).map(text_message));
         }
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self.process.stdio(), Stdio::Pty(_))
     }
 
     /// Whether the output that waits may still become more; decided anew when the time is over. A replay
