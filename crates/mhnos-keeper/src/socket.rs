@@ -110,7 +110,7 @@ impl Socket {
     }
 
     /// Sends one message. `ErrorKind::WouldBlock` means that nothing was sent and the same call may be made
-    /// again when the socket is writable.
+    /// again when the socket is writable; [`too_many_on_their_way`] that it may be made again in a while.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = postcard::to_stdvec(message).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         if bytes.len() > MAX_MESSAGE || fds.len() >= MAX_FDS {
@@ -169,6 +169,12 @@ impl Socket {
         };
         Ok(Received { message: message.map_err(|_| RecvError::Malformed("undecodable"))?, fds })
     }
+}
+
+/// Whether a message was not sent because its user has as many descriptors on their way as one process may have open
+/// (`ETOOMANYREFS`, unix(7)): whoever they are for has not had its turn yet.
+pub fn too_many_on_their_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
 }
 
 /// If the other end has closed without having read everything, the kernel says that once, before it gives what that one has

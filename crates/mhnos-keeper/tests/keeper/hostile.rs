@@ -1,7 +1,8 @@
 //! A bridge that has been taken over says what it likes, and dies when it likes. The keeper goes on, leaks no
 //! descriptor and starts nothing outside a sandbox.
 //!
-//! The keeper of this test may have [`DESCRIPTORS`] descriptors; what the bridge sends brings many times that.
+//! The keeper of this test may have few descriptors ([`descriptors`](crate::descriptors)); what the bridge sends brings many times as
+//! many.
 //!
 //! [`ROUNDS_ASKED`] makes it longer, and [`SEED_ASKED`] different (`make test-hostile`).
 
@@ -18,16 +19,6 @@ use crate::{
     bridge::Bridge,
     outsiders::{an_outsider_would_be_found, nobody_is_outside},
 };
-
-/// Descriptors the keeper may have open at once.
-const DESCRIPTORS: u64 = 160;
-
-/// Gives this process, about to be the keeper, no more than [`DESCRIPTORS`].
-pub(crate) fn limit_descriptors() {
-    let few = Some(DESCRIPTORS);
-    let limit = rustix::process::Rlimit { current: few, maximum: few };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
-}
 
 /// Bridges, each killed by itself in the middle of a sentence.
 const GENERATIONS: u32 = 3;
@@ -299,7 +290,7 @@ fn message(bridge: &mut Bridge, random: &mut Random) -> ToKeeper {
 }
 
 fn order(bridge: &mut Bridge, random: &mut Random) -> Order {
-    bridge.next += 1;
+    bridge.next = bridge.next.saturating_add(1);
     let workspace = std::env::var("WORKSPACE").expect("workspace");
     let program =
         random.pick(&["true", "sleep", "/proc/self/exe", "/proc/1/exe", "", "/", "../../bin/sh", "a\0b"]);
@@ -341,7 +332,7 @@ fn order(bridge: &mut Bridge, random: &mut Random) -> Order {
 
 /// Ends what runs. The keeper has taken all that was said before when it refuses what comes last.
 fn clean_up(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
-    bridge.next += 1;
+    bridge.next = bridge.next.saturating_add(1);
     let last = bridge.next;
     let mut refused = order(bridge, &mut Random(1));
     (refused.pid, refused.launch.argv) = (0, Vec::new());
@@ -353,7 +344,7 @@ fn clean_up(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
             bridge.kill(*pid);
         }
     }
-    bridge.next = last + 1;
+    bridge.next = last.saturating_add(1);
 }
 
 /// The next message. Whatever has been started is looked at before anything else is said about it.

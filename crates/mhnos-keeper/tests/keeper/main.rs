@@ -11,6 +11,7 @@
 )]
 
 mod bridge;
+mod descriptors;
 mod faults;
 mod hostile;
 mod life;
@@ -81,12 +82,17 @@ const TESTS: &[(&str, Script)] = tests! {
         each_program_of_a_supervisor_has_its_ports_seen;
     spares:
         killed_spares_are_passed_over
+        stopped_spares_start_all_the_same
+        a_start_comes_to_an_end_although_it_is_told_to_stop
         a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting
         a_start_comes_to_an_end_although_those_that_wait_are_killed
         a_supervisor_serves_one_program_after_another
         a_supervisor_sleeps_while_its_program_ends;
     hostile:
         a_hostile_bridge_breaks_nothing;
+    descriptors:
+        the_next_bridge_starts_and_adopts_although_all_descriptors_were_taken
+        an_order_waits_while_too_many_descriptors_are_on_their_way;
     walls:
         the_layers_told_are_those_of_the_host
         the_host_does_not_show
@@ -229,8 +235,8 @@ fn keeper(arguments: &[String]) -> ExitCode {
         }
     }
     host.refuse();
-    if name.contains("hostile") {
-        hostile::limit_descriptors();
+    if ["hostile", "descriptors"].iter().any(|part| name.contains(part)) {
+        descriptors::limit();
     }
     if let Some(fault) = &fault {
         fault.install();
