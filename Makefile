@@ -47,7 +47,7 @@ lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	@deploy/test/lint.sh
 
 bench: rust tools ## measure the service, built as it is released, against running the programs directly
-	cargo build --release --locked --package mhnos-testing
+	cargo build --profile dist --locked --package mhnos-testing
 	cargo bench --locked --profile dist --package mhnos-runtime --bench service
 
 test-model: rust tools-test ## random clients, programs and dead bridges against an oracle, RUNS times with new seeds (default 100)

@@ -172,7 +172,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", options.binary.display()));
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", command.get_program().display()));
         let output = Capture::of(&mut child);
         if let Some(address) = output.listening(START_DEADLINE) {
             return Ok(Self { child, status: None, address, output, workspace, scratch });

@@ -1,8 +1,11 @@
 //! What programs do for a living goes on behind the walls of every tier.
 
+use std::{fs, time::Duration};
+
 use mhnos_sandbox::Tier;
-use mhnos_testing::{Server, Wire, WireOptions, host::Host, tools_path_with_node};
+use mhnos_testing::{Server, Wire, WireOptions, eventually_async, host::Host, tools_path_with_node};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{abuse::strict_hosts, options};
 
@@ -12,6 +15,9 @@ const NODE_WORK: &str = include_str!("node.sh");
 /// The lines of Node.js that are supported beside the pinned one, which all other tests use.
 const OTHER_NODES: [u32; 2] = [22, 26];
 
+/// Node.js's own ports for its inspector, to which programs may connect where the network is the host's.
+const INSPECTED: std::ops::RangeInclusive<u16> = 9229..=9236;
+
 /// Begins a script that says nothing for long, as compilers and npm do: whoever waits wants to hear something.
 pub(crate) const STILL_AT_IT: &str =
     "(while sleep 10; do echo still at it >&2; done) & heard=$!; trap 'kill $heard' EXIT\n";
@@ -19,7 +25,10 @@ pub(crate) const STILL_AT_IT: &str =
 /// Runs a script that says so at its end. Without a network of its own the port is the host's: one of those a program may
 /// connect to.
 async fn work(server: &Server, host: &str, script: &str, port: usize) {
-    server.write("work.sh", STILL_AT_IT.to_owned() + &script.replace("PORT", &port.to_string()));
+    let shares_network = matches!(Host::named(host).tier, Tier::T3 | Tier::T3Plus);
+    let inspected = if shares_network { INSPECTED.collect() } else { vec![0] };
+    let script = script.replace("PORT", &port.to_string()).replace("INSPECTED", &format!("{inspected:?}"));
+    server.write("work.sh", STILL_AT_IT.to_owned() + &script);
     let mut wire = Wire::connect(server.address()).await;
     let options = json!({"pty": false});
     let pid = wire
@@ -109,6 +118,125 @@ async fn a_terminal_is_whole_in_every_tier() {
         let (stdout, _, exit) = wire.run_to_exit(pid).await;
         for expected in ["direct", "error", "24 80", "end"] {
             assert!(stdout.contains(expected), "{host}: {expected}: {exit} {stdout}");
+        }
+    }
+}
+
+/// Longest time for what takes milliseconds.
+const SOON: Duration = Duration::from_mins(1);
+
+/// Somebody at the keys of a terminal: types, and reads on from where they have read to.
+struct Keys {
+    wire: Wire,
+    pid: u64,
+    /// All that has been shown.
+    screen: String,
+    /// How much of it has been read.
+    read: usize,
+}
+
+impl Keys {
+    const PROMPT: &str = "ready> ";
+
+    /// At an interactive shell that starts.
+    async fn at_a_shell(server: &Server) -> Self {
+        let mut wire = Wire::connect(server.address()).await;
+        let options = json!({"pty": true, "env": {"PS1": Self::PROMPT}});
+        let spawn =
+            json!({"processType": "shell", "command": "bash", "args": ["--norc", "-i"], "options": options});
+        let pid = wire.spawn(spawn).await;
+        Self { wire, pid, screen: String::new(), read: 0 }
+    }
+
+    async fn type_in(&mut self, keys: &str) {
+        self.wire.send(&json!({"type": "write", "pid": self.pid, "data": keys})).await;
+    }
+
+    /// Reads on until all of these have been shown, in this order.
+    async fn see(&mut self, shown: &[&str]) {
+        for what in shown {
+            while !self.screen[self.read..].contains(what) {
+                let pid = self.pid;
+                let message = timeout(SOON, self.wire.next_where(|message| message["pid"] == pid)).await;
+                let message = message.unwrap_or_else(|_| panic!("no {what:?}: {:?}", self.screen));
+                assert_ne!(message["type"], "exit", "ended before {what:?}: {message}\n{}", self.screen);
+                self.screen += message["data"].as_str().unwrap_or_default();
+            }
+            let at = self.screen[self.read..].find(what).expect("it was shown");
+            self.read += at + what.len();
+        }
+    }
+
+    /// Types a line and reads on until it has shown these and the next prompt.
+    async fn enter(&mut self, line: &str, shown: &[&str]) {
+        self.type_in(&format!("{line}\r")).await;
+        self.see(shown).await;
+        self.see(&[Self::PROMPT]).await;
+    }
+
+    /// Presses a key that ends or stops what is in the foreground, and has its status told.
+    async fn press(&mut self, key: &str, shown: &[&str], status: u8) {
+        self.type_in(key).await;
+        self.see(shown).await;
+        // What is typed before the prompt may still be read by the program that is about to end.
+        self.see(&[Self::PROMPT]).await;
+        self.enter("echo it says $?", &[&format!("it says {status}\r\n")]).await;
+    }
+}
+
+/// Waits until the terminal's keys go to the program with this command line.
+async fn in_the_foreground(server: &Server, command: &str) {
+    eventually_async(SOON, command, async || {
+        let found = server.descendants().into_iter().find(|process| process.command == command)?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", found.os_pid)).ok()?;
+        // proc(5): state, parent, process group, session, terminal, the terminal's foreground group.
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        (fields[2] == fields[5]).then_some(())
+    })
+    .await;
+}
+
+/// What is typed is echoed, by the terminal or the shell: nothing that is waited for is in it.
+#[tokio::test]
+async fn an_interactive_shell_controls_its_jobs_in_every_tier() {
+    for host in strict_hosts().chain(["none"]) {
+        let mode = if host == "none" { "none" } else { "strict" };
+        println!("{host}");
+        let server = Server::start(options().on(host).env("MHNOS_SANDBOX", mode));
+        let mut keys = Keys::at_a_shell(&server).await;
+        // Before the shell has asked for anything, or even runs.
+        keys.enter("echo typed' 'ahead", &["typed ahead\r\n"]).await;
+        keys.enter("sleep 1000 &", &["[1] "]).await;
+
+        keys.type_in("sed -u s/^/seen' '/\r").await;
+        // A return key typed while the shell reads is no line's end to programs.
+        in_the_foreground(&server, "sed -u s/^/seen /").await;
+        keys.type_in("one\r").await;
+        keys.see(&["seen one"]).await;
+        keys.press("\x1a", &["Stopped"], 128 + 20).await;
+        keys.enter("jobs", &["[1]-  Running", "sleep 1000 &", "[2]+  Stopped", "sed -u"]).await;
+        keys.type_in("fg\r").await;
+        keys.see(&["sed -u"]).await;
+        keys.type_in("two\r").await;
+        keys.see(&["seen two"]).await;
+        keys.press("\x03", &["^C"], 128 + 2).await;
+
+        keys.type_in("sleep 2000\r").await;
+        in_the_foreground(&server, "sleep 2000").await;
+        keys.press("\x1a", &["[2]+  Stopped"], 128 + 20).await;
+        keys.enter("bg", &["[2]+ sleep 2000 &"]).await;
+        keys.enter("jobs", &["[1]-  Running", "[2]+  Running"]).await;
+        keys.type_in("fg\r").await;
+        in_the_foreground(&server, "sleep 2000").await;
+        keys.press("\x03", &["^C"], 128 + 2).await;
+
+        keys.enter("kill %1; wait %1; echo it says $?", &["it says 143\r\n"]).await;
+        keys.type_in("exit 7\r").await;
+        let (_, _, exit) = keys.wire.run_to_exit(keys.pid).await;
+        let end = (&exit["code"], &exit["signal"]);
+        assert_eq!(end, (&json!(7), &serde_json::Value::Null), "{host}: {exit}\n{}", keys.screen);
+        for complaint in ["no job control", "cannot set terminal"] {
+            assert!(!keys.screen.contains(complaint), "{host}: {}", keys.screen);
         }
     }
 }

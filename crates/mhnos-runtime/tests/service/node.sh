@@ -27,8 +27,33 @@ cat > some.test.js <<'END'
 require("node:test")("it", () => require("node:assert").equal(1, 1));
 END
 node --test some.test.js > /dev/null
-node --inspect=127.0.0.1:0 -e '
-if (!require("inspector").url().startsWith("ws://127.0.0.1:")) process.exit(4); process.exit(0)' 2> /dev/null
+echo step node-inspect
+cat > debugger.mjs <<'END'
+// As a debugger does: by the address that a program tells, one call. Another may have taken a port.
+import { spawn } from "node:child_process";
+for (const port of INSPECTED) {
+  const inspected = spawn("node", [`--inspect=127.0.0.1:${port}`, "-e", "setInterval(() => {}, 1000)"], { stdio: ["ignore", "ignore", "pipe"] });
+  const told = await new Promise(done => {
+    let all = "";
+    inspected.stderr.on("data", text => { if ((all += text).includes("\n")) done(all); });
+    inspected.on("exit", () => done(all));
+  });
+  console.error(told);
+  const url = /^Debugger listening on (ws:.*)$/m.exec(told)?.[1];
+  if (!url) { inspected.kill(); continue; }
+  const debug = new WebSocket(url);
+  const answer = await new Promise((done, failed) => {
+    debug.onerror = ({ message }) => failed(new Error(`${url}: ${message}`));
+    debug.onopen = () => debug.send(JSON.stringify({ id: 1, method: "Runtime.evaluate", params: { expression: "6 * 7" } }));
+    debug.onmessage = ({ data }) => { const message = JSON.parse(data); if (message.id === 1) done(message); };
+  });
+  if (answer.result?.result?.value !== 42) throw new Error(JSON.stringify(answer));
+  inspected.kill();
+  process.exit(0);
+}
+throw new Error("no free port to be inspected on");
+END
+node debugger.mjs
 echo step npm
 mkdir -p pkg app
 printf '{"name":"pkg","version":"1.0.0","scripts":{"postinstall":"gcc -shared -fPIC -o n.so n.c"}}' > pkg/package.json
