@@ -6,7 +6,11 @@
 //!
 //! [`ROUNDS_ASKED`] makes it longer, and [`SEED_ASKED`] different (`make test-hostile`).
 
-use std::{collections::BTreeSet, ops::Range, os::fd::AsFd};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use mhnos_keeper::{
     channel::{FromKeeper, Isolation, MAX_NOTE, Order, Pid, Scope, ToKeeper},
@@ -50,17 +54,7 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
         bridge.send(&ToKeeper::Forget { pid });
         alive.remove(&pid);
     }
-    for pid in std::mem::take(&mut bridge.starting) {
-        // Whatever was wrong with its order, it is not being started for ever.
-        let lives = bridge.until(|message| match message {
-            FromKeeper::Adopt(adoption) if adoption.pid == pid => Some(adoption.usage.is_none()),
-            FromKeeper::Refused { pid: refused, .. } if *refused == pid => Some(false),
-            _ => None,
-        });
-        if lives {
-            alive.insert(pid);
-        }
-    }
+    hear_of_starts(bridge, &mut alive);
     if bridge.generation == 1 {
         swollen_messages_cost_the_keeper_nothing(bridge);
         an_outsider_would_be_found(bridge);
@@ -89,6 +83,24 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
     // Whatever numbers have been burnt, the last ones have not.
     bridge.next = u32::MAX - 10;
     assert_eq!(bridge.run("echo still here").0, "still here\n");
+}
+
+/// Whatever was wrong with the orders of an earlier bridge, none is being carried out for ever.
+fn hear_of_starts(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
+    let mut starting: BTreeSet<Pid> = std::mem::take(&mut bridge.starting).into_iter().collect();
+    while !starting.is_empty() {
+        match hear(bridge, alive) {
+            FromKeeper::Adopt(adoption) => {
+                starting.remove(&adoption.pid);
+                match adoption.usage {
+                    Some(_) => bridge.send(&ToKeeper::Forget { pid: adoption.pid }),
+                    None => drop(alive.insert(adoption.pid)),
+                }
+            }
+            FromKeeper::Refused { pid, .. } => drop(starting.remove(&pid)),
+            _ => {}
+        }
+    }
 }
 
 /// Starts what would do no harm in a sandbox, and looks at it while it runs: there is something to find outside.
@@ -122,12 +134,7 @@ fn swollen_messages_cost_the_keeper_nothing(bridge: &mut Bridge) {
     let before = peak_kib();
     for list in 0..3 {
         let file = sealed_memfd(&swollen(bridge, list)).expect("a file in memory");
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [file.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        sendmsg(bridge.channel(), &[std::io::IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)
-            .expect("the keeper listens");
+        send_raw(bridge, &[1], &[file.as_fd()]);
     }
     assert_eq!(bridge.run("echo still here").0, "still here\n");
     let grown = peak_kib() - before;
@@ -224,20 +231,23 @@ fn attack(bridge: &mut Bridge, random: &mut Random, numbers: Numbers) {
         _ => [&[0], &bytes[..bytes.len().min(30_000)]].concat(),
     };
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !borrowed.is_empty() {
-        assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
-    }
     // An empty datagram would be the end of the channel.
-    let parts = [std::io::IoSlice::new(&frame)];
-    while !frame.is_empty() {
-        match sendmsg(bridge.channel(), &parts, &mut control, SendFlags::NOSIGNAL) {
+    if !frame.is_empty() {
+        send_raw(bridge, &frame, &borrowed);
+    }
+}
+
+fn send_raw(bridge: &Bridge, frame: &[u8], fds: &[BorrowedFd<'_>]) {
+    loop {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds)));
+        match sendmsg(bridge.channel(), &[std::io::IoSlice::new(frame)], &mut control, SendFlags::NOSIGNAL) {
             // As many descriptors are on their way as may be (unix(7)), and the keeper has not had its turn.
             Err(rustix::io::Errno::TOOMANYREFS) => std::thread::yield_now(),
             sent => {
                 sent.expect("the keeper listens");
-                break;
+                return;
             }
         }
     }
