@@ -16,7 +16,6 @@ use mhnos_sandbox::{
     sys::{self, Fork, Namespaces},
 };
 use rustix::{
-    event::poll,
     fs::{OFlags, fcntl_setfl},
     io::fcntl_dupfd_cloexec,
     process::{Pid, getpid},
@@ -27,9 +26,8 @@ use rustix::{
 use crate::{
     channel::{Failure, Stage},
     inner::{Execute, FromRecruit, Payload, failure},
-    limits::TOO_MANY_PAUSE,
     outbox::{Attached, Outbox},
-    socket::{Blocking, RecvError, Socket, too_many_on_their_way},
+    socket::{Blocking, RecvError, Socket},
 };
 
 /// A process that will become a program, seen by the keeper.
@@ -229,12 +227,7 @@ fn connect(stdio: Stdio, fds: impl Iterator<Item = (u32, OwnedFd)>) -> io::Resul
 /// A terminal; the keeper is given its master.
 fn give_terminal(channel: &Socket, size: WindowSize) -> io::Result<OwnedFd> {
     let (master, terminal) = open_terminal(size)?;
-    while let Err(error) = channel.send(&FromRecruit::Terminal, &[master.as_fd()]) {
-        if !too_many_on_their_way(&error) {
-            return Err(error);
-        }
-        let _ = poll(&mut [], Some(&TOO_MANY_PAUSE));
-    }
+    channel.send_patiently(&FromRecruit::Terminal, &[master.as_fd()])?;
     Ok(terminal)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
     init,
     inner::{Execute, FromInit, FromSupervisor, Payload, ToInit},
-    limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
+    limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR, TOO_MANY_PAUSE},
     outbox::{Attached, Outbox},
     recruit::Outcome,
     socket::{Blocking, RecvError, Socket},
@@ -70,6 +70,14 @@ impl Sandbox {
     /// Takes what init has opened inside.
     pub(crate) fn stands(&mut self, kinds: Vec<Outlet>, sockets: Vec<OwnedFd>) {
         self.outlets = kinds.into_iter().zip(sockets.into_iter().map(Rc::new)).collect();
+    }
+
+    /// Whether something that a start needs waits still to be sent, after another attempt.
+    fn is_waiting(&mut self, ready: &mut Ready) -> bool {
+        // What has gone wrong is told by who does not get it.
+        let _ = self.outbox.flush();
+        ready.flush();
+        self.outbox.is_waiting() || ready.is_waiting()
     }
 
     /// Lets its init go on if it was stopped: see [`init`](crate::init). Who shares a session may, whoever the other is.
@@ -141,6 +149,7 @@ impl Sandbox {
                     }
                     let left =
                         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+                    let left = if self.is_waiting(&mut ready) { TOO_MANY_PAUSE } else { left };
                     let _ = poll(&mut [PollFd::new(&ready.control, PollFlags::IN)], Some(&left));
                 }
                 Err(error) => {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    event::poll,
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create},
     io::{Errno, pread, write},
     net::{
@@ -20,6 +21,8 @@ use rustix::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::limits::TOO_MANY_PAUSE;
 
 /// The largest message sent as a datagram; more goes through a memfd. Well under the kernel's default
 /// socket buffer (`net.core.wmem_default`, 208 KiB), so that several fit.
@@ -122,6 +125,18 @@ impl Socket {
         let file = sealed_memfd(&bytes)?;
         let all: Vec<_> = std::iter::once(file.as_fd()).chain(fds.iter().copied()).collect();
         self.send_datagram(IN_MEMFD, &[], &all)
+    }
+
+    /// The same, waiting while too many descriptors are on their way.
+    pub(crate) fn send_patiently<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            match self.send(message, fds) {
+                Err(error) if too_many_on_their_way(&error) => {
+                    let _ = poll(&mut [], Some(&TOO_MANY_PAUSE));
+                }
+                other => return other,
+            }
+        }
     }
 
     fn send_datagram(&self, kind: u8, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {

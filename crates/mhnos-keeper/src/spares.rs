@@ -54,6 +54,17 @@ impl Ready {
         waits(&self.control) && self.recruit.waits()
     }
 
+    /// Sends what waits.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.control.flush();
+        self.recruit.flush();
+    }
+
+    /// Whether something waits to be sent.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.control.is_waiting() || self.recruit.is_waiting()
+    }
+
     /// Starts this program. Returns at once: [`Recruit::outcome`] tells.
     pub(crate) fn order(&mut self, order: Execute, fds: Attached) -> Result<(), Failure> {
         if self.group.is_none() {

@@ -241,7 +241,7 @@ impl Keeper {
                 }
                 let Some(held) = self.held.get_mut(&pid) else { return };
                 if matches!(held.phase, Phase::Starting { .. }) {
-                    let detail = "the process ended before it had an order".to_owned();
+                    let detail = format!("the process ended before it had an order ({:?})", exit.status);
                     return self.refuse(pid, Failure { stage: Stage::Fork, errno: 0, detail });
                 }
                 let exit = held.exited(exit);

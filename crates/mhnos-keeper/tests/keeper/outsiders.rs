@@ -1,7 +1,7 @@
 //! Who of the keeper's descendants is a program, and is not behind the walls that the keeper says there are.
 //!
-//! What the keeper forked and has executed nothing since is the service's own: init, supervisors, programs to come. Everything
-//! else must carry the mark of each layer in force that can be seen from outside, on every kind of host.
+//! What the keeper forked and has executed nothing since is the service's own: init, supervisors, programs to come. Whatever
+//! has, and all that descends from it, must carry the mark of each layer in force that can be seen from outside, on every kind of host.
 
 use std::fs;
 
@@ -44,24 +44,24 @@ fn among_the_keepers(bridge: &Bridge) -> Found {
 }
 
 /// Looks at these and their descendants.
-fn among(bridge: &Bridge, mut family: Vec<i32>) -> Found {
+fn among(bridge: &Bridge, family: Vec<i32>) -> Found {
     let walls = Walls::of(bridge);
     let mut found = Found::default();
+    let mut family: Vec<_> = family.into_iter().map(|pid| (pid, false)).collect();
     let mut next = 0;
-    while let Some(pid) = family.get(next).copied() {
-        family.extend(children(pid));
+    while let Some((pid, of_program)) = family.get(next).copied() {
         next += 1;
         // In this order: what becomes a program meanwhile has its walls already.
-        let arguments = fs::read(format!("/proc/{pid}/cmdline"));
-        let status = fs::read_to_string(format!("/proc/{pid}/status"));
-        let (Ok(arguments), Ok(status)) = (arguments, status) else { continue };
+        let is_program = of_program || has_executed(pid);
+        family.extend(children(pid).into_iter().map(|child| (child, is_program)));
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
         // Without memory of its own it has ended, or is about to.
         if first(&status, "VmSize").is_none() {
             continue;
         }
-        let is_program = !arguments.starts_with(b"mhnos-") && arguments != walls.keepers_arguments;
         found.programs += usize::from(is_program);
         if let Some(missing) = walls.missing(&status, is_program) {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
             found.outside.get_or_insert(format!("{arguments}: without {missing:?}\n{status}"));
         }
@@ -72,7 +72,6 @@ fn among(bridge: &Bridge, mut family: Vec<i32>) -> Found {
 /// What is in force, as far as it can be seen of a process.
 struct Walls {
     layers: Vec<Layer>,
-    keepers_arguments: Vec<u8>,
     /// The system call filters around the keeper, which make the host what it is.
     filters_of_host: u32,
     keepers_user: String,
@@ -90,7 +89,6 @@ impl Walls {
         let status = fs::read_to_string(format!("/proc/{}/status", keeper())).expect("the keeper lives");
         Self {
             layers: seen.into_iter().filter(|layer| bridge.has(*layer)).collect(),
-            keepers_arguments: fs::read(format!("/proc/{}/cmdline", keeper())).expect("the keeper lives"),
             filters_of_host: filters(&status),
             keepers_user: first(&status, "Uid").expect("proc_pid_status(5)").to_owned(),
         }
@@ -114,6 +112,14 @@ impl Walls {
 
 fn keeper() -> i32 {
     rustix::process::getppid().expect("keeper").as_raw_nonzero().get()
+}
+
+/// Whether it has become a program since it was forked: the kernel clears `PF_FORKNOEXEC`, 0x40, of its flags (proc_pid_stat(5)).
+fn has_executed(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & 0x40 == 0)
 }
 
 fn children(pid: i32) -> Vec<i32> {
