@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod dialing;
+mod memory;
 mod processes;
 mod replacing;
 mod with_bridge;
@@ -78,6 +79,7 @@ pub(crate) struct Keeper {
     note: Vec<u8>,
     groups: Option<SpareGroups>,
     spares: Spares,
+    suspects: memory::Suspects,
     /// The proxy's socket on the host's loopback, if programs need it: held for bridges to come.
     proxy: Option<Rc<OwnedFd>>,
     sandboxes: BTreeMap<u32, Sandbox>,
@@ -177,6 +179,7 @@ impl Keeper {
             note: Vec::new(),
             groups: None,
             spares: Spares::default(),
+            suspects: memory::Suspects::default(),
             proxy: None,
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
@@ -201,7 +204,8 @@ impl Keeper {
 
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
         let sign_of_life = self.settings.service_manager.as_ref().and_then(ServiceManager::due);
-        let due = [self.bridge_due, self.stopping, self.replacement.leaving, sign_of_life];
+        let due =
+            [self.bridge_due, self.stopping, self.replacement.leaving, sign_of_life, self.suspects.due()];
         let due = due.into_iter().flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
         // Spare groups are made when nothing else waits.
@@ -265,6 +269,7 @@ impl Keeper {
             self.restart_bridge();
         }
         self.end_slow_leave(now);
+        self.look_for_memory_kills(now);
         if let Some(manager) = &mut self.settings.service_manager {
             manager.live(now);
         }

@@ -1,7 +1,11 @@
-# A hostile program: each attempt prints NAME and what came of it, an error's name or "ok".
-import ctypes, errno, fcntl, mmap, os, resource, signal, socket, stat, subprocess, sys, time
+# A hostile program: each attempt prints NAME and what came of it, an error's name or "ok". It does no harm where it succeeds.
+# Its argument, in JSON: what there is to attack on this machine, and the attempts to make, if not all.
+import ctypes, errno, fcntl, json, os, resource, signal, socket, stat, subprocess, sys
+
+given = json.loads(sys.argv[1])
 
 def attempt(name, action):
+    if name not in given.get("only", [name]): return
     try:
         result = action()
         print(name, "ok" if result is None else result, flush=True)
@@ -22,12 +26,15 @@ def file_capability():
     effective = next(line.split()[1] for line in ran.splitlines() if line.startswith("CapEff:"))
     return "none" if int(effective, 16) == 0 else effective
 
-def release_agents(paths):
-    # What the kernel runs, as root, when a control group of version 1 is left by its last process.
+def writable(*paths):
+    # One of them: opened for writing, and nothing is written.
     for path in paths:
-        try: return open(path, "w").close()
+        try: return os.close(os.open(path, os.O_WRONLY))
         except OSError as error: refused = error
     raise refused
+
+def readable(path):
+    with open(path, "rb", buffering=0) as file: file.read(1)
 
 def set_uid_of_ones_own():
     subprocess.run(["cp", "/usr/bin/id", "own-id"], check=True)
@@ -112,53 +119,57 @@ def message_queue(key):
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.msgget(key, 0) < 0: raise OSError(ctypes.get_errno(), "msgget")
 
-abstract, path, shared = sys.argv[1:4]
-queue, agents = int(sys.argv[4]), sys.argv[5].split(":")
-attempt("hard-link", lambda: os.link("/etc/passwd", "passwd-link"))
 def immutable():
     # FS_IOC_SETFLAGS with FS_IMMUTABLE_FL: a file that even its owner could not remove.
     write("kept", "x")
-    with open("kept") as file: fcntl.ioctl(file, 0x40086602, (16).to_bytes(8, sys.byteorder))
+    with open("kept") as file:
+        for flags in [16, 0]: fcntl.ioctl(file, 0x40086602, flags.to_bytes(8, sys.byteorder))
 
-def freeze():
+def freeze(directory):
     # FIFREEZE: nobody could write to the file system any more.
-    directory = os.open(".", os.O_RDONLY)
+    directory = os.open(directory, os.O_RDONLY)
     try: fcntl.ioctl(directory, 0xC0045877, 0)
     finally: os.close(directory)
 
+def device():
+    os.mknod("disk", 0o600 | stat.S_IFBLK, os.makedev(8, 0))
+    os.unlink("disk")
+
+attempt("hard-link", lambda: os.link(given["victim"], "linked"))
 attempt("hard-link-own", lambda: (write("one", "x"), os.link("one", "two"), None)[2])
-attempt("rename-out", lambda: os.rename("/etc/hostname", "stolen"))
-attempt("init-root", lambda: os.listdir("/proc/1/root/root"))
-attempt("init-environ", lambda: open("/proc/1/environ").read())
+attempt("rename-out", lambda: os.rename(given["victim"], "stolen"))
+attempt("init-root", lambda: (os.listdir(f"/proc/{given['init']}/root/root"), None)[1])
+attempt("init-environ", lambda: readable(f"/proc/{given['init']}/environ"))
 attempt("set-uid", lambda: set_uid("./roots-id"))
 attempt("file-capability", file_capability)
 attempt("set-uid-own", set_uid_of_ones_own)
 attempt("int80", interrupt_80)
 attempt("less-likely-killed", lambda: write("/proc/self/oom_score_adj", "-1000"))
-attempt("core-pattern", lambda: write("/proc/sys/kernel/core_pattern", "|/bin/sh"))
-attempt("sysrq", lambda: write("/proc/sysrq-trigger", "h"))
-attempt("kernel-memory", lambda: open("/proc/kcore", "rb").read(1))
-attempt("disk", lambda: os.open("/dev/vda", os.O_RDONLY))
-attempt("physical-memory", lambda: os.open("/dev/mem", os.O_RDONLY))
-attempt("kernel-log", lambda: os.open("/dev/kmsg", os.O_RDONLY))
-attempt("cgroup", lambda: write("/sys/fs/cgroup/cgroup.procs", "0"))
-attempt("release-agent", lambda: release_agents(agents))
-attempt("block-device", lambda: os.mknod("disk", 0o600 | stat.S_IFBLK, os.makedev(8, 0)))
+attempt("core-pattern", lambda: writable("/proc/sys/kernel/core_pattern"))
+attempt("sysrq", lambda: writable("/proc/sysrq-trigger"))
+attempt("kernel-memory", lambda: readable("/proc/kcore"))
+attempt("disk", lambda: readable(given["disk"]))
+attempt("physical-memory", lambda: os.close(os.open("/dev/mem", os.O_RDONLY)))
+attempt("kernel-log", lambda: os.close(os.open("/dev/kmsg", os.O_RDONLY)))
+attempt("cgroup", lambda: writable(*given["groups"]))
+# What the kernel runs, as root, when a control group of version 1 is left by its last process.
+attempt("release-agent", lambda: writable(*given["agents"]))
+attempt("block-device", device)
 attempt("immutable", immutable)
-attempt("freeze", freeze)
+attempt("freeze", lambda: freeze(given["frozen"]))
 attempt("fifo", lambda: os.mkfifo("fifo"))
 attempt("descriptors", many_descriptors)
 attempt("huge-file", huge_file)
 attempt("core-limit", lambda: str(resource.getrlimit(resource.RLIMIT_CORE)[1]))
-attempt("abstract-socket", lambda: connect("\0" + abstract))
-attempt("path-socket", lambda: connect(path))
-attempt("message-queue", lambda: message_queue(queue))
+attempt("abstract-socket", lambda: connect("\0" + given["abstract"]))
+attempt("path-socket", lambda: connect(given["path"]))
+attempt("message-queue", lambda: message_queue(given["queue"]))
 attempt("kill-init", lambda: (os.kill(1, signal.SIGKILL), os.kill(1, signal.SIGSTOP), None)[2])
 attempt("zombies", zombies)
 attempt("own-walls", own_walls)
-if shared == "own-tree":
+if given["own-tree"]:
     attempt("fill-tmp", lambda: fill("/tmp/full", 400 << 20))
     attempt("fill-shm", lambda: fill("/dev/shm/full", 100 << 20))
     attempt("fill-root", lambda: fill("/full", 1 << 20))
     attempt("fill-inodes", lambda: many_files("/tmp/many", 70000))
-print("end", "ok", flush=True)
+attempt("end", lambda: None)

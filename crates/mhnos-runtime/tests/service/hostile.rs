@@ -16,8 +16,12 @@ use std::{
 
 use mhnos_sandbox::Tier;
 use mhnos_testing::{Scratch, Server, Wire, host::Host, host::USER, waive};
-use rustix::{fs::XattrFlags, process::geteuid};
-use serde_json::json;
+use rustix::{
+    fs::XattrFlags,
+    process::{Resource, geteuid, getrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+use serde_json::{Value, json};
 
 use crate::{abuse::strict_hosts, options};
 
@@ -42,8 +46,8 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("cgroup", &["ENOENT", "EACCES", "EROFS"]),
     ("release-agent", &["ENOENT", "EACCES", "EROFS"]),
     ("block-device", &["EACCES", "EPERM"]),
-    ("immutable", &["EPERM", "ENOTTY", "EOPNOTSUPP"]),
-    ("freeze", &["EPERM", "ENOTTY", "EOPNOTSUPP"]),
+    ("immutable", &["EPERM", "ENOTTY", "ENOTSUP", "EOPNOTSUPP"]),
+    ("freeze", &["EPERM"]),
     ("descriptors", &["EMFILE"]),
     ("huge-file", &["EFBIG"]),
     ("core-limit", &["0"]),
@@ -130,31 +134,58 @@ fn capable(path: &Path) {
     rustix::fs::setxattr(path, "security.capability", &value, XattrFlags::empty()).expect("capabilities");
 }
 
-/// The files of control groups of version 1 that say what the kernel runs, as root, when one is left.
-fn release_agents() -> Vec<String> {
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let agents = hierarchies.map(|hierarchy| hierarchy.path().join("release_agent"));
-    agents.filter(|path| path.exists()).map(|path| path.to_string_lossy().into_owned()).collect()
+/// Files of this name in the directories of control groups, of version 2 and of each hierarchy of version 1.
+fn of_groups(name: &str) -> Vec<String> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = [root.to_owned()].into_iter().chain(hierarchies).map(|directory| directory.join(name));
+    files.filter(|path| path.is_file()).map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
-async fn run(server: &Server, bystander: &Bystander, tree: &str) -> BTreeMap<String, String> {
+/// Devices of this machine's disks, by their names in the kernel.
+fn disk() -> Option<String> {
+    let partitions = std::fs::read_to_string("/proc/partitions").unwrap_or_default();
+    let names = partitions.lines().filter_map(|line| line.split_ascii_whitespace().nth(3));
+    names.map(|name| format!("/dev/{name}")).find(|path| Path::new(path).exists())
+}
+
+/// What there is to attack on this machine, for the program.
+fn targets(bystander: &Bystander) -> Value {
+    let or = |found: Vec<String>, other: &str| if found.is_empty() { vec![other.to_owned()] } else { found };
+    json!({
+        "abstract": bystander.abstract_name,
+        "path": bystander.path,
+        "queue": bystander.queue,
+        "victim": "/etc/hostname",
+        "init": 1,
+        "frozen": ".",
+        "disk": disk().unwrap_or_else(|| "/dev/vda".to_owned()),
+        "groups": or(of_groups("cgroup.procs"), "/sys/fs/cgroup/cgroup.procs"),
+        // What the kernel runs, as root, when a group of version 1 is left by its last process.
+        "agents": or(of_groups("release_agent"), "/sys/fs/cgroup/release_agent"),
+        "own-tree": false,
+    })
+}
+
+/// What the program found, by name.
+fn told(stdout: &str) -> BTreeMap<String, String> {
+    stdout.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.into(), b.trim().into())).collect()
+}
+
+async fn run(server: &Server, mut targets: Value, own_tree: bool) -> BTreeMap<String, String> {
     server.write("hostile.py", PROGRAM);
     roots_own(&server.workspace().join("roots-id"));
     capable(&server.workspace().join("capable"));
     let mut wire = Wire::connect(server.address()).await;
-    let queue = bystander.queue.to_string();
-    let mut agents = release_agents().join(":");
-    if agents.is_empty() {
-        "/sys/fs/cgroup/release_agent".clone_into(&mut agents);
-    }
-    let arguments = [&bystander.abstract_name, &bystander.path, tree, &queue, &agents];
+    targets["own-tree"] = own_tree.into();
+    let arguments = [targets.to_string()];
     let pid = wire.spawn(json!({"processType": "python", "command": "hostile.py", "args": arguments})).await;
     let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
     assert!(stdout.contains("end ok"), "{exit}\n{stdout}\n{stderr}");
     // It still serves.
     let next = wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
     assert_eq!(wire.run_to_exit(next).await.2["code"], 3);
-    stdout.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.into(), b.trim().into())).collect()
+    told(&stdout)
 }
 
 #[tokio::test]
@@ -164,7 +195,7 @@ async fn a_hostile_program_finds_every_door_closed_in_every_tier() {
     for host in strict_hosts() {
         let own_tree = matches!(Host::named(host).tier, Tier::T1 | Tier::T2);
         let server = Server::start(options().on(host));
-        let found = run(&server, &bystander, if own_tree { "own-tree" } else { "hosts-tree" }).await;
+        let found = run(&server, targets(&bystander), own_tree).await;
         let expected = EVERYWHERE.iter().chain(if own_tree { OWN_TREE } else { &[] });
         for (name, answers) in expected {
             let answer = found.get(*name).map_or("nothing", String::as_str);
@@ -181,30 +212,112 @@ async fn a_hostile_program_finds_every_door_closed_in_every_tier() {
 async fn without_walls_the_bystanders_sockets_are_reached() {
     let bystander = Bystander::listen();
     let server = Server::start(options().on("none").env("MHNOS_SANDBOX", "none"));
-    let found = run(&server, &bystander, "hosts-tree").await;
+    let found = run(&server, targets(&bystander), false).await;
     assert_eq!((&*found["abstract-socket"], &*found["path-socket"]), ("ok", "ok"), "{found:?}");
     assert_eq!(found["message-queue"], "ok");
     assert_ne!(found["int80"], "SIGSYS");
-    // What a release agent is root may change: if there are any.
-    if release_agents().is_empty() {
-        waive("release agents", "no control groups of version 1");
-    }
-    for agent in release_agents() {
-        std::fs::OpenOptions::new().write(true).open(&agent).expect(&agent);
-    }
-    // No new privileges are for nobody, walls or not. Outside, such a program changes who starts it.
+}
+
+/// Two names of one error.
+const UNSUPPORTED: [&str; 2] = ["ENOTSUP", "EOPNOTSUPP"];
+
+/// Runs these attempts outside, as this user, in this directory.
+fn outside(user: u32, place: &Path, attempts: &[&str], mut targets: Value) -> BTreeMap<String, String> {
+    targets["only"] = json!(attempts);
+    let limits = "ulimit -n \"$(ulimit -Hn)\"; exec python3 -c \"$@\"";
+    let mut program = Command::new("/bin/bash");
+    program.args(["-c", limits, "bash", PROGRAM, &targets.to_string()]).current_dir(place);
+    let output = program.uid(user).gid(user).output().expect("python3");
+    assert!(output.status.success(), "{output:?}");
+    told(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Attempts that root makes with success where nothing forbids it, if what they are about is there.
+fn by_root() -> Vec<(&'static str, Option<&'static str>)> {
+    let unless = |there: bool, why| if there { None } else { Some(why) };
+    let file = |path: &str| unless(Path::new(path).exists(), "not in this kernel");
+    let listed = |name: &str| unless(!of_groups(name).is_empty(), "no such file of control groups");
+    let held = capabilities(None).expect("capabilities").effective;
+    let descriptors = getrlimit(Resource::Nofile).maximum.is_none_or(|most| most > 10_100);
+    vec![
+        ("hard-link", None),
+        ("rename-out", None),
+        ("init-root", None),
+        ("init-environ", None),
+        (
+            "less-likely-killed",
+            unless(held.contains(CapabilitySet::SYS_RESOURCE), "this root lacks CAP_SYS_RESOURCE"),
+        ),
+        ("core-pattern", file("/proc/sys/kernel/core_pattern")),
+        ("sysrq", file("/proc/sysrq-trigger")),
+        ("kernel-memory", file("/proc/kcore")),
+        ("physical-memory", file("/dev/mem")),
+        ("kernel-log", file("/dev/kmsg")),
+        ("cgroup", listed("cgroup.procs")),
+        ("release-agent", listed("release_agent")),
+        ("block-device", None),
+        ("descriptors", unless(descriptors, "this root has few descriptors itself")),
+        ("huge-file", None),
+        ("fill-root", None),
+    ]
+}
+
+/// The control of what the kernel keeps for root: by the same program, where nothing forbids it.
+#[test]
+fn outside_the_same_program_goes_through_each_door_as_root() {
+    assert!(geteuid().is_root(), "only root gets past the kernel's own permission checks");
     let place = Scratch::new();
-    let program = place.path().join("id");
+    let victim = place.path().join("victim");
+    std::fs::write(&victim, "").expect("write");
+    let work = place.path().join("work");
+    std::fs::create_dir(&work).expect("a directory");
+    let mut targets = targets(&Bystander::listen());
+    targets["victim"] = json!(victim);
+    targets["own-tree"] = true.into();
+    // Some machines keep their first process from root, too: of any other of root's this shows the same.
+    targets["init"] = std::process::id().into();
+    // Where there is nothing to be frozen: who may is told so, whoever may not is refused before.
+    targets["frozen"] = "/proc".into();
+    let (waived, made): (Vec<_>, Vec<_>) = by_root().into_iter().partition(|(_, why)| why.is_some());
+    for (name, why) in waived {
+        waive(name, why.unwrap_or_default());
+    }
+    let made: Vec<&str> = made.into_iter().map(|(name, _)| name).collect();
+    let found =
+        outside(0, &work, &[&made[..], &["freeze", "immutable", "core-limit", "disk"]].concat(), targets);
+    for name in &made {
+        assert_eq!(found.get(*name).map(String::as_str), Some("ok"), "{name}: {found:?}");
+    }
+    assert!(UNSUPPORTED.contains(&&*found["freeze"]), "{found:?}");
+    match (found["disk"].as_str(), disk()) {
+        (_, None) => waive("disk", "no disk here"),
+        // A misspelt one would not be there.
+        ("EPERM", _) => waive("disk", "this machine keeps it from root, too"),
+        (other, _) => assert_eq!(other, "ok"),
+    }
+    match found["immutable"].as_str() {
+        "ENOTTY" | "ENOTSUP" | "EOPNOTSUPP" => waive("immutable", "not on this file system"),
+        other => assert_eq!(other, "ok"),
+    }
+    match getrlimit(Resource::Core).maximum {
+        Some(0) => waive("core-limit", "it is nothing for this root, too"),
+        _ => assert_ne!(found["core-limit"], "0"),
+    }
+}
+
+/// No new privileges are for nobody, walls or not. Outside, such programs change who starts them.
+#[test]
+fn outside_programs_of_roots_lend_their_rights() {
+    assert!(geteuid().is_root(), "only root makes them");
+    let place = Scratch::new();
+    let program = place.path().join("roots-id");
     roots_own(&program);
     let flags = rustix::fs::statvfs(&program).expect("its file system").f_flag;
     if flags.contains(rustix::fs::StatVfsMountFlags::NOSUID) {
         return waive(&program.to_string_lossy(), "on a file system without set-uid programs");
     }
-    let told = Command::new(&program).arg("-u").uid(USER).gid(USER).output().expect("run");
-    assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "0");
-    let program = place.path().join("capable");
-    capable(&program);
-    let told = Command::new(&program).arg("/proc/self/status").uid(USER).gid(USER).output().expect("run");
-    let told = String::from_utf8_lossy(&told.stdout);
-    assert!(told.contains("CapEff:\t0000000000000080"), "{told}");
+    capable(&place.path().join("capable"));
+    let found = outside(USER, place.path(), &["set-uid", "file-capability"], targets(&Bystander::listen()));
+    // CAP_SETUID
+    assert_eq!((&*found["set-uid"], &*found["file-capability"]), ("0", "0000000000000080"));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use mhnos_testing::{Probe, Server, Wire, host::Host};
+use mhnos_testing::{Probe, Server, Wire, host::Host, waive};
 use serde_json::{Value, json};
 
 use crate::{SERVICE, abuse::strict_hosts, options, start};
@@ -165,6 +165,56 @@ async fn a_program_reaches_its_workspace_and_no_other_file_of_the_host() {
         assert_eq!(beyond, 3, "{host}: {}", report.value("fds"));
     }
     std::fs::remove_file(&elsewhere).expect("remove");
+}
+
+/// The control of the two above: the same attempts by root, outside, where nothing forbids them.
+#[test]
+fn outside_the_same_attempts_succeed_for_root() {
+    assert!(rustix::process::geteuid().is_root(), "only root gets past the kernel's own permission checks");
+    let server = start();
+    let place = mhnos_testing::Scratch::new();
+    let elsewhere = place.path().join("secret");
+    std::fs::write(&elsewhere, "for root").expect("write");
+    let mut attempts = vec![
+        format!("read={}", elsewhere.display()),
+        format!("symlink-read={}", elsewhere.display()),
+        // Of other names than inside, where a file that is there is refused as such.
+        "write=/usr/mhnos-control".into(),
+        "write=/etc/mhnos-control".into(),
+        "write=/var/tmp/../../mhnos-control".into(),
+        "mknod=null-device".into(),
+    ];
+    let mut memory = Vec::new();
+    for pid in [server.os_pid(), bridge_of(&server)] {
+        attempts.push(format!("kill={pid}"));
+        let files = ["environ", "maps", "root/etc/hostname"];
+        attempts.extend(files.map(|file| format!("read=/proc/{pid}/{file}")));
+        attempts.push(format!("list=/proc/{pid}/cwd"));
+        attempts.extend(TUNED.map(|file| format!("append=/proc/{pid}/{file}")));
+        memory.push(format!("read=/proc/{pid}/mem"));
+    }
+    let held = rustix::thread::capabilities(None).expect("capabilities").effective;
+    if held.contains(rustix::thread::CapabilitySet::SYS_RESOURCE) {
+        attempts.push("raise-nofile".into());
+        attempts.push(format!("prlimit={}", server.os_pid()));
+    } else {
+        waive("raise-nofile, prlimit", "this root lacks CAP_SYS_RESOURCE");
+    }
+    attempts.push("setuid=0".into());
+    let output = std::process::Command::new(Probe::program(SERVICE))
+        .args(attempts.iter().chain(&memory))
+        .current_dir(place.path())
+        .output()
+        .expect("the probe");
+    assert!(output.status.success(), "{output:?}");
+    let report = Probe::parse(&String::from_utf8_lossy(&output.stdout));
+    for attempt in &attempts {
+        report.assert_ok(attempt);
+    }
+    for attempt in &memory {
+        // It is opened; nothing is at address 0.
+        report.assert_denied(attempt, &["EIO"]);
+    }
 }
 
 #[tokio::test]
