@@ -19,7 +19,7 @@ mod own;
 mod word;
 
 use own::Own;
-pub use own::left_by;
+pub use own::{dirs_of, left_by};
 pub use word::Word;
 
 /// The quota period, in microseconds: the kernel's default.
@@ -61,7 +61,7 @@ impl Cgroups {
     /// cannot both be limited here.
     pub fn prepare(account: Account) -> Option<Self> {
         let name = own::name()?;
-        let prepared = find_own().into_iter().filter_map(|found| found.prepare(&name, account).ok());
+        let prepared = find_of("self").into_iter().filter_map(|found| found.prepare(&name, account).ok());
         let hierarchies: Vec<_> = prepared.collect();
         let own = Arc::new(Own::of(hierarchies.iter().map(|hierarchy| hierarchy.dir.clone()).collect()));
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
@@ -108,10 +108,10 @@ impl Cgroups {
     }
 }
 
-/// The hierarchies of this process.
-fn find_own() -> Vec<Hierarchy> {
-    let read = |file| fs::read_to_string(file).unwrap_or_default();
-    find(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+/// The hierarchies of a process, as this one sees them.
+fn find_of(process: &str) -> Vec<Hierarchy> {
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    find(&read("/proc/self/mountinfo"), &read(&format!("/proc/{process}/cgroup")))
 }
 
 /// The hierarchies of a process, by mountinfo(5) and cgroups(7).
@@ -230,8 +230,8 @@ impl Hierarchy {
             Kind::V2 => {
                 if self.has("memory") {
                     write("memory.max", limits.memory.to_string())?;
-                    optional(write("memory.swap.max", "0".to_owned()))?;
-                    write("memory.oom.group", "1".to_owned())?;
+                    optional(write("memory.swap.max", "0\n".to_owned()))?;
+                    write("memory.oom.group", "1\n".to_owned())?;
                 }
                 if self.has("pids") {
                     write("pids.max", limits.pids.to_string())?;

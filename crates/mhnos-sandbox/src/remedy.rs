@@ -9,6 +9,10 @@ const APPARMOR: &str = "AppArmor keeps this program from user namespaces (Ubuntu
 
 /// Why a tier is not to be had and what would give it, from the step that failed and the kernel's answer.
 pub fn remedy(tier: Tier, step: &str, errno: i32) -> &'static str {
+    if step.contains("control group") {
+        return "the service must be able to make control groups in the one it was started in, and to join them; systemd: \
+                Delegate=cpu memory pids, ProtectControlGroups=no";
+    }
     match tier {
         Tier::T1 | Tier::T2 => of_namespaces(step, errno),
         Tier::T3Plus => of_separate_uids(step, errno),
@@ -125,6 +129,10 @@ mod tests {
         ] {
             let told = remedy(Tier::T1, step, errno);
             assert!(told.contains("`userns,`") && told.contains("docs/operations.md"), "{step}: {told}");
+        }
+        for tier in [Tier::T1, Tier::T3Plus] {
+            let told = remedy(tier, "make a control group", libc::EPERM);
+            assert!(told.contains("Delegate=") && !told.contains("AppArmor"), "{told}");
         }
         let full = remedy(Tier::T1, "create the sandbox's namespaces", libc::ENOSPC);
         assert!(full.contains("max_user_namespaces") && !full.contains("AppArmor"), "{full}");

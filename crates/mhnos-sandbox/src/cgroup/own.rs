@@ -13,7 +13,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Kind, find_own};
+use super::{Kind, find_of};
 use crate::stage::Account;
 
 /// How all our directories begin that are not in one of ours.
@@ -59,10 +59,15 @@ fn services(dir: &Path, prefix: &str) -> impl Iterator<Item = (PathBuf, u32, u64
     })
 }
 
+/// Where a process is (`self` or its number), in every hierarchy that could hold groups of ours.
+pub fn dirs_of(process: &str) -> Vec<PathBuf> {
+    find_of(process).into_iter().map(|hierarchy| hierarchy.dir).collect()
+}
+
 /// The directories that the keeper with this number has or had, as far as they are there still.
 pub fn left_by(pid: u32) -> Vec<PathBuf> {
     let mut left = Vec::new();
-    for hierarchy in find_own() {
+    for hierarchy in find_of("self") {
         let places: Vec<(PathBuf, &str)> = match hierarchy.kind {
             Kind::V2 => vec![(hierarchy.dir, PREFIX)],
             Kind::V1 => {
