@@ -58,7 +58,7 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
     let Ok(signals) = sys::signal_fd(&[&sys::HANDLED, last].concat()) else { return };
     let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
     let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    if socket.send(&FromInit::Ready(kinds), &attached).is_err() {
+    if socket.send_patiently(&FromInit::Ready(kinds), &attached).is_err() {
         return;
     }
     drop(sockets);
