@@ -194,11 +194,34 @@ const WITHOUT_LANDLOCK: Host = Host {
     refused: &[NO_LANDLOCK],
 };
 
+/// As a filter answers around the service that does not know what the last steps of a program's process take: a descriptor
+/// of a number of one's choice.
+const NO_HIGH_DESCRIPTORS: Refusal = Refusal {
+    number: libc::SYS_fcntl,
+    errno: libc::EPERM,
+    only: &[(1, u32::MAX, libc::F_DUPFD_CLOEXEC as u32), (2, 64, 64)],
+};
+
+/// Where no tier comes up, for want of one step that all have late.
+const WITHOUT_A_LATE_STEP: Host = Host {
+    name: "without-a-late-step",
+    starter: Starter::User,
+    mode: Mode::Strict,
+    grouped: false,
+    tier: Tier::None,
+    landlock: None,
+    refused: &[NO_HIGH_DESCRIPTORS],
+};
+
 impl Host {
     /// The host of this name.
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        HOSTS.iter().chain([&WITHOUT_LANDLOCK]).find(|host| host.name == name).expect("a host")
+        HOSTS
+            .iter()
+            .chain([&WITHOUT_LANDLOCK, &WITHOUT_A_LATE_STEP])
+            .find(|host| host.name == name)
+            .expect("a host")
     }
 
     /// Gives a directory to the user who will start the keeper.
