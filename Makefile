@@ -15,7 +15,7 @@ ADDRESS ?= ws://127.0.0.1:$(or $(MHNOS_RUNTIME_PORT),18790)
 ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
-.PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-apparmor test-fronts test-proxies test-dist test-model test-threads bench bad-clients conformance fuzz soak \
+.PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-apparmor test-fronts test-proxies test-tools test-dist test-model test-threads bench bad-clients conformance fuzz soak \
   dist test-kills test-race lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
@@ -99,6 +99,9 @@ test-fronts: rust tools ## `npm start` and `npm run dev`: they serve, notice a c
 test-proxies: rust tools ## the nginx and Caddy files of docs/operations.md, in front of the built service (both installed; own network)
 	cargo build --release --locked --package mhnos-runtime
 	deploy/test/proxies.sh
+
+test-tools: ## Node.js and workerd by the npm of Ubuntu 22.04 (350 MB, removed again)
+	deploy/test/tools.sh
 
 test-dist: rust ## build the release twice, at two places, and compare the bytes
 	deploy/test/dist.sh

@@ -15,3 +15,13 @@ for file in target/release-files/*.tar.gz target/release-files/*.deb; do
   cmp "$file" "$copy/out/$(basename "$file")"
   printf '%s: the same bytes\n' "$(basename "$file")"
 done
+
+# It runs on Ubuntu 22.04, whose C library is 2.35, and its package says what it needs.
+program=$(ls target/release-files/mhnos-runtime-*-linux/bin/mhnos-runtime)
+newest=$(objdump -T "$program" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
+newest=${newest#GLIBC_}
+[ "$(printf '%s\n2.35\n' "$newest" | sort -V | tail -1)" = 2.35 ] || {
+  echo "the program needs glibc $newest, and Ubuntu 22.04 has 2.35: build the release on Debian 12, or on that" >&2; exit 1; }
+depends=$(dpkg-deb -f target/release-files/*.deb Depends)
+[[ $depends == *"libc6 (>= $newest)"* ]] || { echo "the package says otherwise than glibc $newest: $depends" >&2; exit 1; }
+printf 'needs glibc %s; the package says so\n' "$newest"

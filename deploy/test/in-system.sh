@@ -26,13 +26,28 @@ holds "by the kernel, as the journal soon says" within 60 bash -c 'journalctl --
 check forks
 holds "the service is well" healthy
 
+say "control groups of version 2: the keeper's own tests"
+systemctl stop mhnos-runtime
+suite=/var/tmp/mhnos-suite # where everybody can reach it
+install -d -m 755 $suite
+install -m 755 deploy/test/keeper deploy/test/mhnos_sandbox $suite
+useradd --system mhnos-tests
+in_group() { # in_group OPTION… COMMAND…: in a group of its own, as systemd gives it to a unit; what others are for is not told
+  systemd-run --wait --pipe --quiet --property Delegate=yes --property WorkingDirectory=$suite "$@" | grep -v "ignored, waived"
+}
+holds "they are found" in_group $suite/mhnos_sandbox cgroup::
+holds "as root, T1: limits, kills, faults" in_group $suite/keeper root::
+holds "as root, T3+" in_group $suite/keeper no-namespaces-grouped::
+holds "as root, for an ordinary user" in_group $suite/keeper delegated::limits
+holds "as an ordinary user" in_group --property User=mhnos-tests $suite/keeper delegated::
+holds "no group is left" test -z "$(find /sys/fs/cgroup -name 'mhnos-*' -not -name '*.service' -not -name '*.mount')"
+
 say "AppArmor"
 if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ]; then
   holds "the container's profile loads" apparmor_parser -r deploy/docker/apparmor
 else
   fail "this machine has no AppArmor"
 fi
-systemctl stop mhnos-runtime
 
 # shellcheck source=deploy/test/in-containers.sh
 . deploy/test/in-containers.sh

@@ -22,6 +22,12 @@ mkdir -p "$parcel/deploy/test" "$parcel/examples"
 cp deploy/test/check.mjs deploy/test/in-*.sh "$parcel/deploy/test/"
 cp -r examples/demo "$parcel/examples/"
 cp docker-compose.yml docker-compose.strong.yml "$parcel/"
+if [ "$test" = system ]; then # what is tested of control groups where they are of version 2
+  cargo test --release --locked --no-run --message-format json --package mhnos-keeper --test keeper --package mhnos-sandbox --lib |
+    sed -n 's/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p' | while read -r program; do
+      strip -o "$parcel/deploy/test/$(basename "$program" | sed 's/-[0-9a-f]*$//')" "$program"
+    done
+fi
 if [ "${MHNOS_TEST_TOOLS:-no}" = yes ]; then
   deploy/tools/install run
   mkdir -p "$parcel/tools/node_modules/.bin" "$parcel/tools/node_modules/@cloudflare"

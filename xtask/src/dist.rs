@@ -172,7 +172,10 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
         let to = put(root.join("deploy/debian").join(script), &format!("DEBIAN/{script}"))?;
         if script == "control" {
             let text = fs::read_to_string(&to)?;
-            fs::write(&to, text.replace("@VERSION@", version).replace("@ARCHITECTURE@", architecture))?;
+            let text = text.replace("@VERSION@", version).replace("@ARCHITECTURE@", architecture);
+            let symbols = output(Command::new("objdump").arg("-T").arg(tree.join("bin/mhnos-runtime")))?;
+            let glibc = newest_glibc(&symbols).context("the program has no C library")?;
+            fs::write(&to, text.replace("@GLIBC@", &glibc))?;
         }
     }
     put(root.join("deploy/debian/runtime.env"), "etc/mhnos/runtime.env")?;
@@ -187,6 +190,16 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
     )?;
     fs::remove_dir_all(&stage)?;
     Ok(name)
+}
+
+/// The C library that a program needs: the newest version of those its symbols name.
+fn newest_glibc(symbols: &str) -> Option<String> {
+    let version = |word: &str| -> Option<Vec<u32>> {
+        let numbers = word.trim_matches(['(', ')']).strip_prefix("GLIBC_")?;
+        numbers.split('.').map(|number| number.parse().ok()).collect()
+    };
+    let newest = symbols.split_whitespace().filter_map(version).max()?;
+    Some(newest.iter().map(u32::to_string).collect::<Vec<_>>().join("."))
 }
 
 fn checksums(out: &Path, files: &[&str]) -> Result<()> {
@@ -205,4 +218,17 @@ fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::newest_glibc;
+
+    #[test]
+    fn the_newest_version_is_by_number_and_private_ones_are_none() {
+        let symbols = "DF *UND* 0 (GLIBC_2.4) a\nDF *UND* 0 (GLIBC_2.34) b\nDF *UND* 0 GLIBC_2.5 c\n\
+                       DF *UND* 0 (GLIBC_PRIVATE) d\nDF *UND* 0 (GLIBC_2.2.5) e\nDF *UND* 0 (GCC_3.0) f\n";
+        assert_eq!(newest_glibc(symbols).as_deref(), Some("2.34"));
+        assert_eq!(newest_glibc("no symbols"), None);
+    }
 }

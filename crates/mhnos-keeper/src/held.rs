@@ -174,11 +174,11 @@ impl Held {
     }
 
     fn limit_hit(&self, status: ExitStatus) -> Option<LimitHit> {
-        let group = self.group.as_ref()?;
         // Whatever its status: a program may have outlived what was killed, and yet it was not done as it should be.
-        if group.ran_out_of_memory() {
+        if self.was_killed_for_memory() {
             return Some(LimitHit::Memory);
         }
+        let group = self.group.as_ref()?;
         let failed = status != ExitStatus::Code(0);
         // Being killed is being refused to fork, too.
         (failed && !self.killed && group.fork_refusals() > 0).then_some(LimitHit::Pids)
@@ -193,7 +193,12 @@ impl Held {
         self.signal(libc::SIGKILL, Scope::Tree);
     }
 
-    /// Where the kernel says that its tree is out of memory, and does not end all of it.
+    /// Whether the kernel has killed some of its tree for want of memory.
+    pub(crate) fn was_killed_for_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
+    }
+
+    /// Where the kernel says that its tree may be out of memory, and does not end all of it.
     pub(crate) fn word(&self) -> Option<&Word> {
         self.group.as_ref().and_then(Group::word)
     }

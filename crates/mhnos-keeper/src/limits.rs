@@ -37,6 +37,13 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// megabytes (measured), and by hundreds what begins just after a look at [`WATCH_INTERVAL`].
 pub const WATCH_INTERVAL_CLOSE: Duration = Duration::from_millis(50);
 
+/// From the kernel's word that a control group is out of memory to the next look whether somebody of it was killed: the kill comes
+/// within microseconds, if the kernel's part of it is not interrupted. Doubled each time.
+pub const MEMORY_LOOK: Duration = Duration::from_millis(1);
+
+/// The longest such pause: who has lost nobody until then has not been meant.
+pub const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Where "near" begins.
 pub const WATCH_CLOSELY_ABOVE_PERCENT: u64 = 60;
 

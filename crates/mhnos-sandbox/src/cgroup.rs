@@ -19,7 +19,7 @@ mod own;
 mod word;
 
 use own::Own;
-pub use own::left_by;
+pub use own::{dirs_of, left_by};
 pub use word::Word;
 
 /// The quota period, in microseconds: the kernel's default.
@@ -33,8 +33,8 @@ const MOST_LEFT: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
-    /// For its end, with the last of these.
-    _own: Arc<Own>,
+    /// For its end, with the last of these and of their groups.
+    own: Arc<Own>,
     /// Of this machine, as far as the service may use them.
     cores: u64,
     /// Whose the doors must be opened as, where that is not the keeper's own user.
@@ -61,11 +61,11 @@ impl Cgroups {
     /// cannot both be limited here.
     pub fn prepare(account: Account) -> Option<Self> {
         let name = own::name()?;
-        let prepared = find_own().into_iter().filter_map(|found| found.prepare(&name, account).ok());
+        let prepared = find_of("self").into_iter().filter_map(|found| found.prepare(&name, account).ok());
         let hierarchies: Vec<_> = prepared.collect();
         let own = Arc::new(Own::of(hierarchies.iter().map(|hierarchy| hierarchy.dir.clone()).collect()));
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        let cgroups = Self { hierarchies, _own: own, cores, door_user: None };
+        let cgroups = Self { hierarchies, own, cores, door_user: None };
         (cgroups.limits("memory") && cgroups.limits("pids")).then_some(cgroups)
     }
 
@@ -83,7 +83,9 @@ impl Cgroups {
 
     /// A group for one process, with these limits, that nobody is in yet.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group = Group { parts: Vec::new(), word: None, door_user: self.door_user };
+        self.own.remove_left();
+        let own = Arc::clone(&self.own);
+        let mut group = Group { parts: Vec::new(), own, word: None, door_user: self.door_user };
         let all_cores = u64::from(limits.cpu_millis) >= self.cores * 1000;
         for hierarchy in &self.hierarchies {
             if all_cores && hierarchy.controllers == ["cpu"] {
@@ -106,10 +108,10 @@ impl Cgroups {
     }
 }
 
-/// The hierarchies of this process.
-fn find_own() -> Vec<Hierarchy> {
-    let read = |file| fs::read_to_string(file).unwrap_or_default();
-    find(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+/// The hierarchies of a process, as this one sees them.
+fn find_of(process: &str) -> Vec<Hierarchy> {
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    find(&read("/proc/self/mountinfo"), &read(&format!("/proc/{process}/cgroup")))
 }
 
 /// The hierarchies of a process, by mountinfo(5) and cgroups(7).
@@ -228,8 +230,8 @@ impl Hierarchy {
             Kind::V2 => {
                 if self.has("memory") {
                     write("memory.max", limits.memory.to_string())?;
-                    optional(write("memory.swap.max", "0".to_owned()))?;
-                    write("memory.oom.group", "1".to_owned())?;
+                    optional(write("memory.swap.max", "0\n".to_owned()))?;
+                    write("memory.oom.group", "1\n".to_owned())?;
                 }
                 if self.has("pids") {
                     write("pids.max", limits.pids.to_string())?;
@@ -250,10 +252,12 @@ impl Hierarchy {
     }
 }
 
-/// The group of one process and all its descendants. Dropping it removes it, which works once it is empty.
+/// The group of one process and all its descendants. Dropping it removes it, or if somebody is in it still, has it removed
+/// when other groups are made.
 #[derive(Debug)]
 pub struct Group {
     parts: Vec<Hierarchy>,
+    own: Arc<Own>,
     /// Of version 1, which kills one process for want of memory where version 2 kills them all.
     word: Option<Word>,
     door_user: Option<Account>,
@@ -299,22 +303,19 @@ impl Group {
         left <= MOST_LEFT && !self.ran_out_of_memory() && self.fork_refusals() == 0
     }
 
-    /// What the kernel says when the group is out of memory, if somebody has to listen: whoever hears it ends all of it.
+    /// What the kernel says when the group, or one above it, is out of memory, if somebody has to listen: whoever hears it looks
+    /// whether the group has lost somebody, and ends all of it then.
     pub fn word(&self) -> Option<&Word> {
         self.word.as_ref()
     }
 
-    /// Whether it needed more memory than it may have: processes were killed for it, or are about to be.
+    /// Whether it needed more memory than there was: processes of it were killed for it.
     pub fn ran_out_of_memory(&self) -> bool {
-        self.memory_kills() > 0 || self.word.as_ref().is_some_and(Word::is_given)
-    }
-
-    fn memory_kills(&self) -> u64 {
         let kills = |part: &Hierarchy| match part.kind {
             Kind::V1 => part.count("memory.oom_control", "oom_kill "),
             Kind::V2 => part.count("memory.events", "oom_kill "),
         };
-        self.parts.iter().filter(|part| part.has("memory")).map(kills).sum()
+        self.parts.iter().filter(|part| part.has("memory")).map(kills).sum::<u64>() > 0
     }
 
     /// Forks the kernel has refused because the group was full.
@@ -326,7 +327,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for part in &self.parts {
-            let _ = fs::remove_dir(&part.dir);
+            self.own.remove(&part.dir);
         }
     }
 }

@@ -18,8 +18,8 @@ const MOUNTS: &str = "mounting inside a user namespace is refused: Docker: an Ap
 
 const SECCOMP: &str = "the seccomp profile around this service must allow seccomp and the landlock calls, as Docker's default does";
 
-const GROUPS: &str = "systemd: Delegate=cpu memory pids; Docker: a writable cgroup2 (--cgroupns=private and a writable \
-     /sys/fs/cgroup); or start as root";
+const GROUPS: &str = "the service must be able to make control groups in the one it was started in, and to join them; systemd: \
+     Delegate=cpu memory pids, ProtectControlGroups=no";
 
 const TERMINALS: &str = "a terminal cannot be had: there may be too many (sysctl kernel.pty.max), the service's account may \
      lack /dev/ptmx and /dev/pts, or a system call filter around this service refuses ioctl";
@@ -48,8 +48,6 @@ const STEPS: &[(&str, &str)] = &[
     ("the self-test ended early", ENDED),
     ("the self-test was lost", ENDED),
     ("the sandbox's init ended early", ENDED),
-    ("make a control group", GROUPS),
-    ("join the control group", GROUPS),
     ("open a terminal", TERMINALS),
     ("take the terminal", TERMINALS),
     ("open the route socket", NETWORK),
@@ -107,6 +105,9 @@ fn of_want(errno: i32) -> Option<&'static str> {
 pub fn remedy(tier: Tier, step: &str, errno: i32) -> &'static str {
     if let Some(remedy) = of_want(errno) {
         return remedy;
+    }
+    if step.contains("control group") {
+        return GROUPS;
     }
     if let Some((_, remedy)) = STEPS.iter().find(|(beginning, _)| step.starts_with(beginning)) {
         return remedy;
@@ -186,7 +187,10 @@ fn of_landlock(step: &str) -> &'static str {
 pub fn of_layer(layer: Layer, mode: Mode) -> Option<&'static str> {
     match layer {
         _ if mode == Mode::None => Some("MHNOS_SANDBOX=strict"),
-        Layer::Cgroup => Some(GROUPS),
+        Layer::Cgroup => Some(
+            "systemd: Delegate=cpu memory pids; Docker: a writable cgroup2 (--cgroupns=private and a writable \
+             /sys/fs/cgroup); or start as root",
+        ),
         Layer::Landlock => Some(
             "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot parameter lsm=",
         ),
@@ -228,6 +232,10 @@ mod tests {
         ] {
             let told = remedy(Tier::T1, step, errno);
             assert!(told.contains("`userns,`") && told.contains("docs/operations.md"), "{step}: {told}");
+        }
+        for tier in [Tier::T1, Tier::T3Plus] {
+            let told = remedy(tier, "make a control group", libc::EPERM);
+            assert!(told.contains("Delegate=") && !told.contains("AppArmor"), "{told}");
         }
         let full = remedy(Tier::T1, "create the sandbox's namespaces", libc::ENOSPC);
         assert!(full.contains("max_user_namespaces") && !full.contains("AppArmor"), "{full}");

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 pub mod asked;
+pub mod delegated;
 pub mod faults;
 mod older;
 
@@ -89,6 +90,14 @@ const LINUX_6_1: [Refusal; 4] = [
     Refusal { number: 457, errno: libc::ENOSYS, only: &[] },
 ];
 
+/// As Linux 5.15 answers (Ubuntu 22.04's first kernel), beside that: a listener that a signal does not interrupt (5.19), and calls of
+/// newer numbers (futex_waitv 5.16, cachestat 6.5).
+const LINUX_5_15: [Refusal; 3] = [
+    Refusal { number: libc::SYS_seccomp, errno: libc::EINVAL, only: &[(0, u32::MAX, 1), (1, 32, 32)] },
+    Refusal { number: libc::SYS_futex_waitv, errno: libc::ENOSYS, only: &[] },
+    Refusal { number: 451, errno: libc::ENOSYS, only: &[] },
+];
+
 /// All kinds.
 pub const HOSTS: &[Host] = &[
     Host {
@@ -164,6 +173,24 @@ pub const HOSTS: &[Host] = &[
         refused: &[NO_NAMESPACES, LINUX_6_1[0], LINUX_6_1[1], LINUX_6_1[2], LINUX_6_1[3]],
     },
     Host {
+        name: "container-linux-5.15",
+        starter: Starter::RootOfContainer,
+        mode: Mode::Strict,
+        grouped: false,
+        tier: Tier::T3Plus,
+        landlock: Some(1),
+        refused: &[
+            NO_NAMESPACES,
+            LINUX_6_1[0],
+            LINUX_6_1[1],
+            LINUX_6_1[2],
+            LINUX_6_1[3],
+            LINUX_5_15[0],
+            LINUX_5_15[1],
+            LINUX_5_15[2],
+        ],
+    },
+    Host {
         name: "one-user",
         starter: Starter::User,
         mode: Mode::Strict,
@@ -213,15 +240,28 @@ const WITHOUT_A_LATE_STEP: Host = Host {
     refused: &[NO_HIGH_DESCRIPTORS],
 };
 
+/// A unit of systemd's: an ordinary user with control groups that were given to it. For those who can give some ([`delegated`]).
+pub const DELEGATED: Host = Host {
+    name: "delegated",
+    starter: Starter::User,
+    mode: Mode::Strict,
+    grouped: true,
+    tier: Tier::T1,
+    landlock: None,
+    refused: &[],
+};
+
 impl Host {
     /// The host of this name.
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        HOSTS
-            .iter()
-            .chain([&WITHOUT_LANDLOCK, &WITHOUT_A_LATE_STEP])
-            .find(|host| host.name == name)
-            .expect("a host")
+        let others = [&WITHOUT_LANDLOCK, &WITHOUT_A_LATE_STEP, &DELEGATED];
+        HOSTS.iter().chain(others).find(|host| host.name == name).expect("a host")
+    }
+
+    /// Whether an ordinary user starts the service.
+    pub fn is_ordinary(&self) -> bool {
+        self.starter == Starter::User
     }
 
     /// Gives a directory to the user who will start the keeper.

@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod dialing;
+mod memory;
 mod processes;
 mod replacing;
 mod with_bridge;
@@ -77,6 +78,7 @@ pub(crate) struct Keeper {
     note: Vec<u8>,
     groups: Option<SpareGroups>,
     spares: Spares,
+    suspects: memory::Suspects,
     /// The proxy's socket on the host's loopback, if programs need it: a duplicate, for bridges to come.
     proxy: Option<OwnedFd>,
     sandboxes: BTreeMap<u32, Sandbox>,
@@ -174,6 +176,7 @@ impl Keeper {
             note: Vec::new(),
             groups: None,
             spares: Spares::default(),
+            suspects: memory::Suspects::default(),
             proxy: None,
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
@@ -197,7 +200,8 @@ impl Keeper {
 
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
         let sign_of_life = self.settings.service_manager.as_ref().and_then(ServiceManager::due);
-        let due = [self.bridge_due, self.stopping, self.replacement.leaving, sign_of_life];
+        let due =
+            [self.bridge_due, self.stopping, self.replacement.leaving, sign_of_life, self.suspects.due()];
         let due = due.into_iter().flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
         // Spare groups are made when nothing else waits.
@@ -262,6 +266,7 @@ impl Keeper {
             self.restart_bridge();
         }
         self.end_slow_leave(now);
+        self.look_for_memory_kills(now);
         if let Some(manager) = &mut self.settings.service_manager {
             manager.live(now);
         }

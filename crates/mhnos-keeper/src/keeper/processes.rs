@@ -208,14 +208,6 @@ impl Keeper {
         }
     }
 
-    /// Its control group is out of memory, and the kernel kills one process of it: the others go with that one.
-    pub(super) fn on_memory(&mut self, pid: Pid) {
-        let Some(held) = self.held.get_mut(&pid) else { return };
-        // It is told once, and what was told stays to be seen.
-        held.word().map(|word| epoll::delete(&self.epoll, word));
-        held.kill();
-    }
-
     fn refuse(&mut self, pid: Pid, failure: Failure) {
         self.remove(pid);
         self.tell(FromKeeper::Refused { pid, failure }, Vec::new());

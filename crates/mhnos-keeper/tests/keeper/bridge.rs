@@ -274,7 +274,8 @@ impl Bridge {
     }
 }
 
-fn marked(marker: &str) -> Vec<i32> {
+/// Their numbers.
+pub(crate) fn marked(marker: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let has = |pid: &i32| {

@@ -20,6 +20,7 @@ mod spares;
 mod walls;
 
 use std::{
+    cell::LazyCell,
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
     sync::mpsc::{RecvTimeoutError, sync_channel},
@@ -38,7 +39,10 @@ use mhnos_sandbox::{
     stage, sys,
 };
 use mhnos_testing::{
-    host::{self, Host},
+    host::{
+        self, Host,
+        delegated::{self, Given, Place},
+    },
     waived::{VARIABLE, WAIVED},
 };
 
@@ -71,6 +75,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_program_that_ignores_its_childs_death_by_memory_is_ended_too
         a_program_that_ends_well_without_a_child_killed_for_memory_says_so
         a_private_process_has_its_share_of_processes_beside_many_others
+        limits_are_the_kernels_where_there_are_control_groups
         a_refused_order_leaves_no_private_sandbox_behind
         a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map;
     ports:
@@ -111,8 +116,9 @@ fn main() -> ExitCode {
 fn suite(filter: Option<&str>) -> ExitCode {
     let waived = std::env::var(VARIABLE).unwrap_or_default();
     let (mut passed, mut failed, mut ignored) = (0, 0, 0);
+    let place = LazyCell::new(Place::take);
     let mut cases: Vec<(&Host, String, Vec<String>)> = Vec::new();
-    for host in host::HOSTS {
+    for host in host::HOSTS.iter().chain([&host::DELEGATED]) {
         for (name, _) in TESTS {
             cases.push((host, (*name).to_owned(), vec!["passed".to_owned()]));
         }
@@ -130,7 +136,21 @@ fn suite(filter: Option<&str>) -> ExitCode {
             ignored += 1;
             continue;
         }
-        match run(host, &name, &expected) {
+        let place = match &*place {
+            _ if !host.grouped => None,
+            Ok(place) => Some(place),
+            // Who was given none, as most users are.
+            Err(error) if host.is_ordinary() && !rustix::process::geteuid().is_root() => {
+                println!("test {label} ... ignored, no control groups to give away: {error}");
+                ignored += 1;
+                continue;
+            }
+            Err(error) => panic!(
+                "no control groups can be made here ({error}): waive the kinds of host that have some by {VARIABLE}, or start \
+                 this in a group with nobody else: systemd-run --wait --pipe -p Delegate=yes …"
+            ),
+        };
+        match run(host, &name, &expected, place) {
             Ok(None) => {
                 println!("test {label} ... ok");
                 passed += 1;
@@ -153,7 +173,12 @@ fn suite(filter: Option<&str>) -> ExitCode {
 }
 
 /// One keeper, one script. If it has left out something: what, and why.
-fn run(host: &Host, name: &str, expected: &[String]) -> Result<Option<String>, String> {
+fn run(
+    host: &Host,
+    name: &str,
+    expected: &[String],
+    place: Option<&Place>,
+) -> Result<Option<String>, String> {
     let exe = std::env::current_exe().expect("own path");
     let workspace =
         std::env::temp_dir().join(format!("mhnos-keeper-{}-{}-{name}", std::process::id(), host.name));
@@ -161,6 +186,9 @@ fn run(host: &Host, name: &str, expected: &[String]) -> Result<Option<String>, S
     host.give(&workspace);
     let mut command = Command::new(&exe);
     command.args(["keeper", host.name, name]).arg(&workspace).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let groups = format!("mhnos-tests-{}-{}-{name}", std::process::id(), host.name);
+    let groups = place.map(|place| place.give(&groups, host.is_ordinary()).expect("control groups"));
+    command.args(groups.iter().flat_map(Given::dirs));
     let keeper = command.spawn().expect("keeper");
     let pid = rustix::process::Pid::from_child(&keeper);
     // With the keeper everything ends that waits for what does not come.
@@ -175,6 +203,7 @@ fn run(host: &Host, name: &str, expected: &[String]) -> Result<Option<String>, S
     drop(ended);
     deadline.join().expect("no panic");
     let _ = std::fs::remove_dir_all(&workspace);
+    groups.iter().for_each(Given::remove);
     let text = String::from_utf8_lossy(&output.stdout);
     if expected.iter().all(|part| text.contains(part.as_str())) {
         return Ok(text.lines().find_map(|line| line.strip_prefix(WAIVED)).map(str::to_owned));
@@ -190,6 +219,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
     if let Some(fault) = &fault {
         fault.begin(workspace);
     }
+    delegated::join(&arguments[3..]).expect("a member of the groups that are given to this keeper");
     host.begin();
     let root = rustix::process::geteuid().is_root();
     let path = PathBuf::from(workspace).canonicalize().expect("workspace");

@@ -100,8 +100,8 @@ pub(crate) fn a_supervisor_serves_one_program_after_another(bridge: &mut Bridge)
     bridge.started(first).expect("starts");
     let supervisor = bridge.supervisor(&marker);
     assert_eq!(bridge.exit_record(first).limit, Some(LimitHit::Memory));
-    let used = usage(bridge, first);
-    assert!(used.cpu_us > 200_000 && used.max_rss > 32 << 20, "{used:?}");
+    let of_first = usage(bridge, first);
+    assert!(of_first.cpu_us > 200_000 && of_first.max_rss > 32 << 20, "{of_first:?}");
 
     // More than wait ahead: those that rest are taken after them.
     let mut others = Vec::new();
@@ -118,7 +118,8 @@ pub(crate) fn a_supervisor_serves_one_program_after_another(bridge: &mut Bridge)
         let exit = bridge.exit_record(pid);
         assert_eq!((exit.status, exit.limit), (ExitStatus::Code(1), None));
         let used = usage(bridge, pid);
-        assert!(used.cpu_us < 100_000 && used.max_rss < 32 << 20, "{used:?}");
+        // With that of the first it would be more.
+        assert!(used.cpu_us < of_first.cpu_us && used.max_rss < 32 << 20, "{used:?} after {of_first:?}");
     }
 }
 

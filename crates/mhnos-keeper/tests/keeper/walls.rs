@@ -1,14 +1,14 @@
 //! What is in force on each kind of host is what the keeper says, and holds.
 
 use mhnos_keeper::channel::{Isolation, Stage};
-use mhnos_sandbox::{Layer, Mode, Stdio, Tier, WindowSize};
+use mhnos_sandbox::{Layer, Mode, Stdio, Tier, WindowSize, sys::landlock_abi};
 
-use mhnos_testing::{host::HOSTS, waive};
+use mhnos_testing::{host::Host, waive};
 
 use crate::bridge::Bridge;
 
 pub(crate) fn the_layers_told_are_those_of_the_host(bridge: &mut Bridge) {
-    let host = HOSTS.iter().find(|host| host.name == bridge.host()).expect("a host");
+    let host = Host::named(&bridge.host());
     assert_eq!(bridge.tier(), host.tier);
     assert_eq!(bridge.has(Layer::Cgroup), host.grouped);
     assert_eq!(bridge.has(Layer::MemoryWatchdog), !host.grouped);
@@ -17,7 +17,8 @@ pub(crate) fn the_layers_told_are_those_of_the_host(bridge: &mut Bridge) {
     // The test machine's kernel must have it.
     assert_eq!(bridge.has(Layer::Landlock), host.mode != Mode::None);
     // What came to it since Linux 6.2 and 6.12.
-    let at_least = |abi| host.landlock.is_none_or(|own| own >= abi);
+    let version = host.landlock.or_else(landlock_abi);
+    let at_least = |abi| version.is_some_and(|own| own >= abi);
     assert_eq!(bridge.has(Layer::LandlockTruncate), host.mode != Mode::None && at_least(3));
     assert_eq!(bridge.has(Layer::LandlockScopes), host.mode != Mode::None && at_least(6));
     let own_network = host.mode == Mode::Strict && matches!(host.tier, Tier::T1 | Tier::T2);

@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::options;
 
 /// Hosts on which the service is as strict as it can be, at least one for each tier.
-const STRICT_HOSTS: [&str; 6] =
-    ["root", "user", "masked-proc", "container", "container-linux-6.1", "one-user"];
+const STRICT_HOSTS: [&str; 7] =
+    ["root", "user", "masked-proc", "container", "container-linux-6.1", "container-linux-5.15", "one-user"];
 
 /// Those that are not waived by name (`MHNOS_TEST_WAIVED=root,user`), as in a container, where namespaces are not to be had.
 pub(crate) fn strict_hosts() -> impl Iterator<Item = &'static str> {

@@ -17,6 +17,7 @@ mod bystander;
 mod compatibility;
 mod compatibility_packages;
 mod conformance;
+mod control_groups;
 mod cpu;
 mod defects;
 mod disk;

@@ -7,15 +7,20 @@
 //! made the unit's; elsewhere the next start. The next start it is, too, that removes what a killed service has left.
 
 use std::{
-    fs,
+    collections::VecDeque,
+    fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use super::{Kind, find_own};
+use super::{Kind, find_of};
 use crate::stage::Account;
 
 /// How all our directories begin that are not in one of ours.
 pub(super) const PREFIX: &str = "mhnos-";
+
+/// Directories that could not be removed and are tried again when a group is made: more than one group has.
+const TRIES: usize = 4;
 
 /// Where the services of this account have theirs, in a hierarchy of version 1.
 pub(super) fn common(hierarchy: &Path, account: Account) -> PathBuf {
@@ -54,10 +59,15 @@ fn services(dir: &Path, prefix: &str) -> impl Iterator<Item = (PathBuf, u32, u64
     })
 }
 
+/// Where a process is (`self` or its number), in every hierarchy that could hold groups of ours.
+pub fn dirs_of(process: &str) -> Vec<PathBuf> {
+    find_of(process).into_iter().map(|hierarchy| hierarchy.dir).collect()
+}
+
 /// The directories that the keeper with this number has or had, as far as they are there still.
 pub fn left_by(pid: u32) -> Vec<PathBuf> {
     let mut left = Vec::new();
-    for hierarchy in find_own() {
+    for hierarchy in find_of("self") {
         let places: Vec<(PathBuf, &str)> = match hierarchy.kind {
             Kind::V2 => vec![(hierarchy.dir, PREFIX)],
             Kind::V1 => {
@@ -84,17 +94,43 @@ fn remove_empty(dir: &Path) {
 
 /// A service's directories. Dropping it removes them and what is in them.
 #[derive(Debug)]
-pub(super) struct Own(Vec<PathBuf>);
+pub(super) struct Own {
+    dirs: Vec<PathBuf>,
+    /// Of groups that somebody was in still when they were given up: who could not become a program, say, and is about to end.
+    left: Mutex<VecDeque<PathBuf>>,
+}
 
 impl Own {
     pub(super) fn of(dirs: Vec<PathBuf>) -> Self {
-        Self(dirs)
+        Self { dirs, left: Mutex::default() }
     }
+
+    /// Removes the directory of a group: now, or once nobody is in it.
+    pub(super) fn remove(&self, dir: &Path) {
+        if is_left(dir) {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(dir.to_owned());
+        }
+    }
+
+    /// Removes some of those that could not be removed before.
+    pub(super) fn remove_left(&self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..TRIES.min(left.len()) {
+            if let Some(dir) = left.pop_front().filter(|dir| is_left(dir)) {
+                left.push_back(dir);
+            }
+        }
+    }
+}
+
+/// Whether this directory is there although it was to be removed.
+fn is_left(dir: &Path) -> bool {
+    fs::remove_dir(dir).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.0.iter().for_each(|dir| remove_empty(dir));
+        self.dirs.iter().for_each(|dir| remove_empty(dir));
     }
 }
 
@@ -116,5 +152,28 @@ mod tests {
         assert!(kept.iter().all(|dir| dir.exists()) && !gone.iter().any(|dir| dir.exists()));
         drop(Own::of(vec![dir.clone()]));
         assert!(!dir.exists());
+    }
+
+    /// That a directory holds something stands for that somebody is in a group.
+    #[test]
+    fn a_group_that_could_not_be_removed_is_removed_later() {
+        let dir = std::env::temp_dir().join(format!("cgroup-left-{}", std::process::id()));
+        let groups: Vec<_> = (0..3 * TRIES).map(|number| dir.join(number.to_string())).collect();
+        let own = Own::of(vec![dir.clone()]);
+        for group in &groups {
+            fs::create_dir_all(group.join("somebody")).expect("make");
+            own.remove(group);
+        }
+        own.remove_left();
+        assert!(groups.iter().all(|group| group.exists()));
+        for group in &groups {
+            fs::remove_dir(group.join("somebody")).expect("there");
+        }
+        for _ in 0..3 {
+            own.remove_left();
+        }
+        assert!(!groups.iter().any(|group| group.exists()));
+        own.remove(&groups[0]);
+        assert!(own.left.lock().expect("one thread").is_empty(), "what is gone is not left");
     }
 }

@@ -1,8 +1,8 @@
 //! The kernel's word that a control group of version 1 is out of memory.
 //!
 //! Version 2 kills all that is in such a group (`memory.oom.group`); version 1 kills one process, and whoever started that
-//! goes on without it. It gives an event, though, just before it kills, to whoever asked for it: that costs nothing until
-//! it happens (memory.txt of the kernel's admin-guide/cgroup-v1, "OOM Control").
+//! goes on without it. It gives an event, though, just before it kills, to whoever asked for it, and to those of all groups
+//! below the one that is out of memory: that costs nothing until it happens (memory.txt of the kernel's admin-guide/cgroup-v1, "OOM Control").
 
 use std::{
     fs, io,
@@ -10,9 +10,9 @@ use std::{
     path::Path,
 };
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 
-/// A descriptor that becomes readable when the group is out of memory, and stays so: nobody reads it.
+/// A descriptor that becomes readable when the group is out of memory, or one above it.
 #[derive(Debug)]
 pub struct Word(OwnedFd);
 
@@ -29,10 +29,9 @@ impl Word {
         Ok(Some(Self(event)))
     }
 
-    /// Whether it has been given.
-    pub(super) fn is_given(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    /// Takes it, to hear the next; false if there was none.
+    pub fn take(&self) -> bool {
+        rustix::io::read(&self.0, &mut [0; 8]).is_ok()
     }
 }
 

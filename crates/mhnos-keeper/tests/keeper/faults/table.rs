@@ -154,7 +154,7 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     "user" T1 SYS_prctl.only(prctl!(PR_CAPBSET_DROP)).unexpected().stops("empty the bounding set");
     "user" T1 SYS_landlock_add_rule.stops("allow /");
     "user" T1 SYS_landlock_restrict_self.stops("restrict files by Landlock");
-    // Around supervisor and program.
+    // Around supervisor and program. One byte is what a door takes; limits are lines.
     "user" T1 SYS_clone.only(&[(0, ALL, libc::SIGCHLD as u32)]).stops("create the supervisor");
     "root" T1 SYS_write.only(&[(2, ALL, 1)]).stops("join the control group");
     "user" T1 SYS_setpriority.stops("lower the priority");
