@@ -34,8 +34,13 @@ prefix=${prefix%/}
 readonly user=mhnos state=/var/lib/mhnos settings=/etc/mhnos/runtime.env
 readonly unit=/etc/systemd/system/mhnos-runtime.service
 readonly program=$prefix/bin/mhnos-runtime tools=$prefix/lib/mhnos-runtime
-readonly man=$prefix/share/man/man1/mhnos-runtime.1
-readonly completion=$prefix/share/bash-completion/completions/mhnos-runtime
+# What the program says of itself, and where that belongs below the prefix.
+readonly generated=(
+  man share/man/man1/mhnos-runtime.1
+  bash share/bash-completion/completions/mhnos-runtime
+  zsh share/zsh/site-functions/_mhnos-runtime
+  fish share/fish/vendor_completions.d/mhnos-runtime.fish
+)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -68,7 +73,12 @@ check_system() {
 # The program: of the release this script lies in, or built here.
 find_program() {
   built=bin/mhnos-runtime
-  [ ! -x $built ] || return 0
+  if [ -x $built ]; then
+    local said
+    said=$($built --version 2>&1) ||
+      fail "the program of this release does not run here ($said); it needs glibc 2.34, as in Debian 12 and Ubuntu 22.04. Build it here, in a checkout, or use Docker"
+    return 0
+  fi
   built=${CARGO_TARGET_DIR:-target}/release/mhnos-runtime
   have cargo || [ -x "$HOME/.cargo/bin/cargo" ] || [ -x "$built" ] ||
     fail "to build it Rust is needed: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
@@ -183,8 +193,10 @@ do_install() {
   examine
   install_tools
   write "$program" 755 <"$([ -e "$built" ] && echo "$built" || echo /dev/null)"
-  [ -e share/man/man1/mhnos-runtime.1 ] && write "$man" 644 <share/man/man1/mhnos-runtime.1
-  [ -e share/bash-completion/completions/mhnos-runtime ] && write "$completion" 644 <share/bash-completion/completions/mhnos-runtime
+  local i
+  for ((i = 0; i < ${#generated[@]}; i += 2)); do
+    if [ -e "$built" ]; then "$built" generate "${generated[i]}"; fi | write "$prefix/${generated[i + 1]}" 644
+  done
   if [ $service = yes ]; then
     install_account
     install_service
@@ -205,7 +217,9 @@ do_uninstall() {
       run rm -f /etc/apparmor.d/mhnos-runtime-service
     fi
   fi
-  run rm -rf "$program" "$tools" "$man" "$completion"
+  local i
+  for ((i = 1; i < ${#generated[@]}; i += 2)); do run rm -f "$prefix/${generated[i]}"; done
+  run rm -rf "$program" "$tools"
   say "removed. What is left, and is yours to remove: $state (the workspace), $settings, the user $user"
 }
 

@@ -9,6 +9,15 @@ say "a dry run changes nothing"
 holds "no unit, user, program or state" bash -c '! id mhnos 2>/dev/null && ! ls /usr/local/bin/mhnos-runtime \
   /etc/systemd/system/mhnos-runtime.service /var/lib/mhnos 2>/dev/null'
 
+say "a program that does not run here is not installed"
+mv bin/mhnos-runtime bin/kept
+printf '#!/bin/sh\necho "libc.so.6: version GLIBC_2.99 not found" >&2\nexit 1\n' >bin/mhnos-runtime
+chmod 755 bin/mhnos-runtime
+said=$(./install.sh 2>&1) && fail "installed all the same"
+mv -f bin/kept bin/mhnos-runtime
+holds "the reason is told" grep -q 'does not run here.*GLIBC_2.99' <<<"$said"
+holds "nothing was installed" absent /usr/local/bin/mhnos-runtime
+
 say "installation"
 send_tools $tools
 ./install.sh
@@ -16,6 +25,8 @@ holds "the service is up" healthy
 holds "it runs as its own user" test "$(ps -o user= -p "$(main_pid)" | tr -d ' ')" = mhnos
 holds "systemd knows that it is ready" test "$(systemctl show -P StatusText mhnos-runtime)" = serving
 holds "the manual is there" test -s /usr/local/share/man/man1/mhnos-runtime.1
+holds "what shells complete by" test -s /usr/local/share/bash-completion/completions/mhnos-runtime \
+  -a -s /usr/local/share/zsh/site-functions/_mhnos-runtime -a -s /usr/local/share/fish/vendor_completions.d/mhnos-runtime.fish
 check tools
 check tier T1
 "$tools/node_modules/.bin/node" examples/demo/demo.mjs $address || fail "the demonstration"
@@ -60,6 +71,7 @@ say "removal leaves the workspace"
 ./install.sh uninstall
 holds "no service" bash -c '! systemctl cat mhnos-runtime 2>/dev/null'
 holds "no program" absent /usr/local/bin/mhnos-runtime
+holds "no file of ours in what is shared" test -z "$(find /usr/local/share -name '*mhnos-runtime*')"
 holds "no process" bash -c '! pgrep -u mhnos'
 holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
 holds "the settings too" test -e /etc/mhnos/runtime.env

@@ -44,6 +44,7 @@ pub struct Gateway {
     pub(crate) upstream: Option<Upstream>,
     /// What connections may take of the process's descriptors, those of all sandboxes together.
     pub(crate) descriptors: Arc<Semaphore>,
+    room: Option<Room>,
     /// Bytes a second of one sandbox; 0 is no bound.
     rate: u64,
     reporter: Reporter,
@@ -74,6 +75,16 @@ impl fmt::Debug for Admits {
     }
 }
 
+/// Whether the process has room for another connection.
+#[derive(Clone)]
+pub struct Room(pub Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Room")
+    }
+}
+
 impl Gateway {
     /// `ports` are those the service itself listens on.
     pub fn new(egress: Egress, ports: Vec<u16>) -> Self {
@@ -84,6 +95,7 @@ impl Gateway {
             bounds: Bounds::default(),
             upstream: None,
             descriptors: Arc::new(Semaphore::new(DESCRIPTORS)),
+            room: None,
             rate: 0,
             reporter: Reporter::default(),
         }
@@ -100,6 +112,13 @@ impl Gateway {
     #[must_use]
     pub fn within(mut self, descriptors: usize) -> Self {
         self.descriptors = Arc::new(Semaphore::new(descriptors.min(DESCRIPTORS)));
+        self
+    }
+
+    /// Connections are taken while there is room in the process for more of anything.
+    #[must_use]
+    pub fn in_room(mut self, room: Room) -> Self {
+        self.room = Some(room);
         self
     }
 
@@ -216,6 +235,9 @@ impl Way {
 
     /// One of the sandbox's connections and what it takes of the process, until it is dropped.
     fn place(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        if self.gateway.room.as_ref().is_some_and(|Room(is_left)| !is_left()) {
+            return None;
+        }
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let descriptors =
             Arc::clone(&self.gateway.descriptors).try_acquire_many_owned(OF_A_CONNECTION).ok()?;

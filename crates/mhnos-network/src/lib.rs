@@ -29,7 +29,7 @@ mod target;
 mod upstream;
 
 pub use address::is_own;
-pub use gateway::{Admits, Gateway, Outlets, Owner};
+pub use gateway::{Admits, Gateway, Outlets, Owner, Room};
 pub use limits::{Bounds, DESCRIPTORS as MAX_DESCRIPTORS};
 pub use policy::{Egress, Rule};
 pub use report::{Refusals, Refused, Via};

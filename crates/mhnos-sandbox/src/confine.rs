@@ -29,7 +29,8 @@ use crate::{
     sys::{self, CStrings},
 };
 
-/// Open files of one process.
+/// Open files of one process; half of what the service may have where that is less. A sender's limit is, too, how many
+/// descriptors its user may have on their way through sockets (unix(7), `ETOOMANYREFS`): programs must not use up the service's.
 pub const MAX_OPEN_FILES: u64 = 4096;
 
 /// Bytes of one file: far above what a build or a download makes, far below what a sparse file can claim.
@@ -180,9 +181,11 @@ fn connect(fds: Descriptors) -> Result<(), SetupError> {
 }
 
 fn restrict_resources(limits: &Limits, nproc: u64) -> Result<(), SetupError> {
+    let files =
+        getrlimit(Resource::Nofile).maximum.map_or(MAX_OPEN_FILES, |most| MAX_OPEN_FILES.min(most / 2));
     for (resource, wanted) in [
         (Resource::Core, 0),
-        (Resource::Nofile, MAX_OPEN_FILES),
+        (Resource::Nofile, files),
         (Resource::Fsize, MAX_FILE_SIZE),
         (Resource::Nproc, nproc),
         (Resource::Data, limits.memory.saturating_add(DATA_SLACK)),

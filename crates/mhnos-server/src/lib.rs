@@ -48,7 +48,7 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
-use mhnos_network::Gateway;
+use mhnos_network::{Gateway, Room};
 use mhnos_process::{ConnectError, Driver, DriverEnd, End, OnEnd, Processes, Settings};
 use mhnos_runtimes::{Context, Proxy};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, network::PROXY_PORT};
@@ -66,6 +66,7 @@ use crate::{
     config::{Config, NO_QUOTA},
     connection::Phase,
     crowd::Crowd,
+    descriptors::Descriptors,
     door::{Access, Bucket, Door, LogPace},
     http::Front,
     neighbours::Programs,
@@ -142,11 +143,12 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
 
     let enforcement = &processes.welcome().enforcement;
     let proxy = egress::host_proxy(&processes.networks().borrow());
-    let gateway = Arc::new(gateway(config, &listeners, proxy, enforcement));
+    let room = Descriptors::of(config);
+    let gateway = Arc::new(gateway(config, room, &listeners, proxy, enforcement));
     let (programs, strangers) = neighbours(bridge.programs, enforcement);
     let (found, toolbox) = watch::channel(None);
     let keys = config.asks_for_a_token().then(|| tokens.tokens());
-    let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config));
+    let previews = Previews::new(config.preview_domain.clone(), keys, processes.clone(), door(config), room);
     let service = Arc::new(Service {
         previews: Arc::new(previews),
         context: context(config, &workspace, proxy, enforcement),
@@ -160,6 +162,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         metrics: metrics::Metrics::default(),
         connections: AtomicU64::new(0),
         audit,
+        room,
         config: bridge.config,
     });
     info!(generation = processes.welcome().generation, tier = enforcement.tier.as_str(), "serving");
@@ -224,7 +227,7 @@ async fn drive(mut driver: Driver, driving: &mut JoinSet<()>) -> Result<Infallib
     tokio::select! {
         Ok(end) = told => Err(match end {
             DriverEnd::Closed | DriverEnd::Channel(_) => RunError::Keeper(end),
-            DriverEnd::Panicked { .. } | DriverEnd::Task(_) => RunError::Processes(end),
+            DriverEnd::Unheard(_) | DriverEnd::Panicked { .. } | DriverEnd::Task(_) => RunError::Processes(end),
         }),
         error = tasks::failure(driving) => Err(RunError::Task(error)),
     }
@@ -326,6 +329,7 @@ fn warn_of_open_network(config: &Config, enforcement: &Enforcement) {
 /// The way out for programs whose network is restricted.
 fn gateway(
     config: &Config,
+    room: Descriptors,
     listeners: &[TcpListener],
     proxy: Option<u16>,
     enforcement: &Enforcement,
@@ -336,6 +340,7 @@ fn gateway(
         .through(config.upstream_proxy.clone())
         .at_most(config.egress_rate)
         .within(descriptors::for_programs())
+        .in_room(Room(Arc::new(move || room.are_left())))
 }
 
 async fn keep_tls(tls: Option<TlsKeeper>) {

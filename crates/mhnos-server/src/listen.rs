@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     connection::{self, Phase},
+    descriptors::Descriptors,
     http::{self, Arrival, Front, Guest},
     limits,
     metrics::Refused,
@@ -63,6 +64,10 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
+                tokio::select! {
+                    () = until_there_is_room(service.room) => {}
+                    () = Phase::closing(&mut phase) => break,
+                }
                 let (front, service, phase) = (Arc::clone(&front), Arc::clone(&service), phase.clone());
                 connections.spawn(async move { attend(stream, peer, &front, service, phase).await });
             }
@@ -75,6 +80,17 @@ pub(crate) async fn accept(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// The client that has come waits, and all behind it, until others leave.
+async fn until_there_is_room(room: Descriptors) {
+    if room.are_left() {
+        return;
+    }
+    warn!("no file may be opened for more clients: they wait until others leave");
+    while !room.are_left() {
+        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    }
 }
 
 async fn attend(

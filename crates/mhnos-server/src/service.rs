@@ -20,6 +20,7 @@ use tracing::debug;
 use crate::{
     audit::{Audit, Event, Who},
     config::Config,
+    descriptors::Descriptors,
     door::{Bucket, Visitor},
     frames::FrameShelf,
     http::{Health, HealthProcesses, HealthSandbox, TurnedAway},
@@ -50,6 +51,7 @@ pub(crate) struct Service {
     /// Connections this bridge has numbered.
     pub(crate) connections: AtomicU64,
     pub(crate) audit: Arc<Audit>,
+    pub(crate) room: Descriptors,
     /// What this bridge has counted.
     pub(crate) metrics: Metrics,
     pub(crate) previews: Arc<Previews>,

@@ -53,6 +53,10 @@ pub enum DriverEnd {
     /// The channel failed.
     #[error("the keeper's channel failed")]
     Channel(#[source] io::Error),
+    /// A word of the keeper came without all that belongs to it, for want of descriptors, or cannot be read: what it was about
+    /// would be waited for for ever. The keeper tells another bridge all.
+    #[error("a word of the keeper is lost ({0})")]
+    Unheard(&'static str),
     /// The task that serves a process has panicked: it needs another bridge.
     #[error("what serves process {pid} has panicked: {what}")]
     Panicked {
@@ -159,7 +163,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
 }
 
 impl Driver {
-    /// Runs until the channel closes, or a task panics. In that case nobody who waits for a process is told anything as
+    /// Runs until the channel closes, a word of the keeper is lost, or a task panics. In the last two cases nobody who waits for a process is told anything as
     /// long as this driver is not dropped: the processes go on, and another bridge serves them.
     pub async fn run(&mut self) -> DriverEnd {
         for message in std::mem::take(&mut self.rejected) {
@@ -175,7 +179,8 @@ impl Driver {
                     Ok(received) => self.told(received),
                     Err(RecvError::Closed) => break DriverEnd::Closed,
                     Err(RecvError::Io(error)) => break DriverEnd::Channel(error),
-                    Err(error) => tracing::error!(%error, "the keeper's message is ignored"),
+                    Err(RecvError::Malformed(what)) => return DriverEnd::Unheard(what),
+                    Err(RecvError::WouldBlock) => {}
                 },
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Ok(())) => {}

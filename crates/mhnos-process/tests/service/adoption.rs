@@ -199,3 +199,18 @@ async fn who_waits_for_a_process_is_told_nothing_wrong_when_what_serves_it_panic
     drop(driver);
     assert_eq!(exit.await, Err(Gone));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_of_the_keeper_that_is_lost_ends_the_bridge_and_the_next_one_hears_all() {
+    let keeper = Keeper::new(LOG_BYTES);
+    let first = Bridge::start(&keeper, settings()).await;
+    let process = first.sh("read x; exit 5").await;
+    keeper.mumble();
+    let end = tokio::time::timeout(Duration::from_mins(1), first.driver).await.expect("it ends");
+    assert!(matches!(end, Ok(DriverEnd::Unheard(_))), "{end:?}");
+    drop(first.processes);
+    let second = Bridge::start(&keeper, settings()).await;
+    let process = second.processes.get(process.pid()).expect("adopted");
+    process.write("\n".into()).await.expect("write");
+    assert_eq!(finish(&process).await.exit.expect("exit").status, ExitStatus::Code(5));
+}

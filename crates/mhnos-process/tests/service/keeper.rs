@@ -102,6 +102,13 @@ impl Keeper {
         self.tell(&mut self.state.lock().expect("lock"), &FromKeeper::Drain, &[]);
     }
 
+    /// Says something that is no message, as one is whose descriptors found no place.
+    pub(crate) fn mumble(&self) {
+        let state = self.state.lock().expect("lock");
+        let socket = state.socket.as_ref().expect("a bridge");
+        rustix::net::send(socket.as_fd(), &[255], rustix::net::SendFlags::empty()).expect("said");
+    }
+
     pub(crate) fn mute(&self, mute: bool) {
         self.state.lock().expect("lock").mute = mute;
     }

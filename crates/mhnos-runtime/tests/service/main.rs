@@ -24,6 +24,7 @@ mod disk;
 mod doctor;
 mod documentation;
 mod egress;
+mod few_files;
 mod floods;
 mod health;
 mod hostile;

@@ -223,6 +223,9 @@ impl Exchanges {
         name: &Name,
         place: Option<Place<Pid>>,
     ) -> Result<Upstream, Nothing> {
+        if !previews.room.are_left() {
+            return Err(Nothing::Full);
+        }
         let place = place.or_else(|| previews.places.take(name.pid).ok()).ok_or(Nothing::Full)?;
         let stream = previews.processes.dial(process, name.port).await.map_err(undialled)?;
         let failed = |error: io::Error| Nothing::Broken(error.to_string());

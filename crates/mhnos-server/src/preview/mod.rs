@@ -30,6 +30,7 @@ use mhnos_protocol as wire;
 use tokio::sync::watch;
 
 use crate::{
+    descriptors::Descriptors,
     door::{Door, Shown, Tokens},
     limits::{MAX_PREVIEW_CONNECTIONS, MAX_PREVIEWS_CONNECTIONS},
     places::Places,
@@ -51,6 +52,7 @@ pub(crate) struct Previews {
     processes: Processes,
     door: Door,
     places: Arc<Places<Pid>>,
+    room: Descriptors,
     /// Who may show a preview in a frame, as `frame-ancestors` says it.
     framers: header::HeaderValue,
 }
@@ -69,6 +71,7 @@ impl Previews {
         tokens: Option<watch::Receiver<Arc<Tokens>>>,
         processes: Processes,
         door: Door,
+        room: Descriptors,
     ) -> Self {
         let framers = headers::framers(door.framers());
         Self {
@@ -77,6 +80,7 @@ impl Previews {
             processes,
             door,
             places: Places::new(MAX_PREVIEWS_CONNECTIONS, MAX_PREVIEW_CONNECTIONS),
+            room,
             framers,
         }
     }
