@@ -16,7 +16,7 @@ ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
 .PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-apparmor test-fronts test-proxies test-tools test-dist test-model test-threads bench bad-clients conformance fuzz soak \
-  dist test-kills test-race lint tools tools-test rust rust-lints clean
+  dist test-kills test-hostile test-race lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,10 @@ test-threads: rust ## the output log in every order in which its threads can mee
 test-kills: rust tools-test ## SIGKILL for keeper, bridge and init at random moments, KILLS rounds in every tier (default 50)
 	MHNOS_TEST_KILLS=$(or $(KILLS),50) MHNOS_TEST_SEED=$(or $(SEED),1) \
 	  cargo test --release --locked --package mhnos-runtime --test service -- --nocapture random_kills
+
+test-hostile: rust ## a bridge that says what it likes, on every kind of host, ROUNDS rounds (default 300) from SEED
+	MHNOS_TEST_ROUNDS=$(or $(ROUNDS),300) MHNOS_TEST_SEED=$(or $(SEED),1) \
+	  cargo test --release --locked --package mhnos-keeper --test keeper -- hostile
 
 test-race: rust ## links flipped under the file API, 200,000 operations of it, beside a check that they escape from
 	cargo test --release --locked --package mhnos-workspace --test confinement -- --ignored --nocapture 200_000

@@ -1,10 +1,7 @@
 //! What the keeper holds of one process: duplicates of its descriptors, its output log, the channel to its
 //! supervisor, the bridge's note, and how it ended.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{io, os::fd::OwnedFd, rc::Rc};
 
 use mhnos_sandbox::{
     Enforcement, ExtraFdKind, Launch, Limits, Stdio,
@@ -21,7 +18,7 @@ use crate::{
     },
     inner::ToSupervisor,
     log_file,
-    outbox::Outbox,
+    outbox::{Attached, Outbox},
     recruit::{Recruit, Started},
     socket::sealed_memfd,
     spares::Ready,
@@ -65,11 +62,11 @@ pub(crate) enum Phase {
 pub(crate) struct Inside {
     pub(crate) launch: Launch,
     pub(crate) slots: Vec<u32>,
-    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) fds: Attached,
 }
 
 /// The ends of a new process's descriptors that stay outside.
-pub(crate) type Outside = Vec<(Descriptor, OwnedFd)>;
+pub(crate) type Outside = Vec<(Descriptor, Rc<OwnedFd>)>;
 
 impl Inside {
     /// Makes pipes and log for a process about to be started.
@@ -82,30 +79,30 @@ impl Inside {
                     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                     inside.place(0, read);
                     fcntl_setfl(&write, OFlags::NONBLOCK)?;
-                    fds.push((Descriptor::Stdin, write));
+                    fds.push((Descriptor::Stdin, write.into()));
                 }
-                fds.push((Descriptor::Stdout, inside.output(1)?));
-                fds.push((Descriptor::Stderr, inside.output(2)?));
+                fds.push((Descriptor::Stdout, inside.output(1)?.into()));
+                fds.push((Descriptor::Stderr, inside.output(2)?.into()));
             }
             Stdio::Pty(_) => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-                fds.push((Descriptor::ScratchRead, read));
-                fds.push((Descriptor::ScratchWrite, write));
+                fds.push((Descriptor::ScratchRead, read.into()));
+                fds.push((Descriptor::ScratchWrite, write.into()));
             }
         }
         for extra in std::mem::take(&mut inside.launch.extra_fds) {
             match extra.kind {
                 ExtraFdKind::Content(content) => inside.place(extra.fd, sealed_memfd(&content)?),
-                ExtraFdKind::Report => fds.push((Descriptor::Report, inside.output(extra.fd)?)),
+                ExtraFdKind::Report => fds.push((Descriptor::Report, inside.output(extra.fd)?.into())),
             }
         }
-        fds.push((Descriptor::Log, log_file::create(log_bytes)?));
+        fds.push((Descriptor::Log, log_file::create(log_bytes)?.into()));
         Ok((inside, fds))
     }
 
     fn place(&mut self, number: u32, fd: OwnedFd) {
         self.slots.push(number);
-        self.fds.push(fd);
+        self.fds.push(Rc::new(fd));
     }
 
     /// A pipe the program writes to as `number`; returns the end that is read, non-blocking.
@@ -152,8 +149,18 @@ impl Held {
         }
     }
 
+    /// Sends what waits for its supervisor, or for its process.
+    pub(crate) fn flush(&mut self) {
+        if let Phase::Starting { recruit, .. } = &mut self.phase {
+            recruit.flush();
+        }
+        if let Some(control) = self.control() {
+            let _ = control.flush();
+        }
+    }
+
     pub(crate) fn started(&mut self, Started { os_pid, master }: Started) {
-        self.fds.extend(master.map(|fd| (Descriptor::Pty, fd)));
+        self.fds.extend(master.map(|fd| (Descriptor::Pty, fd.into())));
         self.phase = match std::mem::replace(&mut self.phase, nothing()) {
             Phase::Starting { control, .. } => Phase::Running { os_pid, exit: None, control },
             other => other,
@@ -246,18 +253,18 @@ impl Held {
         self.fds.retain(|(descriptor, _)| *descriptor != Descriptor::Stdin);
     }
 
-    /// The message that tells a bridge of the start, with duplicates of what it needs.
-    pub(crate) fn start_message(&self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
-        let (fds, duplicates) = self.duplicates()?;
+    /// The message that tells a bridge of the start, with what it needs.
+    pub(crate) fn start_message(&self) -> (FromKeeper, Attached) {
+        let (fds, attached) = self.attached();
         let os_pid = self.os_pid();
         let message =
             FromKeeper::Started { pid: self.pid, os_pid, enforcement: self.enforcement.clone(), fds };
-        Ok((message, duplicates))
+        (message, attached)
     }
 
     /// The message that tells a new bridge of a process it did not start.
-    pub(crate) fn adoption(&self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
-        let (fds, duplicates) = self.duplicates()?;
+    pub(crate) fn adoption(&self) -> (FromKeeper, Attached) {
+        let (fds, attached) = self.attached();
         let (exit, usage) = match &self.phase {
             Phase::Starting { .. } => (None, None),
             Phase::Running { exit, .. } => (*exit, None),
@@ -273,7 +280,7 @@ impl Held {
             fds,
             ports: self.ports.clone(),
         };
-        Ok((FromKeeper::Adopt(adoption), duplicates))
+        (FromKeeper::Adopt(adoption), attached)
     }
 
     fn os_pid(&self) -> i32 {
@@ -283,12 +290,8 @@ impl Held {
         }
     }
 
-    fn duplicates(&self) -> io::Result<(Vec<Descriptor>, Vec<OwnedFd>)> {
-        let duplicates = self.fds.iter().map(|(_, fd)| fd.as_fd().try_clone_to_owned());
-        Ok((
-            self.fds.iter().map(|(descriptor, _)| *descriptor).collect(),
-            duplicates.collect::<Result<_, _>>()?,
-        ))
+    fn attached(&self) -> (Vec<Descriptor>, Attached) {
+        self.fds.iter().cloned().unzip()
     }
 }
 

@@ -64,7 +64,7 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) -> Result<(), Fai
         .map_err(|error| os(Stage::Sandbox, "watch for signals", &error))?;
     let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
     let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let told = socket.send(&FromInit::Ready(kinds), &attached);
+    let told = socket.send_patiently(&FromInit::Ready(kinds), &attached);
     told.map_err(|error| os(Stage::Sandbox, "report to the keeper", &error))?;
     drop(sockets);
     heap::fill_holes();

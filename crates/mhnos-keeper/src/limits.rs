@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::event::Timespec;
+
 /// Supervisors that wait for an order: as many programs as are started at once by hand. Two small processes each.
 pub const SPARE_SUPERVISORS: usize = 4;
 
@@ -95,6 +97,10 @@ pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Processes and retained exits the keeper holds at most, whatever a bridge asks.
 pub const MAX_HELD: usize = 16_384;
 
+/// Descriptors that orders leave to the keeper: a bridge must be started whatever others have ordered, which takes two here and
+/// a dozen in its process before it executes; and what is being started brings a few.
+pub const RESERVED_DESCRIPTORS: u64 = 32;
+
 /// In a sandbox that processes share, and wherever they have no user namespace, each kernel task of all of them counts
 /// against one limit (`RLIMIT_NPROC`); this many times one process's share is allowed. What holds for one tree is its control
 /// group's matter, or the watchdog's.
@@ -114,6 +120,9 @@ pub const HEALTHY_BRIDGE: Duration = Duration::from_secs(10);
 
 /// Messages waiting for a bridge, an init or a supervisor that does not read.
 pub const MAX_OUTBOX: usize = 65_536;
+
+/// Between two attempts to send a descriptor when too many are on their way: whoever they are for needs a turn.
+pub const TOO_MANY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// Messages handled from one channel before the others get their turn.
 pub const BATCH: usize = 64;

@@ -1,24 +1,28 @@
 //! A channel that never makes the keeper wait: what the other end is too busy to take is queued, in order
-//! and within a bound.
+//! and within a bound. So is what cannot be sent because too many descriptors are on their way.
 
 use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     limits::MAX_OUTBOX,
-    socket::{Received, RecvError, Socket},
+    socket::{Received, RecvError, Socket, too_many_on_their_way},
 };
+
+/// What goes with a message. Whoever else holds one needs no duplicate, which may not be to be had, and leaves it open.
+pub(crate) type Attached = Vec<Rc<OwnedFd>>;
 
 /// One end of a channel, with what waits to be sent.
 #[derive(Debug)]
 pub(crate) struct Outbox<T> {
     socket: Socket,
-    queue: VecDeque<(T, Vec<OwnedFd>)>,
+    queue: VecDeque<(T, Attached)>,
 }
 
 impl<T: Serialize> Outbox<T> {
@@ -27,7 +31,7 @@ impl<T: Serialize> Outbox<T> {
     }
 
     /// Sends now or later. An error means that the other end is gone, or hopelessly behind: the same thing.
-    pub(crate) fn send(&mut self, message: T, fds: Vec<OwnedFd>) -> io::Result<()> {
+    pub(crate) fn send(&mut self, message: T, fds: Attached) -> io::Result<()> {
         if self.queue.len() >= MAX_OUTBOX {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -38,10 +42,11 @@ impl<T: Serialize> Outbox<T> {
     /// Sends what the other end takes now.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while let Some((message, fds)) = self.queue.front() {
-            let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
             match self.socket.send(message, &borrowed) {
                 Ok(()) => drop(self.queue.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if too_many_on_their_way(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }

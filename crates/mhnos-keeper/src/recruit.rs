@@ -26,13 +26,14 @@ use rustix::{
 use crate::{
     channel::{Failure, Stage},
     inner::{Execute, FromRecruit, Payload, failure},
+    outbox::{Attached, Outbox},
     socket::{Blocking, RecvError, Socket},
 };
 
 /// A process that will become a program, seen by the keeper.
 #[derive(Debug)]
 pub(crate) struct Recruit {
-    channel: Socket,
+    channel: Outbox<Execute>,
     os_pid: Option<i32>,
     master: Option<OwnedFd>,
 }
@@ -63,7 +64,7 @@ impl Recruit {
     /// One that is to be forked, and its end of the channel, for [`fork`].
     pub(crate) fn expect() -> io::Result<(Self, OwnedFd)> {
         let (channel, its) = Socket::pair(Blocking::No)?;
-        Ok((Self { channel, os_pid: None, master: None }, its.into_fd()))
+        Ok((Self { channel: Outbox::new(channel), os_pid: None, master: None }, its.into_fd()))
     }
 
     /// Whether it waits for an order, as far as is known. Something inside may have killed it, or it may have failed.
@@ -71,18 +72,26 @@ impl Recruit {
         matches!(self.outcome(), Outcome::NotYet)
     }
 
-    /// Has it become the program, and returns at once.
-    pub(crate) fn order(&mut self, order: &Execute, fds: Vec<OwnedFd>) -> Result<(), Failure> {
-        let attached: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let sent = self.channel.send(order, &attached);
-        // The program's ends must be its own alone, or nobody would see it close them.
-        drop(fds);
-        sent.map_err(|error| match self.outcome() {
+    /// Has it become the program, and returns at once. The descriptors, the program's ends, must be its own alone: or nobody
+    /// would see it close them.
+    pub(crate) fn order(&mut self, order: Execute, fds: Attached) -> Result<(), Failure> {
+        self.channel.send(order, fds).map_err(|error| match self.outcome() {
             Outcome::Failed(failure) => failure,
             Outcome::NotYet | Outcome::Started(_) | Outcome::Lost => {
                 os(Stage::Fork, "tell the process what to become", &error)
             }
         })
+    }
+
+    /// Sends the order if it still waits for that.
+    pub(crate) fn flush(&mut self) {
+        // What has gone wrong is the outcome.
+        let _ = self.channel.flush();
+    }
+
+    /// Whether the order waits to be sent.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.channel.is_waiting()
     }
 
     /// Whether it has become the program.
@@ -229,7 +238,7 @@ fn connect(stdio: Stdio, fds: impl Iterator<Item = (u32, OwnedFd)>) -> io::Resul
 /// A terminal; the keeper is given its master.
 fn give_terminal(channel: &Socket, size: WindowSize) -> io::Result<OwnedFd> {
     let (master, terminal) = open_terminal(size)?;
-    channel.send(&FromRecruit::Terminal, &[master.as_fd()])?;
+    channel.send_patiently(&FromRecruit::Terminal, &[master.as_fd()])?;
     Ok(terminal)
 }
 

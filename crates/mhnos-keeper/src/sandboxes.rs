@@ -1,6 +1,6 @@
 //! The sandboxes there are: the workspace's shared one, and one for each private process.
 
-use std::{io, os::fd::OwnedFd, time::Instant};
+use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
 
 use mhnos_sandbox::{
     Limits, Outlet, Outside, Policy, Stdio, WindowSize,
@@ -17,8 +17,8 @@ use crate::{
     channel::{ExitStatus, Failure, FromKeeper, Pid, Stage},
     init,
     inner::{Execute, FromInit, FromSupervisor, Payload, ToInit},
-    limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR},
-    outbox::Outbox,
+    limits::{SETUP_TIMEOUT, SHARED_PIDS_FACTOR, TOO_MANY_PAUSE},
+    outbox::{Attached, Outbox},
     recruit::Outcome,
     socket::{Blocking, RecvError, Socket},
     spares::Ready,
@@ -33,8 +33,8 @@ pub(crate) struct Sandbox {
     pub(crate) init: Option<rustix::process::Pid>,
     /// Why the walls could not be put up, if so.
     pub(crate) failure: Option<Failure>,
-    /// What leads out of its own network: duplicates, for bridges to come.
-    outlets: Vec<(Outlet, OwnedFd)>,
+    /// What leads out of its own network: held for bridges to come.
+    outlets: Vec<(Outlet, Rc<OwnedFd>)>,
 }
 
 impl Sandbox {
@@ -69,7 +69,15 @@ impl Sandbox {
 
     /// Takes what init has opened inside.
     pub(crate) fn stands(&mut self, kinds: Vec<Outlet>, sockets: Vec<OwnedFd>) {
-        self.outlets = kinds.into_iter().zip(sockets).collect();
+        self.outlets = kinds.into_iter().zip(sockets.into_iter().map(Rc::new)).collect();
+    }
+
+    /// Whether something that a start needs waits still to be sent, after another attempt.
+    fn is_waiting(&mut self, ready: &mut Ready) -> bool {
+        // What has gone wrong is told by who does not get it.
+        let _ = self.outbox.flush();
+        ready.flush();
+        self.outbox.is_waiting() || ready.is_waiting()
     }
 
     /// Lets its init go on if it was stopped: see [`init`](crate::init). Who shares a session may, whoever the other is.
@@ -86,10 +94,10 @@ impl Sandbox {
     }
 
     /// The message that tells a bridge of its network, if it has one of its own.
-    pub(crate) fn network(&self, id: u32, process: Option<Pid>) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
-        let sockets = self.outlets.iter().map(|(_, socket)| socket.try_clone()).collect::<Result<_, _>>()?;
+    pub(crate) fn network(&self, id: u32, process: Option<Pid>) -> (FromKeeper, Attached) {
+        let sockets = self.outlets.iter().map(|(_, socket)| socket.clone()).collect();
         let outlets = self.outlets.iter().map(|(outlet, _)| *outlet).collect();
-        Ok((FromKeeper::Network { sandbox: id, process, outlets }, sockets))
+        (FromKeeper::Network { sandbox: id, process, outlets }, sockets)
     }
 
     /// Has a self-test go through all that a program goes through, and waits for its end.
@@ -112,7 +120,7 @@ impl Sandbox {
             nproc: u64::from(limits.pids) * SHARED_PIDS_FACTOR,
             slots: Vec::new(),
         };
-        ready.order(&order, Vec::new())?;
+        ready.order(order, Vec::new())?;
         let deadline = Instant::now() + SETUP_TIMEOUT;
         loop {
             // Its own word comes first, and its supervisor's once it has ended.
@@ -141,6 +149,7 @@ impl Sandbox {
                     }
                     let left =
                         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+                    let left = if self.is_waiting(&mut ready) { TOO_MANY_PAUSE } else { left };
                     let _ = poll(&mut [PollFd::new(&ready.control, PollFlags::IN)], Some(&left));
                 }
                 Err(error) => {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    event::poll,
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create},
     io::{Errno, pread, write},
     net::{
@@ -20,6 +21,8 @@ use rustix::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::limits::TOO_MANY_PAUSE;
 
 /// The largest message sent as a datagram; more goes through a memfd. Well under the kernel's default
 /// socket buffer (`net.core.wmem_default`, 208 KiB), so that several fit.
@@ -110,7 +113,7 @@ impl Socket {
     }
 
     /// Sends one message. `ErrorKind::WouldBlock` means that nothing was sent and the same call may be made
-    /// again when the socket is writable.
+    /// again when the socket is writable; [`too_many_on_their_way`] that it may be made again in a while.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = postcard::to_stdvec(message).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         if bytes.len() > MAX_MESSAGE || fds.len() >= MAX_FDS {
@@ -122,6 +125,18 @@ impl Socket {
         let file = sealed_memfd(&bytes)?;
         let all: Vec<_> = std::iter::once(file.as_fd()).chain(fds.iter().copied()).collect();
         self.send_datagram(IN_MEMFD, &[], &all)
+    }
+
+    /// The same, waiting while too many descriptors are on their way.
+    pub(crate) fn send_patiently<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            match self.send(message, fds) {
+                Err(error) if too_many_on_their_way(&error) => {
+                    let _ = poll(&mut [], Some(&TOO_MANY_PAUSE));
+                }
+                other => return other,
+            }
+        }
     }
 
     fn send_datagram(&self, kind: u8, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -169,6 +184,12 @@ impl Socket {
         };
         Ok(Received { message: message.map_err(|_| RecvError::Malformed("undecodable"))?, fds })
     }
+}
+
+/// Whether a message was not sent because its user has as many descriptors on their way as one process may have open
+/// (`ETOOMANYREFS`, unix(7)): whoever they are for has not had its turn yet.
+pub fn too_many_on_their_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
 }
 
 /// If the other end has closed without having read everything, the kernel says that once, before it gives what that one has

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::OwnedFd,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     channel::{Failure, Stage},
     inner::{Execute, FromSupervisor, ToInit, ToSupervisor},
     limits::{REST, RESTING_SUPERVISORS, SPARE_SUPERVISORS, SPARES_PAUSE},
-    outbox::Outbox,
+    outbox::{Attached, Outbox},
     recruit::{self, Recruit},
     sandboxes::Sandbox,
     socket::{Blocking, RecvError, Socket},
@@ -44,7 +44,7 @@ impl Ready {
         let (ours, theirs) = Socket::pair(Blocking::No)?;
         let (recruit, its) = Recruit::expect()?;
         let doors = group.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
-        let fds = [theirs.into_fd(), its].into_iter().chain(doors).collect();
+        let fds = [theirs.into_fd(), its].into_iter().chain(doors).map(Rc::new).collect();
         sandbox.outbox.send(ToInit::Supervise, fds)?;
         Ok(Self { control: Outbox::new(ours), recruit, group })
     }
@@ -54,8 +54,19 @@ impl Ready {
         waits(&self.control) && self.recruit.waits()
     }
 
+    /// Sends what waits.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.control.flush();
+        self.recruit.flush();
+    }
+
+    /// Whether something waits to be sent.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.control.is_waiting() || self.recruit.is_waiting()
+    }
+
     /// Starts this program. Returns at once: [`Recruit::outcome`] tells.
-    pub(crate) fn order(&mut self, order: &Execute, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    pub(crate) fn order(&mut self, order: Execute, fds: Attached) -> Result<(), Failure> {
         if self.group.is_none() {
             let limited = self.control.send(ToSupervisor::Limit(order.limits), Vec::new());
             limited.map_err(|error| {
@@ -80,7 +91,7 @@ impl Resting {
     pub(crate) fn renew(mut self, group: Option<Group>) -> io::Result<Ready> {
         let doors = group.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
         let (recruit, its) = Recruit::expect()?;
-        self.control.send(ToSupervisor::Renew, std::iter::once(its).chain(doors).collect())?;
+        self.control.send(ToSupervisor::Renew, std::iter::once(its).chain(doors).map(Rc::new).collect())?;
         Ok(Ready { control: self.control, recruit, group: group.or(self.group) })
     }
 }

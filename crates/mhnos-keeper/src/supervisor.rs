@@ -13,7 +13,7 @@
 use std::{
     collections::HashSet,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,17 +25,18 @@ use mhnos_sandbox::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal, getpid, kill_process_group, set_child_subreaper},
+    process::{Pid, Signal, WaitId, getpid, kill_process_group, set_child_subreaper},
 };
 
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
+    init::is_stopped,
     inner::{FromSupervisor, ToSupervisor, failure},
     limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL, TREE_STOP_WALKS},
     ports::{Lookout, Ports},
     recruit,
     socket::{RecvError, Socket},
-    tree::{descendants, meet_descendants, named},
+    tree::{descendants, has_executed, meet_descendants, named},
     watchdog::Watchdog,
 };
 
@@ -50,7 +51,7 @@ pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     };
     let closed = closed.map_err(|error| recruit::os(Stage::Fork, "close init's descriptors", &error));
     if let Err(failure) = closed.and_then(|()| serve(&control, channel, fds.collect(), walls)) {
-        report(&control, &FromSupervisor::Failed(failure), None);
+        report(&control, &FromSupervisor::Failed(failure));
     }
     sys::exit_now(0)
 }
@@ -120,6 +121,8 @@ fn renewal(control: &Socket, children: &OwnedFd) -> Option<(OwnedFd, Vec<OwnedFd
 
 struct Supervisor<'a> {
     leader: Option<Pid>,
+    /// The leader is known to be the program.
+    started: bool,
     children: &'a OwnedFd,
     /// Signals stay among this process and its descendants.
     enclosed: Option<&'a Enclosed>,
@@ -148,6 +151,7 @@ impl<'a> Supervisor<'a> {
     fn of(leader: Pid, children: &'a OwnedFd, enclosed: Option<&'a Enclosed>, lookout: &'a Lookout) -> Self {
         Self {
             leader: Some(leader),
+            started: false,
             children,
             enclosed,
             watchdog: None,
@@ -162,9 +166,10 @@ impl<'a> Supervisor<'a> {
     fn watch(&mut self, control: &Socket) {
         loop {
             if self.reap(control) {
-                report(control, &FromSupervisor::Ended(self.usage), None);
+                report(control, &FromSupervisor::Ended(self.usage));
                 return;
             }
+            self.let_start();
             if self.ending == Ending::Not
                 && let Some(limit) = self.watchdog.as_mut().and_then(|watchdog| watchdog.look(self.leader))
             {
@@ -177,7 +182,7 @@ impl<'a> Supervisor<'a> {
                 self.hang_up();
             }
             if let Some(ports) = self.ports.look() {
-                report(control, &FromSupervisor::Ports(ports), None);
+                report(control, &FromSupervisor::Ports(ports));
             }
             self.wait(control);
             while sys::next_signal(self.children).is_some() {}
@@ -229,7 +234,19 @@ impl<'a> Supervisor<'a> {
                     Ending::Over(limit) => Some(limit),
                     Ending::Not | Ending::Told => None,
                 };
-                report(control, &FromSupervisor::Exited(exit(&reaped, limit)), None);
+                report(control, &FromSupervisor::Exited(exit(&reaped, limit)));
+            }
+        }
+    }
+
+    /// Lets the process go on that is to be a program, if it was stopped before it is one. Who may signal it may, and it would be
+    /// starting for ever: an exec is all that ends a start.
+    fn let_start(&mut self) {
+        let Some(leader) = self.leader.filter(|_| !self.started) else { return };
+        if is_stopped(WaitId::Pid(leader)) {
+            self.started = has_executed(leader);
+            if !self.started {
+                let _ = sys::kill(leader, libc::SIGCONT);
             }
         }
     }
@@ -242,7 +259,7 @@ impl<'a> Supervisor<'a> {
                     ToSupervisor::Signal { signal, scope, terminal } => {
                         self.signal(signal, scope, terminal);
                     }
-                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named()), None),
+                    ToSupervisor::Members => report(control, &FromSupervisor::Members(named())),
                     ToSupervisor::Dial { token, port } => self.dial(control, token, port),
                     // It has one.
                     ToSupervisor::Renew => {}
@@ -260,7 +277,11 @@ impl<'a> Supervisor<'a> {
             Ok(socket) => (Some(socket), 0),
             Err(error) => (None, error.raw_os_error().unwrap_or(libc::EIO)),
         };
-        report(control, &FromSupervisor::Dialed { token, errno }, socket.as_ref());
+        let attached: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = tell(control, &FromSupervisor::Dialed { token, errno }, &attached) {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            report(control, &FromSupervisor::Dialed { token, errno });
+        }
     }
 
     fn signal(&mut self, signal: i32, scope: Scope, terminal: bool) {
@@ -359,12 +380,18 @@ fn exit(reaped: &Reaped, limit: Option<LimitHit>) -> Exit {
 }
 
 /// Tells the keeper, waiting if it is busy. A keeper that is gone is seen by the next `recv`.
-fn report(control: &Socket, message: &FromSupervisor, attached: Option<&OwnedFd>) {
-    let attached: Vec<_> = attached.into_iter().map(AsFd::as_fd).collect();
-    while let Err(error) = control.send(message, &attached) {
-        if error.kind() != io::ErrorKind::WouldBlock {
-            return;
+fn report(control: &Socket, message: &FromSupervisor) {
+    let _ = tell(control, message, &[]);
+}
+
+/// The same, with descriptors, of which there may be too many on their way.
+fn tell(control: &Socket, message: &FromSupervisor, attached: &[BorrowedFd<'_>]) -> io::Result<()> {
+    loop {
+        match control.send(message, attached) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(control, PollFlags::OUT)], None);
+            }
+            other => return other,
         }
-        let _ = poll(&mut [PollFd::new(control, PollFlags::OUT)], None);
     }
 }

@@ -86,6 +86,20 @@ pub(crate) fn children() -> Vec<Pid> {
     children.into_iter().map(|child| child.pid).collect()
 }
 
+/// The flag of a process, in proc_pid_stat(5), that has executed nothing since it was forked (`PF_FORKNOEXEC`, Linux's sched.h).
+const FORKED_ONLY: u64 = 0x40;
+
+/// Whether this child has become another program since it was forked; what cannot be looked at has.
+pub(crate) fn has_executed(child: Pid) -> bool {
+    let (own, foreign) = own();
+    let (children, _) = children_of(&own, foreign);
+    let Some(child) = children.into_iter().find(|member| member.pid == child) else { return true };
+    let stat = read(&child.dir.join("stat"));
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & FORKED_ONLY == 0)
+}
+
 /// The children of a process, whichever of its threads made them, and the number of its threads.
 fn children_of(dir: &Path, foreign: bool) -> (Vec<Member>, u32) {
     let tasks = dir.join("task");

@@ -7,11 +7,14 @@ use std::{
 
 use mhnos_keeper::{
     channel::{FromKeeper, ToKeeper},
-    socket::{Received, RecvError, Socket},
+    socket::{Received, RecvError, Socket, too_many_on_their_way},
 };
-use tokio::io::Interest;
+use tokio::{io::Interest, time::sleep};
 
-use crate::watched::{Watched, watch};
+use crate::{
+    limits::TOO_MANY_PAUSE,
+    watched::{Watched, watch},
+};
 
 /// Our end. Datagrams are whole, so any task may send; one receives.
 #[derive(Debug)]
@@ -20,6 +23,11 @@ pub(crate) struct KeeperLink {
     /// A duplicate, to wait for what comes. For room nobody waits but who has found none: the kernel would tell of it
     /// after each message, and wake a thread.
     incoming: Watched,
+}
+
+/// Whether the same message may be sent later.
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || too_many_on_their_way(error)
 }
 
 impl KeeperLink {
@@ -37,7 +45,7 @@ impl KeeperLink {
     /// It was sent whole or not at all.
     pub(crate) async fn send(&self, message: &ToKeeper) -> io::Result<()> {
         match self.socket.send(message, &[]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_busy(&error) => {}
             other => return other,
         }
         let room = watch(self.socket.as_fd().try_clone_to_owned()?, Interest::WRITABLE)?;
@@ -45,6 +53,8 @@ impl KeeperLink {
             let mut ready = room.writable().await?;
             match self.socket.send(message, &[]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                // A long message is a descriptor.
+                Err(error) if too_many_on_their_way(&error) => sleep(TOO_MANY_PAUSE).await,
                 other => return other,
             }
         }

@@ -86,3 +86,6 @@ pub const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes the server may keep in the service's note (see [`crate::Processes::set_service_note`]).
 pub const SERVICE_NOTE: usize = 32 * 1024;
+
+/// Between two attempts to send a long message to the keeper when too many descriptors are on their way: it needs its turn.
+pub const TOO_MANY_PAUSE: Duration = Duration::from_millis(1);

@@ -1,7 +1,7 @@
 //! Connections into a process's network: passed on to its supervisor, and what that has connected to the bridge.
 //! The keeper remembers none of them; how many may be on their way is bounded on both legs.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, rc::Rc};
 
 use super::Keeper;
 use crate::{
@@ -33,7 +33,7 @@ impl Keeper {
         let waiting = self.bridge.as_ref().map_or(0, |bridge| bridge.outbox.waiting());
         let (outcome, fds) = match (errno, socket) {
             (0, Some(_)) if waiting >= MAX_WAITING_DIALS => (Err(DialFailure::Busy), Vec::new()),
-            (0, Some(socket)) => (Ok(()), vec![socket]),
+            (0, Some(socket)) => (Ok(()), vec![Rc::new(socket)]),
             (libc::ECONNREFUSED, _) => (Err(DialFailure::Refused), Vec::new()),
             (errno, _) => (Err(DialFailure::Failed(errno)), Vec::new()),
         };

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
+    rc::Rc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +19,7 @@ use mhnos_sandbox::{
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
-    process::WaitId,
+    process::{Resource, WaitId, getrlimit},
 };
 
 use crate::{
@@ -79,11 +80,13 @@ pub(crate) struct Keeper {
     groups: Option<SpareGroups>,
     spares: Spares,
     suspects: memory::Suspects,
-    /// The proxy's socket on the host's loopback, if programs need it: a duplicate, for bridges to come.
-    proxy: Option<OwnedFd>,
+    /// The proxy's socket on the host's loopback, if programs need it: held for bridges to come.
+    proxy: Option<Rc<OwnedFd>>,
     sandboxes: BTreeMap<u32, Sandbox>,
     next_sandbox: u32,
     held: BTreeMap<Pid, Held>,
+    /// How many descriptors it may have.
+    most_descriptors: u64,
     last_pid: Pid,
     last_probe: Pid,
     stopping: Option<Instant>,
@@ -181,6 +184,7 @@ impl Keeper {
             sandboxes: BTreeMap::new(),
             next_sandbox: SHARED + 1,
             held: BTreeMap::new(),
+            most_descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             last_pid: FIRST_PID - 1,
             last_probe: 0,
             stopping: None,
@@ -226,7 +230,8 @@ impl Keeper {
         self.bridge.as_ref().is_some_and(|bridge| bridge.outbox.is_waiting())
             || self.sandboxes.values().any(|sandbox| sandbox.outbox.is_waiting())
             || self.held.values().any(|held| match &held.phase {
-                Phase::Starting { control, .. } | Phase::Running { control, .. } => control.is_waiting(),
+                Phase::Starting { control, recruit } => control.is_waiting() || recruit.is_waiting(),
+                Phase::Running { control, .. } => control.is_waiting(),
                 Phase::Ended { .. } => false,
             })
     }
@@ -238,9 +243,7 @@ impl Keeper {
         for sandbox in self.sandboxes.values_mut() {
             let _ = sandbox.outbox.flush();
         }
-        for control in self.held.values_mut().filter_map(Held::control) {
-            let _ = control.flush();
-        }
+        self.held.values_mut().for_each(Held::flush);
     }
 
     fn handle(&mut self, token: Token) {

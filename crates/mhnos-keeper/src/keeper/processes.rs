@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -12,9 +12,9 @@ use rustix::event::epoll;
 use super::{Keeper, SHARED, Token, failure, now_ms};
 use crate::{
     channel::{Exit, ExitStatus, FIRST_PID, Failure, FromKeeper, Isolation, Order, Pid, Stage, Usage},
-    held::{Held, Inside, Phase, check},
+    held::{Held, Inside, Outside, Phase, check},
     inner::{Execute, FromSupervisor, Payload, ToSupervisor},
-    limits::{BATCH, MAX_HELD, SHARED_PIDS_FACTOR},
+    limits::{BATCH, MAX_HELD, RESERVED_DESCRIPTORS, SHARED_PIDS_FACTOR},
     outbox::Outbox,
     recruit::Outcome,
     socket::RecvError,
@@ -52,6 +52,7 @@ impl Keeper {
         let io_failed = |error: io::Error| failure(Stage::Stdio, &error);
         let mut ready = self.supervisor_for(id, order)?;
         let (inside, outside) = Inside::prepare(order, self.settings.log_bytes).map_err(io_failed)?;
+        self.leave_reserve(&outside).map_err(io_failed)?;
         // Without a user namespace of its own the kernel counts all that its user runs.
         let alone =
             order.isolation == Isolation::Private && self.enforcement.layers.contains(&Layer::UserNamespace);
@@ -68,10 +69,19 @@ impl Keeper {
         if let Some(word) = ready.group.as_ref().and_then(Group::word) {
             self.watch(word, Token::Memory(order.pid)).map_err(io_failed)?;
         }
-        ready.order(&execute, inside.fds)?;
+        ready.order(execute, inside.fds)?;
         let enforcement = self.enforcement.clone();
         let held = Held::new(order, id, self.generation, enforcement, outside, ready);
         self.held.insert(order.pid, held);
+        Ok(())
+    }
+
+    /// Of all numbers that are free a descriptor gets the lowest, so its number says how many there are.
+    fn leave_reserve(&self, newest: &Outside) -> io::Result<()> {
+        let highest = newest.iter().map(|(_, fd)| fd.as_raw_fd() as u64).max();
+        if highest.is_some_and(|number| number + RESERVED_DESCRIPTORS >= self.most_descriptors) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         Ok(())
     }
 
@@ -200,10 +210,8 @@ impl Keeper {
                 if held.generation != self.generation {
                     return self.introduce(pid);
                 }
-                match held.start_message() {
-                    Ok((message, fds)) => self.tell(message, fds),
-                    Err(error) => self.refuse(pid, failure(Stage::Stdio, &error)),
-                }
+                let (message, fds) = held.start_message();
+                self.tell(message, fds);
             }
         }
     }
@@ -225,7 +233,7 @@ impl Keeper {
                 }
                 let Some(held) = self.held.get_mut(&pid) else { return };
                 if matches!(held.phase, Phase::Starting { .. }) {
-                    let detail = "the process ended before it had an order".to_owned();
+                    let detail = format!("the process ended before it had an order ({:?})", exit.status);
                     return self.refuse(pid, Failure { stage: Stage::Fork, errno: 0, detail });
                 }
                 let exit = held.exited(exit);

@@ -1,6 +1,6 @@
 //! The keeper's talk with the bridge: starting it, telling it, obeying it within bounds.
 
-use std::{os::fd::OwnedFd, time::Instant};
+use std::time::Instant;
 
 use mhnos_sandbox::sys;
 use rustix::event::epoll;
@@ -12,6 +12,7 @@ use crate::{
     held::{Held, Phase},
     inner::ToSupervisor,
     limits::BATCH,
+    outbox::Attached,
     socket::RecvError,
 };
 
@@ -64,7 +65,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn tell(&mut self, message: FromKeeper, fds: Vec<OwnedFd>) {
+    pub(super) fn tell(&mut self, message: FromKeeper, fds: Attached) {
         // A bridge that has not said hello yet will be told all by `greet`.
         if let Some(bridge) = &mut self.bridge
             && bridge.greeted
@@ -192,10 +193,8 @@ impl Keeper {
         if matches!(held.phase, Phase::Starting { .. }) {
             return self.tell(FromKeeper::Starting { pid }, Vec::new());
         }
-        match held.adoption() {
-            Ok((message, fds)) => self.tell(message, fds),
-            Err(error) => tracing::error!(pid, %error, "cannot hand a process over"),
-        }
+        let (message, fds) = held.adoption();
+        self.tell(message, fds);
     }
 }
 

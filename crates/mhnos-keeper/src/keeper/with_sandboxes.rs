@@ -1,7 +1,7 @@
 //! Sandboxes come and go: the shared one, built before anybody asks and again if it is lost, and private
 //! ones that end with their process.
 
-use std::time::Instant;
+use std::{rc::Rc, time::Instant};
 
 use mhnos_sandbox::{Outlet, SpareGroups, Tier, enforcement, stage::Account};
 
@@ -36,7 +36,7 @@ impl Keeper {
         for missing in &chosen.missing {
             tracing::info!("a stronger sandbox cannot be had here: {missing}");
         }
-        self.proxy = chosen.proxy;
+        self.proxy = chosen.proxy.map(Rc::new);
         self.enforcement = enforcement(&self.settings.policy, self.settings.cgroups.is_some());
         self.watch(&chosen.sandbox.outbox, Token::Sandbox(SHARED))
             .map_err(|error| KeeperError::System("watch the sandbox", error))?;
@@ -141,19 +141,15 @@ impl Keeper {
         let Some(proxy) = &self.proxy else { return };
         let network =
             FromKeeper::Network { sandbox: HOST_NETWORK, process: None, outlets: vec![Outlet::Proxy] };
-        match proxy.try_clone() {
-            Ok(socket) => self.tell(network, vec![socket]),
-            Err(error) => tracing::error!(%error, "cannot hand the proxy's socket over"),
-        }
+        let socket = proxy.clone();
+        self.tell(network, vec![socket]);
     }
 
     /// Tells the bridge of a sandbox's network, if it has one of its own.
     pub(super) fn tell_network(&mut self, id: u32) {
         let Some(sandbox) = self.sandboxes.get(&id).filter(|sandbox| sandbox.has_network()) else { return };
         let process = self.held.values().find(|held| id != SHARED && held.sandbox == id);
-        match sandbox.network(id, process.map(|held| held.pid)) {
-            Ok((message, sockets)) => self.tell(message, sockets),
-            Err(error) => tracing::error!(id, %error, "cannot hand a sandbox's network over"),
-        }
+        let (message, sockets) = sandbox.network(id, process.map(|held| held.pid));
+        self.tell(message, sockets);
     }
 }

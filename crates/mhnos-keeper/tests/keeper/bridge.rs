@@ -55,7 +55,7 @@ impl Bridge {
                 }
                 FromKeeper::Adopt(adoption) => {
                     bridge.over.extend(adoption.usage.map(|_| adoption.pid));
-                    bridge.next = bridge.next.max(adoption.pid + 1);
+                    bridge.next = bridge.next.max(adoption.pid.saturating_add(1));
                     let ports = adoption.ports.iter().map(|port| (adoption.pid, port.port));
                     bridge.adopted_ports.extend(ports);
                     bridge.adopted.push((adoption.pid, adoption.exit, adoption.note));
@@ -147,7 +147,7 @@ impl Bridge {
         limits: Limits,
     ) -> Pid {
         let pid = self.next;
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         let launch = Launch {
             program: argv[0].into(),
             argv: argv.iter().map(|&text| text.into()).collect(),
@@ -250,6 +250,11 @@ impl Bridge {
     /// Living processes of this machine with `marker` among their arguments.
     pub(crate) fn alive(&self, marker: &str) -> usize {
         marked(marker).len()
+    }
+
+    /// Their numbers.
+    pub(crate) fn marked(&self, marker: &str) -> Vec<i32> {
+        marked(marker)
     }
 
     /// The supervisor of a tree whose programs have `marker` among their arguments.

@@ -1,74 +1,131 @@
 //! A bridge that has been taken over says what it likes, and dies when it likes. The keeper goes on, leaks no
 //! descriptor and starts nothing outside a sandbox.
 //!
-//! The keeper of this test may have [`DESCRIPTORS`] descriptors; what the bridge sends brings many times that.
+//! The keeper of this test may have few descriptors ([`descriptors`](crate::descriptors)); what the bridge sends brings many times as
+//! many.
+//!
+//! [`ROUNDS_ASKED`] makes it longer, and [`SEED_ASKED`] different (`make test-hostile`).
 
-use std::{collections::BTreeSet, os::fd::AsFd};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use mhnos_keeper::{
     channel::{FromKeeper, Isolation, MAX_NOTE, Order, Pid, Scope, ToKeeper},
     socket::{MAX_FDS, MAX_MESSAGE, sealed_memfd},
 };
-use mhnos_sandbox::{ExtraFd, ExtraFdKind, Launch, Layer, Limits, Stdio, WindowSize};
+use mhnos_sandbox::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::bridge::Bridge;
-
-/// Descriptors the keeper may have open at once.
-const DESCRIPTORS: u64 = 160;
-
-/// Gives this process, about to be the keeper, no more than [`DESCRIPTORS`].
-pub(crate) fn limit_descriptors() {
-    let few = Some(DESCRIPTORS);
-    let limit = rustix::process::Rlimit { current: few, maximum: few };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
-}
+use crate::{
+    bridge::Bridge,
+    outsiders::{an_outsider_would_be_found, nobody_is_outside},
+};
 
 /// Bridges, each killed by itself in the middle of a sentence.
 const GENERATIONS: u32 = 3;
 /// Rounds of one bridge. After each it makes sure that the keeper still obeys.
-const ROUNDS: usize = 12;
+const ROUNDS: u64 = 12;
+/// How many it shall be instead.
+pub(crate) const ROUNDS_ASKED: &str = "MHNOS_TEST_ROUNDS";
+/// What the malice follows from.
+pub(crate) const SEED_ASKED: &str = "MHNOS_TEST_SEED";
 const MESSAGES: usize = 40;
+/// Good orders until one must have been obeyed: each comes when all that ran has been ended.
+const ORDERS: u32 = 1000;
+/// For the orders of one bridge; each has its own.
+const NUMBERS: Pid = 100_000_000;
+
+/// How often longer than usual it takes.
+pub(crate) fn length() -> u32 {
+    asked(ROUNDS_ASKED, ROUNDS).div_ceil(ROUNDS) as u32
+}
+
+fn asked(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+}
 
 pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
-    let mut random = Random(0x5EED ^ u64::from(bridge.generation));
+    let mut random = Random(asked(SEED_ASKED, 0x5EED) ^ u64::from(bridge.generation));
     let mut alive: BTreeSet<Pid> = bridge.adopted.iter().map(|(pid, ..)| *pid).collect();
     for pid in std::mem::take(&mut bridge.over) {
         bridge.send(&ToKeeper::Forget { pid });
         alive.remove(&pid);
     }
-    for pid in std::mem::take(&mut bridge.starting) {
-        // Whatever was wrong with its order, it is not being started for ever.
-        let lives = bridge.until(|message| match message {
-            FromKeeper::Adopt(adoption) if adoption.pid == pid => Some(adoption.usage.is_none()),
-            FromKeeper::Refused { pid: refused, .. } if *refused == pid => Some(false),
-            _ => None,
-        });
-        if lives {
-            alive.insert(pid);
-        }
-    }
+    hear_of_starts(bridge, &mut alive);
     if bridge.generation == 1 {
         swollen_messages_cost_the_keeper_nothing(bridge);
+        an_outsider_would_be_found(bridge);
     }
-    for _ in 0..ROUNDS {
+    // What an earlier bridge has used of these it does not tell.
+    bridge.next = bridge.next.max(bridge.generation * NUMBERS);
+    clean_up(bridge, &mut alive);
+    for _ in 0..asked(ROUNDS_ASKED, ROUNDS) {
+        hold_a_program(bridge, &mut alive);
         for _ in 0..MESSAGES {
-            attack(bridge, &mut random);
+            attack(bridge, &mut random, Numbers::Honest);
         }
-        if let Some(outside) = outside_a_sandbox(bridge) {
-            panic!("outside a sandbox: {outside}");
-        }
+        nobody_is_outside(bridge);
         clean_up(bridge, &mut alive);
     }
     if bridge.generation < GENERATIONS {
         for _ in 0..MESSAGES {
-            attack(bridge, &mut random);
+            attack(bridge, &mut random, Numbers::Honest);
         }
         std::process::exit(9);
     }
+    for _ in 0..MESSAGES {
+        attack(bridge, &mut random, Numbers::Burnt);
+    }
+    clean_up(bridge, &mut alive);
     // Whatever numbers have been burnt, the last ones have not.
     bridge.next = u32::MAX - 10;
     assert_eq!(bridge.run("echo still here").0, "still here\n");
+}
+
+/// Whatever was wrong with the orders of an earlier bridge, none is being carried out for ever.
+fn hear_of_starts(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
+    let mut starting: BTreeSet<Pid> = std::mem::take(&mut bridge.starting).into_iter().collect();
+    while !starting.is_empty() {
+        match hear(bridge, alive) {
+            FromKeeper::Adopt(adoption) => {
+                starting.remove(&adoption.pid);
+                match adoption.usage {
+                    Some(_) => bridge.send(&ToKeeper::Forget { pid: adoption.pid }),
+                    None => drop(alive.insert(adoption.pid)),
+                }
+            }
+            FromKeeper::Refused { pid, .. } => drop(starting.remove(&pid)),
+            _ => {}
+        }
+    }
+}
+
+/// Starts what would do no harm in a sandbox, and looks at it while it runs: there is something to find outside.
+fn hold_a_program(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
+    let mut pid = order_to_sleep(bridge, Isolation::Shared);
+    let mut orders = 1;
+    loop {
+        match hear(bridge, alive) {
+            FromKeeper::Started { pid: started, .. } if started == pid => break,
+            FromKeeper::Refused { pid: refused, failure } if refused == pid => {
+                // What is being started still may have all the descriptors, but not for ever.
+                let few = [libc::EMFILE, libc::ETOOMANYREFS].contains(&failure.errno);
+                assert!(few && orders < ORDERS, "good order {orders} was refused: {failure:?}");
+                clean_up(bridge, alive);
+                pid = order_to_sleep(bridge, Isolation::Shared);
+                orders += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(nobody_is_outside(bridge) > 0, "a program runs that was not looked at");
+}
+
+fn order_to_sleep(bridge: &mut Bridge, isolation: Isolation) -> Pid {
+    bridge.order(&["sleep", "1000"], Stdio::Pipes { stdin: false }, isolation)
 }
 
 /// Messages of the greatest length whose lists hold nothing but empty elements: decoded they would take dozens of times as
@@ -77,12 +134,7 @@ fn swollen_messages_cost_the_keeper_nothing(bridge: &mut Bridge) {
     let before = peak_kib();
     for list in 0..3 {
         let file = sealed_memfd(&swollen(bridge, list)).expect("a file in memory");
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [file.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        sendmsg(bridge.channel(), &[std::io::IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)
-            .expect("the keeper listens");
+        send_raw(bridge, &[1], &[file.as_fd()]);
     }
     assert_eq!(bridge.run("echo still here").0, "still here\n");
     let grown = peak_kib() - before;
@@ -136,17 +188,35 @@ fn peak_kib() -> u64 {
     line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
+/// Whether malice extends to the numbers of orders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// Orders that are refused for what else is wrong with them, or obeyed.
+    Honest,
+    /// One bit turned over may make a number so high that all orders are refused from then on for theirs.
+    Burnt,
+}
+
 /// One message, of any degree of malice.
-fn attack(bridge: &mut Bridge, random: &mut Random) {
+fn attack(bridge: &mut Bridge, random: &mut Random, numbers: Numbers) {
+    if random.below(8) == 0 {
+        // Beside what is malicious by its form, what would do no harm in a sandbox.
+        let isolation = if random.below(6) == 0 { Isolation::Private } else { Isolation::Shared };
+        order_to_sleep(bridge, isolation);
+        return;
+    }
     let fds: Vec<_> = (0..random.below(MAX_FDS)).map(|_| descriptor(random)).collect();
     let message = message(bridge, random);
     let mut bytes = postcard::to_stdvec(&message).expect("plain data");
     match random.below(8) {
         // Bits turned over, cut short, or noise from the start.
         0 => {
+            let kept = kept(&message, numbers);
             for _ in 0..=random.below(4) {
                 let at = random.below(bytes.len());
-                bytes[at] ^= 1 << random.below(8);
+                if !kept.contains(&at) {
+                    bytes[at] ^= 1 << random.below(8);
+                }
             }
         }
         1 => bytes.truncate(random.below(bytes.len())),
@@ -161,22 +231,35 @@ fn attack(bridge: &mut Bridge, random: &mut Random) {
         _ => [&[0], &bytes[..bytes.len().min(30_000)]].concat(),
     };
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !borrowed.is_empty() {
-        assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
-    }
     // An empty datagram would be the end of the channel.
-    let parts = [std::io::IoSlice::new(&frame)];
-    while !frame.is_empty() {
-        match sendmsg(bridge.channel(), &parts, &mut control, SendFlags::NOSIGNAL) {
+    if !frame.is_empty() {
+        send_raw(bridge, &frame, &borrowed);
+    }
+}
+
+fn send_raw(bridge: &Bridge, frame: &[u8], fds: &[BorrowedFd<'_>]) {
+    loop {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds)));
+        match sendmsg(bridge.channel(), &[std::io::IoSlice::new(frame)], &mut control, SendFlags::NOSIGNAL) {
             // As many descriptors are on their way as may be (unix(7)), and the keeper has not had its turn.
             Err(rustix::io::Errno::TOOMANYREFS) => std::thread::yield_now(),
             sent => {
                 sent.expect("the keeper listens");
-                break;
+                return;
             }
         }
+    }
+}
+
+/// Where the number of an order stands.
+fn kept(message: &ToKeeper, numbers: Numbers) -> Range<usize> {
+    match message {
+        ToKeeper::Spawn(order) if numbers == Numbers::Honest => {
+            1..1 + postcard::to_stdvec(&order.pid).expect("plain data").len()
+        }
+        _ => 0..0,
     }
 }
 
@@ -217,7 +300,7 @@ fn message(bridge: &mut Bridge, random: &mut Random) -> ToKeeper {
 }
 
 fn order(bridge: &mut Bridge, random: &mut Random) -> Order {
-    bridge.next += 1;
+    bridge.next = bridge.next.saturating_add(1);
     let workspace = std::env::var("WORKSPACE").expect("workspace");
     let program =
         random.pick(&["true", "sleep", "/proc/self/exe", "/proc/1/exe", "", "/", "../../bin/sh", "a\0b"]);
@@ -259,59 +342,38 @@ fn order(bridge: &mut Bridge, random: &mut Random) -> Order {
 
 /// Ends what runs. The keeper has taken all that was said before when it refuses what comes last.
 fn clean_up(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) {
-    bridge.next += 1;
+    bridge.next = bridge.next.saturating_add(1);
     let last = bridge.next;
     let mut refused = order(bridge, &mut Random(1));
     (refused.pid, refused.launch.argv) = (0, Vec::new());
     bridge.send(&ToKeeper::Spawn(refused));
     let mut answered = false;
     while !answered || !alive.is_empty() {
-        match bridge.receive() {
-            FromKeeper::Refused { pid: 0, .. } => answered = true,
-            FromKeeper::Started { pid, .. } => {
-                alive.insert(pid);
-            }
-            FromKeeper::Ended { pid, .. } => {
-                alive.remove(&pid);
-                bridge.send(&ToKeeper::Forget { pid });
-            }
-            _ => {}
-        }
-        bridge.fds.clear();
-        bridge.dialed.clear();
+        answered |= matches!(hear(bridge, alive), FromKeeper::Refused { pid: 0, .. });
         for pid in alive.iter() {
             bridge.kill(*pid);
         }
     }
-    bridge.next = last + 1;
+    bridge.next = last.saturating_add(1);
 }
 
-/// A descendant of the keeper, this bridge apart, that shares the keeper's process table. `None` too where
-/// there are no process tables of their own.
-fn outside_a_sandbox(bridge: &Bridge) -> Option<String> {
-    if !bridge.has(Layer::PidNamespace) {
-        return None;
-    }
-    let keeper = rustix::process::getppid().expect("keeper").as_raw_nonzero().get();
-    let children = |pid: i32| {
-        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
-    };
-    let mut family = children(keeper);
-    let own = std::process::id() as i32;
-    family.retain(|pid| *pid != own);
-    let mut next = 0;
-    while let Some(pid) = family.get(next).copied() {
-        family.extend(children(pid));
-        next += 1;
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().count();
-        let zombie = status.lines().any(|line| line.starts_with("State:") && line.contains('Z'));
-        if numbers < 2 && !zombie {
-            return Some(status);
+/// The next message. Whatever has been started is looked at before anything else is said about it.
+fn hear(bridge: &mut Bridge, alive: &mut BTreeSet<Pid>) -> FromKeeper {
+    let message = bridge.receive();
+    match message {
+        FromKeeper::Started { pid, .. } => {
+            alive.insert(pid);
+            nobody_is_outside(bridge);
         }
+        FromKeeper::Ended { pid, .. } => {
+            alive.remove(&pid);
+            bridge.send(&ToKeeper::Forget { pid });
+        }
+        _ => {}
     }
-    None
+    bridge.fds.clear();
+    bridge.dialed.clear();
+    message
 }
 
 /// SplitMix64.

@@ -11,9 +11,11 @@
 )]
 
 mod bridge;
+mod descriptors;
 mod faults;
 mod hostile;
 mod life;
+mod outsiders;
 mod over_limits;
 mod ports;
 mod spares;
@@ -85,12 +87,17 @@ const TESTS: &[(&str, Script)] = tests! {
         each_program_of_a_supervisor_has_its_ports_seen;
     spares:
         killed_spares_are_passed_over
+        stopped_spares_start_all_the_same
+        a_start_comes_to_an_end_although_it_is_told_to_stop
         a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting
         a_start_comes_to_an_end_although_those_that_wait_are_killed
         a_supervisor_serves_one_program_after_another
         a_supervisor_sleeps_while_its_program_ends;
     hostile:
         a_hostile_bridge_breaks_nothing;
+    descriptors:
+        the_next_bridge_starts_and_adopts_although_all_descriptors_were_taken
+        an_order_waits_while_too_many_descriptors_are_on_their_way;
     walls:
         the_layers_told_are_those_of_the_host
         the_host_does_not_show
@@ -191,11 +198,12 @@ fn run(
     command.args(groups.iter().flat_map(Given::dirs));
     let keeper = command.spawn().expect("keeper");
     let pid = rustix::process::Pid::from_child(&keeper);
+    let patience = if name.contains("hostile") { DEADLINE * hostile::length() } else { DEADLINE };
     // With the keeper everything ends that waits for what does not come.
     let (ended, end) = sync_channel::<()>(0);
     let deadline = std::thread::spawn(move || {
-        if end.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
-            println!("nothing came of it for {DEADLINE:?}");
+        if end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            println!("nothing came of it for {patience:?}");
             sys::kill(pid, libc::SIGKILL).expect("end the keeper");
         }
     });
@@ -257,8 +265,8 @@ fn keeper(arguments: &[String]) -> ExitCode {
         }
     }
     host.refuse();
-    if name.contains("hostile") {
-        hostile::limit_descriptors();
+    if ["hostile", "descriptors"].iter().any(|part| name.contains(part)) {
+        descriptors::limit();
     }
     if let Some(fault) = &fault {
         fault.install();
@@ -284,6 +292,15 @@ fn keeper(arguments: &[String]) -> ExitCode {
     }
 }
 
+fn bridges_environment(host: &str, workspace: &str) -> Vec<Vec<u8>> {
+    let asked = [hostile::ROUNDS_ASKED, hostile::SEED_ASKED];
+    let asked = asked.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)));
+    let own = [format!("WORKSPACE={workspace}"), format!("HOST={host}")];
+    // Without PATH the bridge finds no program for its control.
+    let path = format!("PATH={}", std::env::var("PATH").expect("a PATH"));
+    asked.chain(own).chain([path]).map(String::into_bytes).collect()
+}
+
 /// This program once more, as the bridge that plays the test's script.
 fn bridge(
     program: std::fs::File,
@@ -297,7 +314,7 @@ fn bridge(
         number: 0,
         place,
         argv: vec!["mhnos-runtime".into(), "bridge".into(), name.into()],
-        env: vec![format!("WORKSPACE={workspace}").into_bytes(), format!("HOST={host}").into_bytes()],
+        env: bridges_environment(host, workspace),
         files_as: None,
         fds: Vec::new(),
     }

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use mhnos_keeper::channel::{ExitStatus, FromKeeper, Isolation, LimitHit, Pid as OurPid, ToKeeper, Usage};
+use mhnos_keeper::channel::{
+    ExitStatus, FromKeeper, Isolation, LimitHit, Pid as OurPid, Scope, ToKeeper, Usage,
+};
 use mhnos_sandbox::{Limits, Stdio, Tier, sys};
 use rustix::{param::clock_ticks_per_second, process::Pid};
 
@@ -36,6 +38,60 @@ pub(crate) fn killed_spares_are_passed_over(bridge: &mut Bridge) {
     }
     bridge.kill(running);
     assert_eq!(bridge.exit(running), ExitStatus::Signal(libc::SIGKILL));
+}
+
+/// Who may signal what waits ahead may stop it, and the next programs start all the same.
+pub(crate) fn stopped_spares_start_all_the_same(bridge: &mut Bridge) {
+    let Some((running, own, init)) = beside_those_that_wait(bridge) else { return };
+    for _ in 0..10 {
+        while waiting(init, own, Which::Recruits).is_empty() {}
+        for recruit in waiting(init, own, Which::Recruits) {
+            // It may have been let go since.
+            let _ = sys::kill(Pid::from_raw(recruit).expect("a pid"), libc::SIGSTOP);
+        }
+        // More than wait at any time.
+        for _ in 0..6 {
+            let (output, status) = bridge.run("echo x");
+            assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
+        }
+    }
+    bridge.kill(running);
+    bridge.ended(running);
+}
+
+/// What is told to stop before it runs is started; it stops if it ran by then, and that is told of it, as of any other.
+pub(crate) fn a_start_comes_to_an_end_although_it_is_told_to_stop(bridge: &mut Bridge) {
+    for _ in 0..20 {
+        let order = |_| bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+        let ordered: Vec<_> = (0..8).map(order).collect();
+        let stop = |pid: &OurPid| ToKeeper::Signal { pid: *pid, signal: libc::SIGSTOP, scope: Scope::Leader };
+        for pid in &ordered {
+            bridge.send(&stop(pid));
+        }
+        for pid in ordered {
+            bridge.started(pid).expect("starts");
+            bridge.send(&ToKeeper::Signal { pid, signal: libc::SIGCONT, scope: Scope::Leader });
+            assert_eq!(bridge.exit(pid), ExitStatus::Code(0));
+            bridge.ended(pid);
+        }
+    }
+    // One that runs stays stopped: it says nothing until it is told to go on.
+    let marker = bridge.marker();
+    let script = ["sh", "-c", "kill -STOP $$; echo x", "sh", &marker];
+    let pid = bridge.order(&script, Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let stopped = |pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    };
+    let shell = bridge.marked(&marker)[0];
+    while !stopped(shell) {}
+    let (output, status) = bridge.run("echo y");
+    assert!(output == "y\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
+    assert!(stopped(shell), "a program that was stopped went on");
+    bridge.send(&ToKeeper::Signal { pid, signal: libc::SIGCONT, scope: Scope::Leader });
+    assert_eq!((bridge.output(pid).as_str(), bridge.exit(pid)), ("x\n", ExitStatus::Code(0)));
+    bridge.ended(pid);
 }
 
 /// The word of a child's end may come when that one has been reaped and the next is there, or from anybody.

@@ -6,7 +6,7 @@
 mod descriptors;
 mod gap;
 mod ipv6;
-mod outside;
+pub(crate) mod outside;
 pub(crate) mod programs;
 mod shared;
 

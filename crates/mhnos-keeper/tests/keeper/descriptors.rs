@@ -1,0 +1,104 @@
+//! A keeper may have so many descriptors, and its user so many on their way. At either limit nothing is lost but what is
+//! refused.
+
+use std::{mem::MaybeUninit, os::fd::AsFd};
+
+use mhnos_keeper::{
+    channel::{FromKeeper, Isolation, Pid, ToKeeper},
+    socket::{Blocking, MAX_FDS, Socket},
+};
+use mhnos_sandbox::Stdio;
+use mhnos_testing::waive;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::bridge::Bridge;
+
+/// Descriptors the keeper may have open at once.
+const DESCRIPTORS: u64 = 160;
+
+/// Gives this process, about to be the keeper, no more than [`DESCRIPTORS`].
+pub(crate) fn limit() {
+    let few = Some(DESCRIPTORS);
+    let limit = rustix::process::Rlimit { current: few, maximum: few };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
+}
+
+/// It orders until nothing more is to be had, and dies. The keeper has kept what it needs for another, which is told of all.
+pub(crate) fn the_next_bridge_starts_and_adopts_although_all_descriptors_were_taken(bridge: &mut Bridge) {
+    let told =
+        std::path::Path::new(&std::env::var("WORKSPACE").expect("workspace")).with_extension("started");
+    if bridge.generation == 1 {
+        let mut started = 0;
+        loop {
+            let pid = bridge.order(&["sleep", "1000"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+            match bridge.started(pid) {
+                Ok(_) => started += 1,
+                Err(failure) if failure.errno == libc::EMFILE => break,
+                Err(failure) => panic!("{failure:?}"),
+            }
+        }
+        std::fs::write(&told, started.to_string()).expect("write");
+        std::process::exit(9);
+    }
+    let started: usize = std::fs::read_to_string(&told).expect("read").parse().expect("a number");
+    std::fs::remove_file(&told).expect("it is there");
+    assert!(started > 5, "{started}");
+    assert_eq!(bridge.adopted.len(), started);
+    // The number of what was refused is not told.
+    bridge.next = u32::MAX / 2;
+    let all: Vec<Pid> = bridge.adopted.iter().map(|(pid, ..)| *pid).collect();
+    for pid in all {
+        assert!(bridge.fds.contains_key(&pid), "{pid} has no descriptors");
+        bridge.kill(pid);
+        bridge.ended(pid);
+        bridge.send(&ToKeeper::Forget { pid });
+    }
+    assert_eq!(bridge.run("echo still here").0, "still here\n");
+}
+
+/// What goes with descriptors waits until others of its user have arrived (unix(7), `ETOOMANYREFS`).
+pub(crate) fn an_order_waits_while_too_many_descriptors_are_on_their_way(bridge: &mut Bridge) {
+    // More than wait ahead, so that some need a new supervisor, and more than once.
+    for _ in 0..2 {
+        let (ours, theirs) = Socket::pair(Blocking::No).expect("a pair");
+        if !fill(&ours) {
+            return waive(
+                "all of it",
+                "the bridge of this kind of host may send as many descriptors as it likes",
+            );
+        }
+        let order = |_| bridge.order(&["echo", "x"], Stdio::Pipes { stdin: true }, Isolation::Shared);
+        let ordered: Vec<Pid> = (0..6).map(order).collect();
+        // Answered when the keeper has dealt with what was ordered before.
+        bridge.send(&ToKeeper::Dial { pid: 0, token: 0, port: 80 });
+        bridge.until(|message| match message {
+            FromKeeper::Dialed { .. } => Some(()),
+            FromKeeper::Started { .. } => panic!("descriptors arrive"),
+            _ => None,
+        });
+        drop((ours, theirs));
+        for pid in ordered {
+            bridge.started(pid).expect("starts");
+            assert_eq!(bridge.output(pid), "x\n");
+            bridge.ended(pid);
+            bridge.send(&ToKeeper::Forget { pid });
+        }
+    }
+}
+
+/// Sends descriptors to nobody who receives them until no more may be sent; false if there is no such limit.
+fn fill(channel: &Socket) -> bool {
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    let fds = [null.as_fd(); MAX_FDS];
+    for _ in 0..2 * DESCRIPTORS {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        match sendmsg(channel, &[std::io::IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::TOOMANYREFS) => return true,
+            Err(errno) => panic!("send: {errno}"),
+        }
+    }
+    false
+}
