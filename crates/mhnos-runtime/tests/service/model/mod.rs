@@ -19,10 +19,14 @@ use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use self::client::{Client, Closed, Oracles};
-use self::oracle::{Kind, LOG_BYTES, Oracle};
+use self::oracle::{Kind, LOG_BYTES, Oracle, released};
 use self::random::Random;
 use crate::{options, requests::bridge};
 
+/// Numbers of a flood that fills all buffers on its way to a client that reads nothing.
+const FLOOD: u64 = 1_000_000;
+/// Such floods in one run.
+const STALLS: usize = 2;
 /// Steps of one run, on one service.
 const STEPS: usize = 500;
 /// Seeds of an ordinary test run.
@@ -41,6 +45,7 @@ struct Model {
     clients: Vec<Client>,
     oracles: Oracles,
     kills_left: usize,
+    stalls_left: usize,
     bridges: usize,
 }
 
@@ -81,6 +86,7 @@ async fn run(seed: u64) {
         clients,
         oracles: Oracles::new(),
         kills_left: KILLS,
+        stalls_left: STALLS,
         bridges: 1,
     };
     for _ in 0..STEPS {
@@ -91,11 +97,17 @@ async fn run(seed: u64) {
 
 impl Model {
     async fn step(&mut self) {
-        let who = self.random.below(self.clients.len());
+        for client in &mut self.clients {
+            client.asleep = client.asleep.saturating_sub(1);
+        }
+        let who = self.random.pick(&self.awake()).expect("one is, always");
         let done = match self.random.below(100) {
             0..12 => self.spawn(who).await,
-            12..52 => self.write(who).await,
-            52..62 => self.attach(who).await,
+            12..42 => self.write(who).await,
+            42..46 => self.resize(who).await,
+            46..49 => self.let_go(),
+            49..50 => self.stall(who).await,
+            50..62 => self.attach(who).await,
             62..66 => self.detach(who).await,
             66..74 => self.sync(who).await,
             74..79 => self.close_stdin(who).await,
@@ -111,9 +123,15 @@ impl Model {
                 Ok(())
             }
         };
-        if let Err(Closed) = done {
+        let checked = self.check_gaps().await;
+        if let Err(Closed) = done.and(checked) {
             panic!("a connection ended while its bridge lived");
         }
+    }
+
+    /// Who reads.
+    fn awake(&self) -> Vec<usize> {
+        (0..self.clients.len()).filter(|who| self.clients[*who].asleep == 0).collect()
     }
 
     fn running(&self) -> Vec<u64> {
@@ -129,10 +147,90 @@ impl Model {
             return Ok(());
         }
         let flood = Kind::Flood(1 + self.random.below(60_000) as u64);
-        let kinds =
-            [Kind::Count, Kind::Count, Kind::CountTwice, Kind::Echo, Kind::Echo, Kind::Terminal, flood];
+        let lingering = Kind::Lingering(1 + self.random.below(60_000) as u64);
+        let kinds = [
+            Kind::Count,
+            Kind::Count,
+            Kind::CountTwice,
+            Kind::Echo,
+            Kind::Foreign,
+            Kind::Terminal,
+            flood,
+            lingering,
+        ];
         let kind = self.random.pick(&kinds).expect("there are some");
-        self.clients[who].spawn(kind, &mut self.oracles).await
+        self.clients[who].spawn(kind, &mut self.oracles).await.map(drop)
+    }
+
+    /// The latest size of a terminal wins, and everybody who views it is told.
+    async fn resize(&mut self, who: usize) -> Result<(), Closed> {
+        let terminal =
+            |oracle: &&Oracle| oracle.kind == Kind::Terminal && oracle.exit.is_none() && !oracle.killed;
+        let terminals: Vec<u64> = self.oracles.values().filter(terminal).map(|oracle| oracle.pid).collect();
+        let Some(pid) = self.random.pick(&terminals) else { return Ok(()) };
+        let size = (1 + self.random.below(65_535) as u64, 1 + self.random.below(65_535) as u64);
+        let views = |client: &Client| !client.attaching(pid) && client.viewed().any(|view| view.0 == pid);
+        let told: Vec<usize> = self.awake().into_iter().filter(|who| views(&self.clients[*who])).collect();
+        self.clients[who].resize(pid, size).await?;
+        self.sync(who).await?;
+        let begun = Instant::now();
+        for who in told {
+            while self.clients[who].size(pid) != Some(size) {
+                assert!(begun.elapsed() < SOON, "{pid} has {size:?}, and a viewer was not told");
+                self.sync(who).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A descendant of a program that has ended writes.
+    fn let_go(&mut self) -> Result<(), Closed> {
+        let lingers = |oracle: &&Oracle| oracle.lingers().is_some() && oracle.exit.is_some();
+        let all: Vec<u64> = self.oracles.values().filter(lingers).map(|oracle| oracle.pid).collect();
+        if let Some(pid) = self.random.pick(&all) {
+            self.release(pid);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, pid: u64) {
+        let oracle = self.oracles.get_mut(&pid).expect("it lingers");
+        if let Some(count) = oracle.lingers() {
+            oracle.let_go(count);
+            self.server.write(&released(oracle.number), "");
+        }
+    }
+
+    /// A client views a flood, and reads nothing for a while: neither that nor anything else it views.
+    async fn stall(&mut self, who: usize) -> Result<(), Closed> {
+        let others: Vec<usize> = self.awake().into_iter().filter(|other| *other != who).collect();
+        let Some(other) = self.random.pick(&others).filter(|_| self.stalls_left > 0) else { return Ok(()) };
+        self.stalls_left -= 1;
+        let pid = self.clients[other].spawn(Kind::Flood(FLOOD), &mut self.oracles).await?;
+        self.clients[who].attach(pid, 0).await?;
+        self.sync(who).await?;
+        self.clients[who].asleep = 5 + self.random.below(20);
+        Ok(())
+    }
+
+    /// Nothing is said to be missing that the log holds.
+    async fn check_gaps(&mut self) -> Result<(), Closed> {
+        for who in self.awake() {
+            while !self.clients[who].unchecked.is_empty() {
+                let gaps = std::mem::take(&mut self.clients[who].unchecked);
+                let list = self.clients[who]
+                    .request(json!({"type": "list", "all": true}), &mut self.oracles)
+                    .await?;
+                let listed = list["processes"].as_array().expect("an array");
+                for (pid, from, to) in gaps {
+                    let process = listed.iter().find(|process| process["pid"] == pid).expect("retained");
+                    let end = process["seq"].as_u64().expect("a position");
+                    let checked = self.oracles[&pid].check_gap(from, to, end);
+                    checked.unwrap_or_else(|wrong| panic!("process {pid}: {wrong}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn write(&mut self, who: usize) -> Result<(), Closed> {
@@ -148,6 +246,10 @@ impl Model {
         let oracle = self.oracles.get_mut(&pid).expect("it is there");
         let text = oracle.input(amount);
         let bytes = oracle.possible();
+        if oracle.kind == Kind::Foreign {
+            let cut = self.random.below(text.len());
+            return self.clients[who].write_in_two(pid, &text, bytes, cut).await;
+        }
         self.clients[who].write(pid, &text, bytes).await
     }
 
@@ -174,6 +276,11 @@ impl Model {
         };
         if self.clients[who].attaching(pid) {
             return Ok(());
+        }
+        // After an exit the frames of an old view and a new one could not be told apart.
+        if matches!(self.oracles[&pid].kind, Kind::Lingering(_)) {
+            self.clients[who].detach(pid).await?;
+            self.sync(who).await?;
         }
         self.clients[who].attach(pid, after).await
     }
@@ -227,6 +334,8 @@ impl Model {
             let oracle = &self.oracles[&process["pid"].as_u64().expect("a number")];
             assert!(process["seq"].as_u64() >= Some(oracle.known_to_be_there() as u64), "{process}");
             assert!(oracle.exit.is_none() || process["status"] == "exited", "{process}");
+            let size = process["pty"]["cols"].as_u64().zip(process["pty"]["rows"].as_u64());
+            assert!(oracle.size.is_none_or(|told| size == Some(told)), "{:?}: {process}", oracle.size);
         }
         Ok(())
     }
@@ -238,12 +347,12 @@ impl Model {
         if kill {
             self.kills_left -= 1;
             if self.random.one_in(2) {
-                for who in 0..self.clients.len() {
+                for who in self.awake() {
                     self.sync(who).await.expect("the bridge still lives");
                 }
             }
             // What is on its way may be lost with the bridge, but not in part and not twice.
-            for who in 0..self.clients.len() {
+            for who in self.awake() {
                 self.write_without_waiting(who).await;
             }
             kill_process(old, Signal::KILL).expect("it is ours");
@@ -263,6 +372,7 @@ impl Model {
     /// Waits until everything that must come has come to everybody who views it.
     async fn rest(&mut self) {
         let begun = Instant::now();
+        self.clients.iter_mut().for_each(|client| client.asleep = 0);
         loop {
             for who in 0..self.clients.len() {
                 self.sync(who).await.expect("the bridge lives");
@@ -279,7 +389,7 @@ impl Model {
 
     fn behind(&self, (pid, position, exited): (u64, u64, bool)) -> bool {
         let oracle = &self.oracles[&pid];
-        !exited && (oracle.exit.is_some() || !oracle.is_settled(position))
+        (!exited && oracle.exit.is_some()) || !oracle.is_settled(position, exited)
     }
 
     fn summary(&self) -> String {
@@ -303,6 +413,8 @@ impl Model {
             };
             asked.expect("the bridge lives");
         }
+        let lingering: Vec<u64> = self.oracles.keys().copied().collect();
+        lingering.into_iter().for_each(|pid| self.release(pid));
         self.rest().await;
         let mut late = Client::connect(&self.server, false).await;
         for pid in self.oracles.keys() {
@@ -310,6 +422,7 @@ impl Model {
         }
         self.clients.push(late);
         self.rest().await;
+        self.check_gaps().await.expect("the bridge lives");
         for oracle in self.oracles.values() {
             assert!(oracle.exit.is_some(), "{oracle} has no exit");
             oracle.check_streams().unwrap_or_else(|wrong| panic!("{oracle}: {wrong}"));
