@@ -11,7 +11,7 @@ runtime=ws://127.0.0.1:18790 openclaw=ws://127.0.0.1:18791
 container=mhnos-test-$$-alone
 passed=0
 
-if command -v docker-compose >/dev/null; then compose() { docker-compose "$@"; }; else compose() { docker compose "$@"; }; fi
+if docker-compose version >/dev/null 2>&1; then compose() { docker-compose "$@"; }; else compose() { docker compose "$@"; }; fi
 
 compose2() { # Compose v2, whatever it is called here
   case "$(docker-compose version --short 2>/dev/null)" in [2-9]*) docker-compose "$@" ;; *) docker compose "$@" ;; esac

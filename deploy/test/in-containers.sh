@@ -25,16 +25,18 @@ if command -v docker >/dev/null && { [ -e image.tar ] || [ -n "${MHNOS_TEST_IMAG
   docker rm -fv alone >/dev/null
 
   say "Compose"
+  # Ubuntu 24.04 has one that does not start, and another.
+  if docker-compose version >/dev/null 2>&1; then compose=(docker-compose); else compose=(docker compose); fi
   export COMPOSE_PROJECT_NAME=system
   up() { # up COMPOSE…: the service as its files say
     "$@" up -d --no-build mhnos-runtime
     within 180 docker exec "$(docker ps -q --filter label=com.docker.compose.project=system)" mhnos-runtime health || { "$@" logs; return 1; }
   }
-  holds "docker-compose up -d" up docker-compose
+  holds "${compose[*]} up -d" up "${compose[@]}"
   check tier T3+
   check tools
   check forks
-  docker-compose down -v
+  "${compose[@]}" down -v
   if docker compose version >/dev/null 2>&1; then
     files=(docker compose -f docker-compose.yml -f docker-compose.strong.yml)
     holds "with the strong file" up "${files[@]}"

@@ -25,9 +25,10 @@ use rustix::{
 };
 
 use crate::{
-    channel::Stage,
+    channel::{Failure, Stage},
     heap,
     inner::{FromInit, ToInit, failure},
+    recruit::os,
     socket::{RecvError, Socket},
     supervisor,
     tree::children,
@@ -39,28 +40,32 @@ pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
         // A terminal's Ctrl-Z is for the keeper: what it stopped here would be taken for stopped by a program. The session
         // stays the keeper's, which so may have init go on whatever user that is; and if the keeper ends while it is stopped,
         // the kernel does.
-        if setpgid(None, None).is_err() || sys::close_all_but(&[socket.as_fd()]).is_err() {
-            return;
-        }
-        match enter(policy, grouped) {
-            Err(error) => {
-                let _ = socket.send(&FromInit::SetupFailed(failure(Stage::Sandbox, &error)), &[]);
-            }
-            Ok(entered) => serve(socket, entered),
+        let apart = setpgid(None, None);
+        let outcome = apart
+            .map_err(|errno| os(Stage::Sandbox, "take a process group of its own", &errno.into()))
+            .and_then(|()| {
+                let closed = sys::close_all_but(&[socket.as_fd()]);
+                closed.map_err(|error| os(Stage::Sandbox, "close the keeper's descriptors", &error))
+            })
+            .and_then(|()| enter(policy, grouped).map_err(|error| failure(Stage::Sandbox, &error)))
+            .and_then(|entered| serve(socket, entered));
+        if let Err(failure) = outcome {
+            let _ = socket.send(&FromInit::SetupFailed(failure), &[]);
         }
     }));
     sys::exit_now(if outcome.is_ok() { 0 } else { 101 })
 }
 
-fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
+/// Until nobody needs the sandbox. An error is for before it is ready.
+fn serve(socket: &Socket, Entered { walls, outlets }: Entered) -> Result<(), Failure> {
     // From inside a pid namespace nobody can stop init, but anybody could say this.
     let last: &[i32] = if is_pid_1() { &[] } else { &[libc::SIGCONT] };
-    let Ok(signals) = sys::signal_fd(&[&sys::HANDLED, last].concat()) else { return };
+    let signals = sys::signal_fd(&[&sys::HANDLED, last].concat())
+        .map_err(|error| os(Stage::Sandbox, "watch for signals", &error))?;
     let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
     let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    if socket.send_patiently(&FromInit::Ready(kinds), &attached).is_err() {
-        return;
-    }
+    let told = socket.send_patiently(&FromInit::Ready(kinds), &attached);
+    told.map_err(|error| os(Stage::Sandbox, "report to the keeper", &error))?;
     drop(sockets);
     heap::fill_holes();
     let mut supervisors = HashSet::new();
@@ -72,7 +77,8 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
             for supervisor in &supervisors {
                 let _ = sys::kill(*supervisor, libc::SIGKILL);
             }
-            return end(&signals, &mut supervisors);
+            end(&signals, &mut supervisors);
+            return Ok(());
         }
         reap(&mut supervisors);
         loop {
@@ -83,7 +89,10 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) {
                 }
                 Err(RecvError::WouldBlock) => break,
                 Err(RecvError::Malformed(_)) => {}
-                Err(RecvError::Closed | RecvError::Io(_)) => return end(&signals, &mut supervisors),
+                Err(RecvError::Closed | RecvError::Io(_)) => {
+                    end(&signals, &mut supervisors);
+                    return Ok(());
+                }
             }
         }
     }
@@ -114,20 +123,14 @@ fn signalled(signals: &OwnedFd, which: i32) -> bool {
     found
 }
 
-/// Forks a supervisor. If that fails, its channel closes with the message and the keeper sees the end of it.
+/// Forks a supervisor.
 fn supervise(fds: Vec<OwnedFd>, walls: &Walls, supervisors: &mut HashSet<Pid>) {
     match sys::fork(Namespaces::NONE) {
-        Ok(Fork::Child) => {
-            let kept: Vec<_> = fds.iter().map(AsFd::as_fd).chain(walls.descriptors()).collect();
-            if sys::close_all_but(&kept).is_err() {
-                sys::exit_now(1);
-            }
-            supervisor::run(fds, walls)
-        }
+        Ok(Fork::Child) => supervisor::run(fds, walls),
         Ok(Fork::Parent(pid)) => {
             supervisors.insert(pid);
         }
-        Err(_) => {}
+        Err(error) => supervisor::could_not(fds, &error),
     }
 }
 

@@ -127,24 +127,30 @@ impl AsFd for Recruit {
     }
 }
 
-/// Forks it, for its supervisor; `channel` is its end of that to the keeper, `doors` are those of its control group.
-pub(crate) fn fork(channel: &OwnedFd, doors: &[OwnedFd], walls: &Walls) -> Result<Pid, Failure> {
+/// Forks it, for its supervisor; `channel` is its end of that to the keeper, and nobody else's, so that it closes at exec;
+/// `doors` are those of its control group.
+pub(crate) fn fork(channel: OwnedFd, doors: &[OwnedFd], walls: &Walls) -> Result<Pid, Failure> {
     match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", &error))? {
         Fork::Child => {
+            let first = Socket::from_fd(channel);
             // Its number must not be one that the program is given.
-            let Ok(channel) = fcntl_dupfd_cloexec(channel, confine::FIRST_FREE).map(Socket::from_fd) else {
-                sys::exit_now(127)
-            };
-            let own = std::iter::once(channel.as_fd()).chain(doors.iter().map(AsFd::as_fd));
-            let kept: Vec<_> = own.chain(walls.descriptors()).collect();
-            if sys::close_all_but(&kept).is_ok() {
-                let failure = serve(&channel, doors, walls);
-                let _ = channel.send(&FromRecruit::Failed(failure), &[]);
+            match fcntl_dupfd_cloexec(&first, confine::FIRST_FREE).map(Socket::from_fd) {
+                Ok(channel) => {
+                    drop(first);
+                    let failure = serve(&channel, doors, walls);
+                    tell(&channel, failure);
+                }
+                Err(errno) => tell(&first, os(Stage::Fork, "set its channel apart", &errno.into())),
             }
             sys::exit_now(127)
         }
         Fork::Parent(pid) => Ok(pid),
     }
+}
+
+/// Without a keeper there is nobody to tell.
+fn tell(channel: &Socket, failure: Failure) {
+    let _ = channel.send(&FromRecruit::Failed(failure), &[]);
 }
 
 /// A failure of a call, for people.
@@ -154,6 +160,11 @@ pub(crate) fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
 
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
 fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
+    let own = std::iter::once(channel.as_fd()).chain(doors.iter().map(AsFd::as_fd));
+    let kept: Vec<_> = own.chain(walls.descriptors()).collect();
+    if let Err(error) = sys::close_all_but(&kept) {
+        return os(Stage::Fork, "close its supervisor's descriptors", &error);
+    }
     if let Err(error) = confine::get_ready(doors, walls) {
         return failure(Stage::Confine, &error);
     }

@@ -69,9 +69,20 @@ impl Ready {
     pub(crate) fn order(&mut self, order: Execute, fds: Attached) -> Result<(), Failure> {
         if self.group.is_none() {
             let limited = self.control.send(ToSupervisor::Limit(order.limits), Vec::new());
-            limited.map_err(|error| recruit::os(Stage::Fork, "tell the supervisor its limits", &error))?;
+            limited.map_err(|error| {
+                self.said()
+                    .unwrap_or_else(|| recruit::os(Stage::Fork, "tell the supervisor its limits", &error))
+            })?;
         }
-        self.recruit.order(order, fds)
+        self.recruit.order(order, fds).map_err(|failure| self.said().unwrap_or(failure))
+    }
+
+    /// Why there is nobody to be told, if the supervisor has said so.
+    fn said(&self) -> Option<Failure> {
+        match self.control.recv::<FromSupervisor>().ok()?.message {
+            FromSupervisor::Failed(failure) => Some(failure),
+            _ => None,
+        }
     }
 }
 

@@ -43,14 +43,26 @@ use crate::{
 /// Supervises programs, one after the other; for a process just forked from init, which ends with it. `fds` are those
 /// of [`ToInit::Supervise`](crate::inner::ToInit::Supervise).
 pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
+    let kept: Vec<_> = fds.iter().map(AsFd::as_fd).chain(walls.descriptors()).collect();
+    let closed = sys::close_all_but(&kept);
     let mut fds = fds.into_iter();
     let (Some(control), Some(channel)) = (fds.next().map(Socket::from_fd), fds.next()) else {
         sys::exit_now(1)
     };
-    if let Err(failure) = serve(&control, channel, fds.collect(), walls) {
+    let closed = closed.map_err(|error| recruit::os(Stage::Fork, "close init's descriptors", &error));
+    if let Err(failure) = closed.and_then(|()| serve(&control, channel, fds.collect(), walls)) {
         report(&control, &FromSupervisor::Failed(failure));
     }
     sys::exit_now(0)
+}
+
+/// In the place of a supervisor that init could not fork: tells the keeper, whose channel is the first of `fds`.
+pub(crate) fn could_not(fds: Vec<OwnedFd>, error: &io::Error) {
+    if let Some(control) = fds.into_iter().next().map(Socket::from_fd) {
+        let failure = recruit::os(Stage::Fork, "create the supervisor", error);
+        // A new channel has room for it.
+        let _ = control.send(&FromSupervisor::Failed(failure), &[]);
+    }
 }
 
 fn serve(
@@ -74,9 +86,7 @@ fn serve(
     let enclosure = walls.around_supervisor().map_err(|error| failure(Stage::Confine, &error))?;
     let lookout = Lookout { diagnosis, closings, notices: enclosure.notices };
     loop {
-        let leader = recruit::fork(&channel, &doors, walls)?;
-        // That is to close at exec.
-        drop(channel);
+        let leader = recruit::fork(channel, &doors, walls)?;
         Supervisor::of(leader, &children, enclosure.signals.as_ref(), &lookout).watch(control);
         let Some((its, others)) = renewal(control, &children) else { return Ok(()) };
         channel = its;

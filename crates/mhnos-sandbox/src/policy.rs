@@ -142,6 +142,10 @@ pub const TMP_BYTES: u64 = 256 << 20;
 /// Files and directories in a sandbox's `/tmp`.
 pub const TMP_INODES: u64 = 65_536;
 
+/// Files, links and names of files in `/run`, `/var` and `/dev`, each: sockets and locks of a few programs. By default the kernel
+/// allows one for every two pages of the machine, a kilobyte or so each, which no limit of the program's counts once it has ended.
+pub const FEW_INODES: u64 = 1024;
+
 /// Size of a sandbox's `/dev/shm`, in bytes.
 pub const SHM_BYTES: u64 = 64 << 20;
 

@@ -24,7 +24,7 @@ use crate::{
     Tier,
     error::{SetupError, Step},
     etc,
-    policy::{Policy, SHM_BYTES, Source, TMP_BYTES, TMP_INODES, WORKSPACE_ALIAS, Workspace},
+    policy::{FEW_INODES, Policy, SHM_BYTES, Source, TMP_BYTES, TMP_INODES, WORKSPACE_ALIAS, Workspace},
     sys::{self, MountAccess},
 };
 
@@ -51,9 +51,10 @@ pub(crate) fn build(policy: &Policy) -> Result<(), SetupError> {
     clones.attach_etc()?;
     furnish_dev(&clones)?;
     furnish_proc(&clones)?;
-    for (dir, options) in [("run", "mode=755,size=4m"), ("var", "mode=755,size=4m")] {
+    let few = format!("mode=755,size=4m,nr_inodes={FEW_INODES}");
+    for dir in ["run", "var"] {
         make_dir(dir)?;
-        tmpfs(dir, options, MountFlags::NOEXEC).step_on("mount a temporary", dir)?;
+        tmpfs(dir, &few, MountFlags::NOEXEC).step_on("mount a temporary", dir)?;
     }
     let tmp = format!("mode=1777,size={TMP_BYTES},nr_inodes={TMP_INODES}");
     make_dir("tmp")?;
@@ -212,7 +213,8 @@ fn furnish_proc(clones: &Clones) -> Result<(), SetupError> {
 
 fn furnish_dev(clones: &Clones) -> Result<(), SetupError> {
     make_dir("dev")?;
-    tmpfs("dev", "mode=755,size=64k", MountFlags::NOEXEC).step("mount /dev")?;
+    let few = format!("mode=755,size=64k,nr_inodes={FEW_INODES}");
+    tmpfs("dev", &few, MountFlags::NOEXEC).step("mount /dev")?;
     for (name, clone) in &clones.devices {
         let path = format!("dev/{name}");
         std::fs::File::create(&path).step_on("create", &path)?;

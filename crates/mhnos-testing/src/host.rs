@@ -221,6 +221,25 @@ const WITHOUT_LANDLOCK: Host = Host {
     refused: &[NO_LANDLOCK],
 };
 
+/// As a filter answers around the service that does not know what the last steps of a program's process take: a descriptor
+/// of a number of one's choice.
+const NO_HIGH_DESCRIPTORS: Refusal = Refusal {
+    number: libc::SYS_fcntl,
+    errno: libc::EPERM,
+    only: &[(1, u32::MAX, libc::F_DUPFD_CLOEXEC as u32), (2, 64, 64)],
+};
+
+/// Where no tier comes up, for want of one step that all have late.
+const WITHOUT_A_LATE_STEP: Host = Host {
+    name: "without-a-late-step",
+    starter: Starter::User,
+    mode: Mode::Strict,
+    grouped: false,
+    tier: Tier::None,
+    landlock: None,
+    refused: &[NO_HIGH_DESCRIPTORS],
+};
+
 /// A unit of systemd's: an ordinary user with control groups that were given to it. For those who can give some ([`delegated`]).
 pub const DELEGATED: Host = Host {
     name: "delegated",
@@ -236,7 +255,8 @@ impl Host {
     /// The host of this name.
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        HOSTS.iter().chain([&WITHOUT_LANDLOCK, &DELEGATED]).find(|host| host.name == name).expect("a host")
+        let others = [&WITHOUT_LANDLOCK, &WITHOUT_A_LATE_STEP, &DELEGATED];
+        HOSTS.iter().chain(others).find(|host| host.name == name).expect("a host")
     }
 
     /// Whether an ordinary user starts the service.

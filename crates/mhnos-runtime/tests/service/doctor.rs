@@ -51,6 +51,27 @@ fn a_tier_that_cannot_be_had_stands_in_no_other_ones_way() {
     assert_eq!(health["sandbox"]["tier"], report["tier"], "{health}");
 }
 
+/// In the process that would be a program, when all its walls stand.
+#[test]
+fn a_step_refused_in_the_self_tests_own_process_is_named_with_what_would_allow_it() {
+    let host = "without-a-late-step";
+    let output = doctor(host, &["--json"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let failure = Server::try_start(options().on(host)).expect_err("must not start");
+    for (tier, step) in
+        [("T1", "set its channel apart"), ("T2", "set its channel apart"), ("T3", "set a ruleset apart")]
+    {
+        let told = find(&report, "tiers", tier);
+        let told = (told["reason"].as_str(), told["remedy"].as_str());
+        let (Some(reason), Some(remedy)) = told else { panic!("{tier}: {report}") };
+        assert_eq!(reason, format!("{step} (Operation not permitted (os error 1))"), "{tier}");
+        assert!(remedy.contains("system call filter") && !remedy.contains("mount"), "{tier}: {remedy}");
+        let line = format!("{tier}: {reason}; {remedy}");
+        assert!(failure.stderr.contains(&line), "{line}\n{}", failure.stderr);
+    }
+}
+
 /// Names of layers in order, with the tier.
 fn in_force(tier: &Value, layers: &Value) -> (String, Vec<String>) {
     let name = |layer: &Value| layer.as_str().unwrap_or_default().to_owned();

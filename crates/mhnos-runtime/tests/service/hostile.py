@@ -67,6 +67,20 @@ def many_files(directory, limit):
         for number in range(made): os.unlink(f"{directory}/{number}")
         os.rmdir(directory)
 
+def many_names(directory, limit):
+    # Further names of one file take no inode of a disk's file system, but they do of one in memory.
+    made = 0
+    os.mkdir(directory)
+    try:
+        write(f"{directory}/file", "")
+        while made < limit:
+            os.link(f"{directory}/file", f"{directory}/{made}")
+            made += 1
+    finally:
+        for number in range(made): os.unlink(f"{directory}/{number}")
+        os.unlink(f"{directory}/file")
+        os.rmdir(directory)
+
 def many_descriptors():
     held = []
     try:
@@ -171,5 +185,9 @@ if given["own-tree"]:
     attempt("fill-tmp", lambda: fill("/tmp/full", 400 << 20))
     attempt("fill-shm", lambda: fill("/dev/shm/full", 100 << 20))
     attempt("fill-root", lambda: fill("/full", 1 << 20))
-    attempt("fill-inodes", lambda: many_files("/tmp/many", 70000))
+    # Each file system in memory there is, none of them larger than it may be: an inode takes memory that is nobody's.
+    for place in ["tmp", "dev-shm", "run", "var", "dev"]:
+        directory = "/" + place.replace("-", "/")
+        attempt(f"fill-inodes-{place}", lambda: many_files(f"{directory}/many", 70000))
+        if place != "dev-shm": attempt(f"fill-names-{place}", lambda: many_names(f"{directory}/many", 70000))
 attempt("end", lambda: None)

@@ -68,7 +68,15 @@ const OWN_TREE: &[(&str, &[&str])] = &[
     ("fill-tmp", &["ENOSPC"]),
     ("fill-shm", &["ENOSPC"]),
     ("fill-root", &["EROFS", "EACCES"]),
-    ("fill-inodes", &["ENOSPC"]),
+    ("fill-inodes-tmp", &["ENOSPC"]),
+    ("fill-names-tmp", &["ENOSPC"]),
+    ("fill-inodes-dev-shm", &["ENOSPC"]),
+    ("fill-inodes-run", &["ENOSPC"]),
+    ("fill-names-run", &["ENOSPC"]),
+    ("fill-inodes-var", &["ENOSPC"]),
+    ("fill-names-var", &["ENOSPC"]),
+    ("fill-inodes-dev", &["ENOSPC"]),
+    ("fill-names-dev", &["ENOSPC"]),
     // Ignored, as PID 1's privilege, or refused: the spawn that follows shows it.
     ("kill-init", &["ok", "EPERM"]),
 ];

@@ -104,6 +104,8 @@ const USER: u32 = mhnos_testing::host::USER;
 pub(crate) const FAULTS: &[Fault] = faults! {
     // Init, before it builds anything.
     "user" T1 SYS_clone.only(&[(0, libc::CLONE_NEWUSER as u32, libc::CLONE_NEWUSER as u32)]).stops("create the sandbox's namespaces");
+    "user" T1 SYS_setpgid.stops("take a process group of its own");
+    "user" T1 SYS_close_range.only(&[(2, ALL, 0)]).stops("close the keeper's descriptors");
     "user" T1 SYS_prctl.only(prctl!(PR_SET_PDEATHSIG)).stops("tie init to the keeper");
     "user" T1 SYS_prctl.only(prctl!(PR_SET_DUMPABLE, 1)).stops("open /proc/self");
     // By their lengths: "deny", "4242 4242 1".
@@ -153,13 +155,13 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     "user" T1 SYS_landlock_add_rule.stops("allow /");
     "user" T1 SYS_landlock_restrict_self.stops("restrict files by Landlock");
     // Around supervisor and program. One byte is what a door takes; limits are lines.
+    "user" T1 SYS_clone.only(&[(0, ALL, libc::SIGCHLD as u32)]).stops("create the supervisor");
     "root" T1 SYS_write.only(&[(2, ALL, 1)]).stops("join the control group");
     "user" T1 SYS_setpriority.stops("lower the priority");
     "user" T1 SYS_setsid.stops("open a session");
     "user" T1 SYS_ioctl.stops("open a terminal");
     "user" T1 SYS_ioctl.only(&[(1, ALL, libc::TIOCSCTTY as u32)]).stops("take the terminal");
-    // Made before there is anybody to tell: it ends, and that is told.
-    "user" T1 SYS_fcntl.only(&[(1, ALL, libc::F_DUPFD_CLOEXEC as u32), (2, ALL, 64)]).stops("the self-test ended early: ");
+    "user" T1 SYS_fcntl.only(&[(1, ALL, libc::F_DUPFD_CLOEXEC as u32), (2, ALL, 64)]).stops("set its channel apart");
     "user" T1 SYS_close_range.only(&[(2, ALL, libc::CLOSE_RANGE_CLOEXEC)]).stops("connect descriptors");
     "user" T1 SYS_dup2.stops("connect descriptors");
     // Limits that are set, not asked for.
