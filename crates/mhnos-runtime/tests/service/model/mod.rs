@@ -9,6 +9,7 @@
 mod client;
 mod oracle;
 mod random;
+mod rarities;
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,12 +20,10 @@ use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use self::client::{Client, Closed, Oracles};
-use self::oracle::{Kind, LOG_BYTES, Oracle, released};
+use self::oracle::{Kind, LOG_BYTES, Oracle};
 use self::random::Random;
 use crate::{options, requests::bridge};
 
-/// Numbers of a flood that fills all buffers on its way to a client that reads nothing.
-const FLOOD: u64 = 1_000_000;
 /// Such floods in one run.
 const STALLS: usize = 2;
 /// Steps of one run, on one service.
@@ -105,7 +104,10 @@ impl Model {
             0..12 => self.spawn(who).await,
             12..42 => self.write(who).await,
             42..46 => self.resize(who).await,
-            46..49 => self.let_go(),
+            46..49 => {
+                self.let_go();
+                Ok(())
+            }
             49..50 => self.stall(who).await,
             50..62 => self.attach(who).await,
             62..66 => self.detach(who).await,
@@ -160,77 +162,6 @@ impl Model {
         ];
         let kind = self.random.pick(&kinds).expect("there are some");
         self.clients[who].spawn(kind, &mut self.oracles).await.map(drop)
-    }
-
-    /// The latest size of a terminal wins, and everybody who views it is told.
-    async fn resize(&mut self, who: usize) -> Result<(), Closed> {
-        let terminal =
-            |oracle: &&Oracle| oracle.kind == Kind::Terminal && oracle.exit.is_none() && !oracle.killed;
-        let terminals: Vec<u64> = self.oracles.values().filter(terminal).map(|oracle| oracle.pid).collect();
-        let Some(pid) = self.random.pick(&terminals) else { return Ok(()) };
-        let size = (1 + self.random.below(65_535) as u64, 1 + self.random.below(65_535) as u64);
-        let views = |client: &Client| !client.attaching(pid) && client.viewed().any(|view| view.0 == pid);
-        let told: Vec<usize> = self.awake().into_iter().filter(|who| views(&self.clients[*who])).collect();
-        self.clients[who].resize(pid, size).await?;
-        self.sync(who).await?;
-        let begun = Instant::now();
-        for who in told {
-            while self.clients[who].size(pid) != Some(size) {
-                assert!(begun.elapsed() < SOON, "{pid} has {size:?}, and a viewer was not told");
-                self.sync(who).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A descendant of a program that has ended writes.
-    fn let_go(&mut self) -> Result<(), Closed> {
-        let lingers = |oracle: &&Oracle| oracle.lingers().is_some() && oracle.exit.is_some();
-        let all: Vec<u64> = self.oracles.values().filter(lingers).map(|oracle| oracle.pid).collect();
-        if let Some(pid) = self.random.pick(&all) {
-            self.release(pid);
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, pid: u64) {
-        let oracle = self.oracles.get_mut(&pid).expect("it lingers");
-        if let Some(count) = oracle.lingers() {
-            oracle.let_go(count);
-            self.server.write(&released(oracle.number), "");
-        }
-    }
-
-    /// A client views a flood, and reads nothing for a while: neither that nor anything else it views.
-    async fn stall(&mut self, who: usize) -> Result<(), Closed> {
-        let others: Vec<usize> = self.awake().into_iter().filter(|other| *other != who).collect();
-        let Some(other) = self.random.pick(&others).filter(|_| self.stalls_left > 0) else { return Ok(()) };
-        self.stalls_left -= 1;
-        let pid = self.clients[other].spawn(Kind::Flood(FLOOD), &mut self.oracles).await?;
-        self.clients[who].attach(pid, 0).await?;
-        self.sync(who).await?;
-        self.clients[who].asleep = 5 + self.random.below(20);
-        Ok(())
-    }
-
-    /// Nothing is said to be missing that the log holds.
-    async fn check_gaps(&mut self) -> Result<(), Closed> {
-        for who in self.awake() {
-            while !self.clients[who].unchecked.is_empty() {
-                let gaps = std::mem::take(&mut self.clients[who].unchecked);
-                let list = self.clients[who]
-                    .request(json!({"type": "list", "all": true}), &mut self.oracles)
-                    .await?;
-                let listed = list["processes"].as_array().expect("an array");
-                for (pid, from, to) in gaps {
-                    let process = listed.iter().find(|process| process["pid"] == pid).expect("retained");
-                    let end = process["seq"].as_u64().expect("a position");
-                    let checked = self.oracles[&pid].check_gap(from, to, end);
-                    checked.unwrap_or_else(|wrong| panic!("process {pid}: {wrong}"));
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn write(&mut self, who: usize) -> Result<(), Closed> {
@@ -414,7 +345,9 @@ impl Model {
             asked.expect("the bridge lives");
         }
         let lingering: Vec<u64> = self.oracles.keys().copied().collect();
-        lingering.into_iter().for_each(|pid| self.release(pid));
+        for pid in lingering {
+            self.release(pid);
+        }
         self.rest().await;
         let mut late = Client::connect(&self.server, false).await;
         for pid in self.oracles.keys() {
