@@ -1,6 +1,7 @@
 //! How a process ended: the record that outlives it, and the public view of its life.
 
 use mhnos_keeper::channel::ExitStatus;
+use serde::{Deserialize, Serialize};
 
 use crate::signal::Signal;
 
@@ -34,7 +35,7 @@ pub struct Usage {
 }
 
 /// Why a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// By itself, with a code.
     Exited,

@@ -6,16 +6,20 @@
 
 use std::io;
 
-use mhnos_keeper::channel::{Isolation, MAX_NOTE, Pid};
+use mhnos_keeper::channel::{Isolation, MAX_NOTE, Pid, Usage};
 use mhnos_sandbox::{Limits, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    exit::Reason,
     limits::{KEY_LETTERS, REPORT_BYTES},
     registry::Tally,
     request::{Encoding, Info},
     state::Memory,
 };
+
+/// What postcard writes for an option that is `None`.
+const NONE: u8 = 0;
 
 /// The note of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub(crate) struct Note {
     pub(crate) key: String,
     /// The exit record's end position, if it was made while output was still held open.
     pub(crate) recorded_at: Option<u64>,
+    /// What that record said besides: a kill of what lived on afterwards, and what that used, are no part of it. Last, and left
+    /// out if there is none: notes of version 0.1.0 end before it, and it passes over what it does not know.
+    pub(crate) recorded: Option<(Reason, Usage)>,
 }
 
 /// The note of the service.
@@ -82,6 +89,7 @@ impl Note {
             report: Vec::new(),
             key: new_key(),
             recorded_at: None,
+            recorded: None,
         }
     }
 
@@ -110,11 +118,15 @@ impl Note {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        encode(self)
+        let mut bytes = encode(self);
+        if self.recorded.is_none() {
+            bytes.pop();
+        }
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
+        postcard::from_bytes(&[bytes, &[NONE]].concat()).ok()
     }
 }
 
@@ -274,6 +286,13 @@ mod tests {
             "notes have changed: raise CHANNEL_VERSION if it has not been, so that upgrades over this change are \
              refused, and let GOLDEN have ({CHANNEL_VERSION}, {now:#?})"
         );
+    }
+
+    #[test]
+    fn a_note_of_a_record_comes_back() {
+        let recorded = Some((Reason::Lost, Usage { cpu_us: u64::MAX, max_rss: 0 }));
+        let with = Note { recorded_at: Some(7), recorded, ..note(&Info::default()) };
+        assert_eq!(Note::decode(&with.encode()), Some(with));
     }
 
     #[test]

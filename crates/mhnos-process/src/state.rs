@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     program: Program,
     output: Output,
     tree: Tree,
+    /// An earlier bridge has made the record, and told it.
+    told: bool,
     pub(crate) memory: Memory,
 }
 
@@ -148,7 +150,12 @@ impl Memory {
 impl Machine {
     /// A process that runs, as far as is known.
     pub(crate) fn new(memory: Memory) -> Self {
-        Self { program: Program::Running, output: Output::Open, tree: Tree::Alive, memory }
+        Self { program: Program::Running, output: Output::Open, tree: Tree::Alive, told: false, memory }
+    }
+
+    /// The same; an earlier bridge may have told of its exit, for which the output is not waited again.
+    pub(crate) fn adopted(memory: Memory, told: bool) -> Self {
+        Self { told, ..Self::new(memory) }
     }
 
     /// The transition function.
@@ -310,7 +317,7 @@ impl Machine {
         };
         let settled = settle_until.is_some_and(|until| self.tree != Tree::Alive || until <= now);
         let drained = caught_up && drain_until <= now;
-        if !settled && !drained {
+        if !settled && !drained && !self.told {
             return None;
         }
         self.program = Program::Recorded;

@@ -131,6 +131,10 @@ impl Task {
     async fn take_mail(&mut self) -> bool {
         let mail: Mail = std::mem::take(&mut *self.process.lock_mail());
         if let Some(exit) = mail.exit {
+            if let Some(usage) = mail.ended.filter(|_| self.note.recorded_at.is_some()) {
+                // The record is made at once, and is of the whole tree.
+                self.apply(Event::Ended(usage)).await;
+            }
             self.exited(exit).await;
         }
         if let Some(usage) = mail.ended {
@@ -250,22 +254,29 @@ impl Task {
         if let Some((signal, scope)) = effects.signal {
             self.tell(&ToKeeper::Signal { pid: self.process.pid, signal: signal.number(), scope }).await;
         }
-        let record = effects.record.map(|verdict| self.record(&verdict));
+        // As it was told by an earlier bridge, if it was.
+        let verdict = effects.record.map(|verdict| match self.note.recorded {
+            Some((reason, usage)) => Verdict { reason, usage, ..verdict },
+            None => verdict,
+        });
+        let record = verdict.map(|verdict| self.record(&verdict));
         if let Some(record) = record {
             self.inner.recorded(self.process.pid, record.reason.is_kill());
+        }
+        let earlier = self.note.recorded_at.is_some();
+        if record.is_some() && !self.reader.is_ended() {
+            self.note.recorded_at = record.map(|record| record.end_position);
+            self.note.recorded = verdict.map(|verdict| (verdict.reason, verdict.usage));
+            self.send_note().await;
         }
         // Before anybody is told: who is told may start the next process at once.
         let over = self.machine.is_over() && !was_over;
         if over {
             self.inner.over(self.process.pid);
         }
-        self.show(record);
+        self.show(record, earlier);
         if over {
             self.inner.shown_over(self.process.pid);
-        }
-        if record.is_some() && !self.reader.is_ended() {
-            self.note.recorded_at = record.map(|record| record.end_position);
-            self.send_note().await;
         }
     }
 
@@ -282,8 +293,8 @@ impl Task {
         }
     }
 
-    /// Shows the state to whoever looks or waits.
-    fn show(&self, record: Option<ExitRecord>) {
+    /// Shows the state to whoever looks or waits. An earlier bridge may have told of the end.
+    fn show(&self, record: Option<ExitRecord>, earlier: bool) {
         let before = self.process.view.borrow().state;
         let state = match (record, before, self.machine.stopping()) {
             (Some(record), ..) | (None, State::Exited(record), _) => State::Exited(record),
@@ -303,7 +314,7 @@ impl Task {
                     "ended"
                 );
                 if let Some(OnEnd(tell)) = &self.inner.settings.on_end {
-                    let earlier = self.note.recorded_at.is_some() || self.inner.had_ended(self.process.pid);
+                    let earlier = earlier || self.inner.had_ended(self.process.pid);
                     tell(&End { process: &self.process, record: &record, earlier });
                 }
             }

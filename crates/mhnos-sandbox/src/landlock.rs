@@ -139,6 +139,8 @@ pub fn covers_unix_sockets() -> bool {
 /// What shall be reachable, for [`Rules::ruleset`].
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
+    /// The rights to files that are denied where no rule allows them, as far as the kernel knows them.
+    handled: u64,
     beneath: Vec<(PathBuf, u64)>,
     /// Only if it still is what it was: who may write beside it can put a link in its place.
     workspace: Option<(Workspace, u64)>,
@@ -157,7 +159,7 @@ impl Rules {
         // The network, and with it such sockets, may be the host's.
         let scope = LandlockScope { abstract_sockets: true, signals: false };
         let workspace = Some((policy.workspace.clone(), ALL));
-        Self { beneath, workspace, ports: None, scope }
+        Self { handled: u64::MAX, beneath, workspace, ports: None, scope }
     }
 
     /// The only wall around files, for a process that sees the host's tree.
@@ -183,14 +185,23 @@ impl Rules {
         };
         let scope = LandlockScope { abstract_sockets: true, signals: true };
         // The host's network is what `relaxed` means.
-        Self { beneath, workspace, ports: (policy.mode == Mode::Strict).then(ports), scope }
+        Self {
+            handled: u64::MAX,
+            beneath,
+            workspace,
+            ports: (policy.mode == Mode::Strict).then(ports),
+            scope,
+        }
     }
 
     /// A domain that signals do not leave, and nothing else: for a supervisor, whose `kill(-1)` then reaches
     /// its own tree only, and all of it.
+    ///
+    /// To move a file to another directory is the one thing that every domain within another denies unless it allows it
+    /// (landlock(7), `LANDLOCK_ACCESS_FS_REFER`).
     pub(crate) fn of_signals() -> Self {
         let scope = LandlockScope { abstract_sockets: false, signals: true };
-        Self { beneath: Vec::new(), workspace: None, ports: None, scope }
+        Self { handled: REFER, beneath: vec![("/".into(), REFER)], workspace: None, ports: None, scope }
     }
 
     /// Whether ports are restricted, here.
@@ -201,7 +212,7 @@ impl Rules {
     /// The rules as the kernel takes them, with `terminal` among what may be opened.
     pub(crate) fn ruleset(&self, terminal: Option<BorrowedFd<'_>>) -> Result<Ruleset, SetupError> {
         let abi = landlock_abi().unwrap_or(0);
-        let handled = if self.beneath.is_empty() { 0 } else { known_rights(abi) };
+        let handled = self.handled & known_rights(abi);
         let ports = self.ports.as_deref().filter(|_| abi >= ABI_TCP);
         let scope = if abi >= ABI_SCOPES { self.scope } else { LandlockScope::default() };
         let ruleset =

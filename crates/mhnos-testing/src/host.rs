@@ -240,6 +240,28 @@ const WITHOUT_A_LATE_STEP: Host = Host {
     refused: &[NO_HIGH_DESCRIPTORS],
 };
 
+/// The first Landlock, where there are namespaces: they do without it.
+const FIRST_LANDLOCK: Host = Host {
+    name: "user-first-landlock",
+    starter: Starter::User,
+    mode: Mode::Strict,
+    grouped: false,
+    tier: Tier::T1,
+    landlock: Some(1),
+    refused: &[],
+};
+
+/// The first Landlock, and nothing else that could keep programs of the service's own user in: no tier comes up.
+const FIRST_LANDLOCK_ALONE: Host = Host {
+    name: "one-user-first-landlock",
+    starter: Starter::User,
+    mode: Mode::Strict,
+    grouped: false,
+    tier: Tier::None,
+    landlock: Some(1),
+    refused: &[NO_NAMESPACES],
+};
+
 /// A unit of systemd's: an ordinary user with control groups that were given to it. For those who can give some ([`delegated`]).
 pub const DELEGATED: Host = Host {
     name: "delegated",
@@ -255,7 +277,8 @@ impl Host {
     /// The host of this name.
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        let others = [&WITHOUT_LANDLOCK, &WITHOUT_A_LATE_STEP, &DELEGATED];
+        let others =
+            [&WITHOUT_LANDLOCK, &WITHOUT_A_LATE_STEP, &FIRST_LANDLOCK, &FIRST_LANDLOCK_ALONE, &DELEGATED];
         HOSTS.iter().chain(others).find(|host| host.name == name).expect("a host")
     }
 

@@ -105,7 +105,7 @@ pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io
     reader.end_missing();
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let poke = Arc::new(Notify::new());
-    let machine = Machine::new(note.memory);
+    let machine = Machine::adopted(note.memory, note.recorded_at.is_some());
     let state =
         machine.stopping().map_or(State::Running, |(reason, signal)| State::Stopping { reason, signal });
     let process = Process {

@@ -62,6 +62,17 @@ fn output_held_open_delays_the_record_for_the_drain_but_never_before_it_is_caugh
 }
 
 #[test]
+fn an_exit_that_was_told_is_told_again_at_once() {
+    let code = exit(ExitStatus::Code(0));
+    let adopted = Machine::adopted(Memory::new(GRACE, None), true);
+    let (_, effects) = run(adopted, &[(0, Event::Exited(code))]);
+    assert!(effects[0].record.is_some());
+    let (_, effects) = run(adopted, &[(0, OVER), (0, Event::Exited(code)), (1, Event::OutputEnded)]);
+    assert_eq!(effects[1].record.expect("recorded").usage.cpu_us, 7);
+    assert_eq!(effects[2].record, None);
+}
+
+#[test]
 fn a_stop_kills_the_tree_after_the_grace_period_and_goes_on_until_it_is_reaped() {
     let (mid, effects) = run(machine(), &[(0, TERM_TREE)]);
     assert_eq!(effects[0].signal, Some((Signal::TERM, Scope::Tree)));

@@ -106,6 +106,33 @@ async fn workerd_answers_in_every_tier() {
     }
 }
 
+/// By the call itself: mv(1) and others copy where it is refused, and so tell nothing.
+#[tokio::test]
+async fn files_move_from_one_directory_to_another_in_every_tier() {
+    const MOVE: &str = "
+import os, tempfile
+for place in [os.getcwd(), tempfile.mkdtemp(dir='/tmp')]:
+    for name in ['a', 'b']: os.mkdir(f'{place}/{name}')
+    open(f'{place}/a/file', 'w').close()
+    os.rename(f'{place}/a/file', f'{place}/b/file')
+    os.link(f'{place}/b/file', f'{place}/a/again')
+    os.mkdir(f'{place}/a/inner')
+    os.rename(f'{place}/a/inner', f'{place}/b/inner')
+";
+    for host in strict_hosts().chain(["none"]) {
+        let mode = if host == "none" { "none" } else { "strict" };
+        let server = Server::start(options().on(host).env("MHNOS_SANDBOX", mode));
+        let mut wire = Wire::connect(server.address()).await;
+        let spawn = json!({"processType": "python", "command": "-c", "args": [MOVE]});
+        let pid = wire.spawn(spawn).await;
+        let (stdout, stderr, exit) = wire.run_to_exit(pid).await;
+        // The first Landlock knows no such right, and denies it (Linux 5.13 to 5.18).
+        let denied = Host::named(host).landlock == Some(1);
+        assert_eq!(exit["code"], i32::from(denied), "{host}: {exit}\n{stdout}{stderr}");
+        assert_eq!(stderr.contains("Invalid cross-device link"), denied, "{host}: {stderr}");
+    }
+}
+
 #[tokio::test]
 async fn a_terminal_is_whole_in_every_tier() {
     for host in strict_hosts() {

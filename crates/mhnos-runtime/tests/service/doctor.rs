@@ -176,6 +176,39 @@ async fn what_an_older_landlock_does_not_cover_is_told_with_the_kernel_that_does
     }
 }
 
+/// It would cost programs to move files from one directory to another, so namespaces do without it; and of signals it knows
+/// nothing, so where it is all there is nothing starts.
+#[tokio::test]
+async fn with_the_first_landlock_the_upper_tiers_do_without_and_one_user_for_all_is_refused() {
+    const MOVE: &str =
+        "import os; [os.mkdir(name) for name in 'ab']; open('a/f', 'w'); os.rename('a/f', 'b/f')";
+    let upper = "user-first-landlock";
+    let report: Value = serde_json::from_slice(&doctor(upper, &["--json"]).stdout).expect("JSON");
+    assert_eq!(report["tier"], "T1", "{report}");
+    let layer = find(&report, "layers", "landlock");
+    assert_eq!(layer["ok"], false, "{layer}");
+    assert!(layer["remedy"].as_str().is_some_and(|text| text.contains("Linux 5.19")), "{layer}");
+    for (host, code, in_force) in [(upper, 0, false), ("container-linux-5.15", 1, true)] {
+        let server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        let spawn =
+            json!({"processType": "python", "command": "-c", "args": [MOVE], "type": "spawn", "id": 1});
+        let spawned = wire.request(spawn).await;
+        let told = spawned["isolation"]["layers"].as_array().expect("layers").contains(&json!("landlock"));
+        assert_eq!(told, in_force, "{host}: {spawned}");
+        let (stdout, stderr, exit) = wire.run_to_exit(spawned["pid"].as_u64().expect("a pid")).await;
+        assert_eq!(exit["code"], code, "{host}: {exit} {stdout}{stderr}");
+        assert_eq!(stderr.contains("Invalid cross-device link"), code == 1, "{host}: {stderr}");
+    }
+    let alone = "one-user-first-landlock";
+    let output = doctor(alone, &["--json"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let failure = Server::try_start(options().on(alone)).expect_err("must not start");
+    for expected in ["T3: find Landlock's scopes", "Linux 6.12"] {
+        assert!(failure.stderr.contains(expected), "{expected}: {}", failure.stderr);
+    }
+}
+
 #[test]
 fn a_host_below_the_floor_is_the_worst_status() {
     let output = doctor("one-user", &["--sandbox-min-tier", "T2"]);

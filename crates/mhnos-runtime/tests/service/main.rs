@@ -34,6 +34,7 @@ mod limits;
 mod metrics;
 mod model;
 mod neighbour;
+mod orphans;
 mod previews;
 mod programs;
 mod random_kills;

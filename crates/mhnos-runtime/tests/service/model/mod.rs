@@ -9,6 +9,7 @@
 mod client;
 mod oracle;
 mod random;
+mod rarities;
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +24,8 @@ use self::oracle::{Kind, LOG_BYTES, Oracle};
 use self::random::Random;
 use crate::{options, requests::bridge};
 
+/// Such floods in one run.
+const STALLS: usize = 2;
 /// Steps of one run, on one service.
 const STEPS: usize = 500;
 /// Seeds of an ordinary test run.
@@ -41,6 +44,7 @@ struct Model {
     clients: Vec<Client>,
     oracles: Oracles,
     kills_left: usize,
+    stalls_left: usize,
     bridges: usize,
 }
 
@@ -81,6 +85,7 @@ async fn run(seed: u64) {
         clients,
         oracles: Oracles::new(),
         kills_left: KILLS,
+        stalls_left: STALLS,
         bridges: 1,
     };
     for _ in 0..STEPS {
@@ -91,11 +96,20 @@ async fn run(seed: u64) {
 
 impl Model {
     async fn step(&mut self) {
-        let who = self.random.below(self.clients.len());
+        for client in &mut self.clients {
+            client.asleep = client.asleep.saturating_sub(1);
+        }
+        let who = self.random.pick(&self.awake()).expect("one is, always");
         let done = match self.random.below(100) {
             0..12 => self.spawn(who).await,
-            12..52 => self.write(who).await,
-            52..62 => self.attach(who).await,
+            12..42 => self.write(who).await,
+            42..46 => self.resize(who).await,
+            46..49 => {
+                self.let_go();
+                Ok(())
+            }
+            49..50 => self.stall(who).await,
+            50..62 => self.attach(who).await,
             62..66 => self.detach(who).await,
             66..74 => self.sync(who).await,
             74..79 => self.close_stdin(who).await,
@@ -111,9 +125,15 @@ impl Model {
                 Ok(())
             }
         };
-        if let Err(Closed) = done {
+        let checked = self.check_gaps().await;
+        if let Err(Closed) = done.and(checked) {
             panic!("a connection ended while its bridge lived");
         }
+    }
+
+    /// Who reads.
+    fn awake(&self) -> Vec<usize> {
+        (0..self.clients.len()).filter(|who| self.clients[*who].asleep == 0).collect()
     }
 
     fn running(&self) -> Vec<u64> {
@@ -129,10 +149,19 @@ impl Model {
             return Ok(());
         }
         let flood = Kind::Flood(1 + self.random.below(60_000) as u64);
-        let kinds =
-            [Kind::Count, Kind::Count, Kind::CountTwice, Kind::Echo, Kind::Echo, Kind::Terminal, flood];
+        let lingering = Kind::Lingering(1 + self.random.below(60_000) as u64);
+        let kinds = [
+            Kind::Count,
+            Kind::Count,
+            Kind::CountTwice,
+            Kind::Echo,
+            Kind::Foreign,
+            Kind::Terminal,
+            flood,
+            lingering,
+        ];
         let kind = self.random.pick(&kinds).expect("there are some");
-        self.clients[who].spawn(kind, &mut self.oracles).await
+        self.clients[who].spawn(kind, &mut self.oracles).await.map(drop)
     }
 
     async fn write(&mut self, who: usize) -> Result<(), Closed> {
@@ -148,6 +177,10 @@ impl Model {
         let oracle = self.oracles.get_mut(&pid).expect("it is there");
         let text = oracle.input(amount);
         let bytes = oracle.possible();
+        if oracle.kind == Kind::Foreign {
+            let cut = self.random.below(text.len());
+            return self.clients[who].write_in_two(pid, &text, bytes, cut).await;
+        }
         self.clients[who].write(pid, &text, bytes).await
     }
 
@@ -174,6 +207,11 @@ impl Model {
         };
         if self.clients[who].attaching(pid) {
             return Ok(());
+        }
+        // After an exit the frames of an old view and a new one could not be told apart.
+        if matches!(self.oracles[&pid].kind, Kind::Lingering(_)) {
+            self.clients[who].detach(pid).await?;
+            self.sync(who).await?;
         }
         self.clients[who].attach(pid, after).await
     }
@@ -227,6 +265,8 @@ impl Model {
             let oracle = &self.oracles[&process["pid"].as_u64().expect("a number")];
             assert!(process["seq"].as_u64() >= Some(oracle.known_to_be_there() as u64), "{process}");
             assert!(oracle.exit.is_none() || process["status"] == "exited", "{process}");
+            let size = process["pty"]["cols"].as_u64().zip(process["pty"]["rows"].as_u64());
+            assert!(oracle.size.is_none_or(|told| size == Some(told)), "{:?}: {process}", oracle.size);
         }
         Ok(())
     }
@@ -238,12 +278,12 @@ impl Model {
         if kill {
             self.kills_left -= 1;
             if self.random.one_in(2) {
-                for who in 0..self.clients.len() {
+                for who in self.awake() {
                     self.sync(who).await.expect("the bridge still lives");
                 }
             }
             // What is on its way may be lost with the bridge, but not in part and not twice.
-            for who in 0..self.clients.len() {
+            for who in self.awake() {
                 self.write_without_waiting(who).await;
             }
             kill_process(old, Signal::KILL).expect("it is ours");
@@ -263,6 +303,7 @@ impl Model {
     /// Waits until everything that must come has come to everybody who views it.
     async fn rest(&mut self) {
         let begun = Instant::now();
+        self.clients.iter_mut().for_each(|client| client.asleep = 0);
         loop {
             for who in 0..self.clients.len() {
                 self.sync(who).await.expect("the bridge lives");
@@ -279,7 +320,7 @@ impl Model {
 
     fn behind(&self, (pid, position, exited): (u64, u64, bool)) -> bool {
         let oracle = &self.oracles[&pid];
-        !exited && (oracle.exit.is_some() || !oracle.is_settled(position))
+        (!exited && oracle.exit.is_some()) || !oracle.is_settled(position, exited)
     }
 
     fn summary(&self) -> String {
@@ -303,6 +344,10 @@ impl Model {
             };
             asked.expect("the bridge lives");
         }
+        let lingering: Vec<u64> = self.oracles.keys().copied().collect();
+        for pid in lingering {
+            self.release(pid);
+        }
         self.rest().await;
         let mut late = Client::connect(&self.server, false).await;
         for pid in self.oracles.keys() {
@@ -310,6 +355,7 @@ impl Model {
         }
         self.clients.push(late);
         self.rest().await;
+        self.check_gaps().await.expect("the bridge lives");
         for oracle in self.oracles.values() {
             assert!(oracle.exit.is_some(), "{oracle} has no exit");
             oracle.check_streams().unwrap_or_else(|wrong| panic!("{oracle}: {wrong}"));

@@ -7,6 +7,12 @@ use serde_json::{Value, json};
 /// Bytes of output kept per process: so few that viewers who come late meet gaps.
 pub(super) const LOG_BYTES: u64 = 256 * 1024;
 
+/// What may be about to be overwritten when a viewer looks: what is read in one turn.
+const WRITING: u64 = 64 * 1024;
+
+/// Characters of two, three and four bytes, at the end of each line of [`Kind::Foreign`].
+const FOREIGN: &str = " äß→字😀";
+
 /// What a program does with what is written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -16,10 +22,14 @@ pub(super) enum Kind {
     CountTwice,
     /// Gives back what it gets. Ends with 0 at the end of its input.
     Echo,
-    /// The same on a terminal, after `ready`. Ends when it is killed.
+    /// The same with characters of several bytes, which reads and positions split.
+    Foreign,
+    /// The same as `Echo` on a terminal, after `ready`. Ends when it is killed.
     Terminal,
     /// Writes so many numbers and ends with 5.
     Flood(u64),
+    /// Ends with 4. A descendant of it has stdout still, and writes so many numbers when it is let go.
+    Lingering(u64),
 }
 
 /// Counts with the shell's own words, so that a step costs no fork.
@@ -29,16 +39,21 @@ const COUNT_TWICE: &str = "i=0; while read n; do e=$((i+n)); while [ $i -lt $e ]
                            exit 7";
 
 impl Kind {
-    pub(super) fn spawn(self) -> Value {
+    /// `number` is one that no other program has.
+    pub(super) fn spawn(self, number: u64) -> Value {
         let (script, pty) = match self {
             Self::Count => (COUNT.to_owned(), json!(false)),
             Self::CountTwice => (COUNT_TWICE.to_owned(), json!(false)),
-            Self::Echo => ("exec cat".to_owned(), json!(false)),
+            Self::Echo | Self::Foreign => ("exec cat".to_owned(), json!(false)),
             // Without what a shell says that may not fork any more since it is being killed.
             Self::Terminal => {
                 ("exec 2>/dev/null; stty raw -echo; echo ready; exec cat".to_owned(), json!(true))
             }
             Self::Flood(count) => (format!("seq 0 {}; exit 5", count - 1), json!(false)),
+            Self::Lingering(count) => {
+                let wait = format!("until [ -e {} ]; do sleep 0.02; done", released(number));
+                (format!("({wait}; exec seq 0 {}) & exit 4", count - 1), json!(false))
+            }
         };
         json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": pty}})
     }
@@ -46,11 +61,17 @@ impl Kind {
     fn exit_code(self) -> Option<u8> {
         match self {
             Self::Count | Self::CountTwice => Some(7),
-            Self::Echo => Some(0),
+            Self::Echo | Self::Foreign => Some(0),
             Self::Terminal => None,
             Self::Flood(_) => Some(5),
+            Self::Lingering(_) => Some(4),
         }
     }
+}
+
+/// The file in the workspace that lets go who lingers of the program of this number.
+pub(super) fn released(number: u64) -> String {
+    format!("released{number}")
 }
 
 /// Which stream a byte was seen on; nothing has been seen there yet otherwise.
@@ -66,6 +87,8 @@ pub(super) enum Seen {
 pub(super) struct Oracle {
     pub(super) pid: u64,
     pub(super) kind: Kind,
+    /// As it was given to [`Kind::spawn`].
+    pub(super) number: u64,
     /// What stdout must be once all that was certainly taken has been worked on.
     stdout: String,
     /// The next number to be counted, or to be sent to an echo.
@@ -80,22 +103,25 @@ pub(super) struct Oracle {
     pub(super) killed: bool,
     /// What viewers have seen, by position.
     seen: Vec<Seen>,
+    /// Columns and rows of its terminal since somebody changed them.
+    pub(super) size: Option<(u64, u64)>,
     pub(super) exit: Option<Value>,
 }
 
 impl Oracle {
-    pub(super) fn new(pid: u64, kind: Kind) -> Self {
+    pub(super) fn new(pid: u64, kind: Kind, number: u64) -> Self {
         let mut stdout = String::new();
         match kind {
             Kind::Flood(count) => (0..count).for_each(|number| line(&mut stdout, number)),
             Kind::Terminal => stdout.push_str("ready\n"),
-            Kind::Count | Kind::CountTwice | Kind::Echo => {}
+            Kind::Count | Kind::CountTwice | Kind::Echo | Kind::Foreign | Kind::Lingering(_) => {}
         }
         let certain = stdout.len();
-        let closed = matches!(kind, Kind::Flood(_));
+        let closed = matches!(kind, Kind::Flood(_) | Kind::Lingering(_));
         Self {
             pid,
             kind,
+            number,
             stdout,
             next: 0,
             certain,
@@ -103,6 +129,7 @@ impl Oracle {
             closed,
             killed: false,
             seen: Vec::new(),
+            size: None,
             exit: None,
         }
     }
@@ -110,18 +137,25 @@ impl Oracle {
     /// Whether it takes input now.
     pub(super) fn takes_input(&self) -> bool {
         let ready = self.kind != Kind::Terminal || self.seen.len() >= "ready\n".len();
-        ready && !self.closed && !self.unclear && !self.killed
+        // Of what is in several bytes nothing is to be lost, since a gap may begin within a character.
+        let room = self.kind != Kind::Foreign || (self.stdout.len() as u64) < LOG_BYTES / 2;
+        room && ready && !self.closed && !self.unclear && !self.killed
     }
 
     /// The next thing to write: `amount` numbers' worth. It may arrive from now on, and must once
     /// [`Oracle::must_come`] says so.
     pub(super) fn input(&mut self, amount: u64) -> String {
         let before = self.stdout.len();
-        (self.next..self.next + amount).for_each(|number| line(&mut self.stdout, number));
+        for number in self.next..self.next + amount {
+            line(&mut self.stdout, number);
+            if self.kind == Kind::Foreign {
+                self.stdout.insert_str(self.stdout.len() - 1, FOREIGN);
+            }
+        }
         self.next += amount;
         match self.kind {
-            Kind::Echo | Kind::Terminal => self.stdout[before..].to_owned(),
-            Kind::Count | Kind::CountTwice | Kind::Flood(_) => format!("{amount}\n"),
+            Kind::Echo | Kind::Foreign | Kind::Terminal => self.stdout[before..].to_owned(),
+            Kind::Count | Kind::CountTwice | Kind::Flood(_) | Kind::Lingering(_) => format!("{amount}\n"),
         }
     }
 
@@ -141,12 +175,12 @@ impl Oracle {
     pub(super) fn bridge_was_killed(&mut self) {
         let unacknowledged = self.certain < self.stdout.len();
         match self.kind {
-            Kind::Echo | Kind::Terminal => {
+            Kind::Echo | Kind::Foreign | Kind::Terminal => {
                 self.unclear |= self.seen.len() < self.stdout.len();
                 self.certain = self.certain.min(self.seen.len());
             }
             Kind::Count | Kind::CountTwice => self.unclear |= unacknowledged,
-            Kind::Flood(_) => {}
+            Kind::Flood(_) | Kind::Lingering(_) => {}
         }
     }
 
@@ -175,13 +209,39 @@ impl Oracle {
         Ok(())
     }
 
-    /// A gap some viewer was told of. What is newest is never missing.
-    pub(super) fn check_gap(&self, from: u64, to: u64) -> Result<(), String> {
-        let all = self.all() as u64;
-        if from < to && to + LOG_BYTES / 2 <= all {
+    /// A gap of which some viewer was told, before the log was seen to end at `end`: what is said to be missing had been, or was
+    /// about to be, overwritten.
+    pub(super) fn check_gap(&self, from: u64, to: u64, end: u64) -> Result<(), String> {
+        if from < to && to + LOG_BYTES <= end + WRITING && end <= self.all() as u64 {
             return Ok(());
         }
-        Err(format!("a gap from {from} to {to}, with {all} bytes at most and {LOG_BYTES} kept"))
+        Err(format!(
+            "a gap from {from} to {to}, with {end} of {} bytes written and {LOG_BYTES} kept",
+            self.all()
+        ))
+    }
+
+    /// Who lingers of it may write.
+    pub(super) fn let_go(&mut self, count: u64) {
+        (0..count).for_each(|number| line(&mut self.stdout, number));
+        self.certain = self.stdout.len();
+    }
+
+    /// Somebody may linger of it who has not been let go.
+    pub(super) fn lingers(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Lingering(count) if self.stdout.is_empty() && !self.killed => Some(count),
+            _ => None,
+        }
+    }
+
+    /// Where the text begins, or ends, that a viewer of text is shown for this position: at a whole character.
+    pub(super) fn shown(&self, position: u64) -> u64 {
+        let at = position as usize;
+        match self.kind {
+            Kind::Foreign if at <= self.stdout.len() => self.stdout.floor_char_boundary(at) as u64,
+            _ => position,
+        }
     }
 
     /// Bytes of both streams when all that may come has come.
@@ -190,7 +250,12 @@ impl Oracle {
     }
 
     /// Whether everything that must come has been seen by a viewer who stands at the end.
-    pub(super) fn is_settled(&self, position: u64) -> bool {
+    pub(super) fn is_settled(&self, position: u64, exited: bool) -> bool {
+        if exited {
+            // What comes late does come.
+            let late = matches!(self.kind, Kind::Lingering(_)) && !self.killed;
+            return !late || position >= self.certain as u64;
+        }
         let must = if self.kind == Kind::CountTwice { self.certain * 2 } else { self.certain };
         // What a client closed or killed ends; of the killed not all output has to come.
         if self.closed || self.killed { self.exit.is_some() } else { position >= must as u64 }
@@ -210,7 +275,8 @@ impl Oracle {
         }
         let end = exit["seq"].as_u64().unwrap_or(u64::MAX) as usize;
         let must = if self.kind == Kind::CountTwice { self.certain * 2 } else { self.certain };
-        if end > self.all() || (by_itself && !self.killed && end < must) {
+        let late = matches!(self.kind, Kind::Lingering(_));
+        if end > self.all() || (by_itself && !self.killed && !late && end < must) {
             return Err(format!("ended at {end}, expected {must} to {}", self.all()));
         }
         Ok(())
