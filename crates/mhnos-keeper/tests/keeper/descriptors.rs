@@ -1,15 +1,25 @@
 //! A keeper may have so many descriptors, and its user so many on their way. At either limit nothing is lost but what is
 //! refused.
 
-use std::{mem::MaybeUninit, os::fd::AsFd};
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::AsFd,
+};
 
 use mhnos_keeper::{
     channel::{FromKeeper, Isolation, Pid, ToKeeper},
-    socket::{Blocking, MAX_FDS, Socket},
+    socket::{Blocking, Socket},
 };
 use mhnos_sandbox::Stdio;
 use mhnos_testing::waive;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::{
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+        sendmsg,
+    },
+};
 
 use crate::bridge::Bridge;
 
@@ -61,7 +71,7 @@ pub(crate) fn an_order_waits_while_too_many_descriptors_are_on_their_way(bridge:
     // More than wait ahead, so that some need a new supervisor, and more than once.
     for _ in 0..2 {
         let (ours, theirs) = Socket::pair(Blocking::No).expect("a pair");
-        if !fill(&ours) {
+        if !fill(&ours, &theirs) {
             return waive(
                 "all of it",
                 "the bridge of this kind of host may send as many descriptors as it likes",
@@ -86,19 +96,38 @@ pub(crate) fn an_order_waits_while_too_many_descriptors_are_on_their_way(bridge:
     }
 }
 
-/// Sends descriptors to nobody who receives them until no more may be sent; false if there is no such limit.
-fn fill(channel: &Socket) -> bool {
-    let null = std::fs::File::open("/dev/null").expect("it is there");
-    let fds = [null.as_fd(); MAX_FDS];
-    for _ in 0..2 * DESCRIPTORS {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        match sendmsg(channel, &[std::io::IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::TOOMANYREFS) => return true,
-            Err(errno) => panic!("send: {errno}"),
-        }
+/// How many go with one message at first.
+const FEW: usize = 4;
+
+/// The most that one message may carry: the kernel's `SCM_MAX_FD`.
+const MOST: usize = 253;
+
+/// Sends descriptors to nobody who receives them until no more may be sent, however many of others arrive meanwhile: the kernel
+/// counts before it adds, so the last message goes far beyond the limit. False if there is no such limit.
+fn fill(ours: &Socket, theirs: &Socket) -> bool {
+    if (0..2 * DESCRIPTORS).all(|_| attach::<FEW>(ours)) {
+        return false;
     }
-    false
+    // Who sends beside this may have what one that is received gives free: then another.
+    while !attach::<MOST>(ours) {
+        let (mut space, mut byte) = ([MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW))], [0]);
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(theirs, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::empty());
+        assert_eq!(received.expect("one of those sent").bytes, 1);
+    }
+    true
+}
+
+/// Sends so many; false if too many are on their way.
+fn attach<const MANY: usize>(channel: &Socket) -> bool {
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    let fds = [null.as_fd(); MANY];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    match sendmsg(channel, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL) {
+        Ok(_) => true,
+        Err(Errno::TOOMANYREFS) => false,
+        Err(errno) => panic!("send: {errno}"),
+    }
 }
