@@ -52,7 +52,7 @@ impl Kind {
             Self::Flood(count) => (format!("seq 0 {}; exit 5", count - 1), json!(false)),
             Self::Lingering(count) => {
                 let wait = format!("until [ -e {} ]; do sleep 0.02; done", released(number));
-                (format!("({wait}; exec seq 0 {}) & exit 4", count - 1), json!(false))
+                (format!("exec 2>/dev/null; ({wait}; exec seq 0 {}) & exit 4", count - 1), json!(false))
             }
         };
         json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": pty}})
