@@ -298,6 +298,11 @@ impl Model {
             let client = client.resume(&self.server).await;
             self.clients.insert(who, client);
         }
+        // A kill that was on its way to the old one is lost with it; whoever asked has had no answer, and asks again.
+        let unanswered = self.oracles.iter().filter(|(_, oracle)| oracle.killed && oracle.exit.is_none());
+        for pid in unanswered.map(|(pid, _)| *pid).collect::<Vec<_>>() {
+            self.clients[0].kill(pid, "SIGKILL").await.expect("the bridge lives");
+        }
     }
 
     /// Waits until everything that must come has come to everybody who views it.
