@@ -49,7 +49,7 @@ impl Kind {
             Self::Terminal => {
                 ("exec 2>/dev/null; stty raw -echo; echo ready; exec cat".to_owned(), json!(true))
             }
-            Self::Flood(count) => (format!("seq 0 {}; exit 5", count - 1), json!(false)),
+            Self::Flood(count) => (format!("exec 2>/dev/null; seq 0 {}; exit 5", count - 1), json!(false)),
             Self::Lingering(count) => {
                 let wait = format!("until [ -e {} ]; do sleep 0.02; done", released(number));
                 (format!("exec 2>/dev/null; ({wait}; exec seq 0 {}) & exit 4", count - 1), json!(false))
