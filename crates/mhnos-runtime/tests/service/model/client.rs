@@ -372,9 +372,6 @@ impl Client {
                 self.views.remove(&pid);
             }
             Asked::Kill { pid } => {
-                if code == "PROCESS_EXITED" {
-                    return;
-                }
                 assert_eq!(kind, "killed", "{answer}");
                 assert_eq!(answer["ended"], true, "{answer}");
                 let told = self.views.get(&pid).is_none_or(|view| view.exited || view.anew.is_some())

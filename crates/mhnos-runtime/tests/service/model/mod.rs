@@ -301,7 +301,9 @@ impl Model {
         // A kill that was on its way to the old one is lost with it; whoever asked has had no answer, and asks again.
         let unanswered = self.oracles.iter().filter(|(_, oracle)| oracle.killed && oracle.exit.is_none());
         for pid in unanswered.map(|(pid, _)| *pid).collect::<Vec<_>>() {
-            self.clients[0].kill(pid, "SIGKILL").await.expect("the bridge lives");
+            // It may have ended; its viewers hear of that in their own time.
+            let kill = json!({"type": "kill", "pid": pid, "signal": "SIGKILL"});
+            self.clients[0].request(kill, &mut self.oracles).await.expect("the bridge lives");
         }
     }
 
