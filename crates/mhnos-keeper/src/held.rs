@@ -1,4 +1,4 @@
-//! What the keeper holds of one process: duplicates of its descriptors, its output log, the channel to its
+//! What the keeper holds of one process: its descriptors, its output log, the channel to its
 //! supervisor, the bridge's note, and how it ended.
 
 use std::{io, os::fd::OwnedFd, rc::Rc};
@@ -156,6 +156,15 @@ impl Held {
         }
         if let Some(control) = self.control() {
             let _ = control.flush();
+        }
+    }
+
+    /// Whether something waits to be sent to its supervisor, or to its process.
+    pub(crate) fn is_waiting(&self) -> bool {
+        match &self.phase {
+            Phase::Starting { control, recruit } => control.is_waiting() || recruit.is_waiting(),
+            Phase::Running { control, .. } => control.is_waiting(),
+            Phase::Ended { .. } => false,
         }
     }
 

@@ -27,8 +27,7 @@ use rustix::{
 use crate::{
     channel::{Failure, Stage},
     heap,
-    inner::{FromInit, ToInit, failure},
-    recruit::os,
+    inner::{FromInit, ToInit, call_failure, failure},
     socket::{RecvError, Socket},
     supervisor,
     tree::children,
@@ -42,10 +41,10 @@ pub(crate) fn run(socket: &Socket, policy: &Policy, grouped: bool) -> ! {
         // the kernel does.
         let apart = setpgid(None, None);
         let outcome = apart
-            .map_err(|errno| os(Stage::Sandbox, "take a process group of its own", &errno.into()))
+            .map_err(|errno| call_failure(Stage::Sandbox, "take a process group of its own", &errno.into()))
             .and_then(|()| {
                 let closed = sys::close_all_but(&[socket.as_fd()]);
-                closed.map_err(|error| os(Stage::Sandbox, "close the keeper's descriptors", &error))
+                closed.map_err(|error| call_failure(Stage::Sandbox, "close the keeper's descriptors", &error))
             })
             .and_then(|()| enter(policy, grouped).map_err(|error| failure(Stage::Sandbox, &error)))
             .and_then(|entered| serve(socket, entered));
@@ -61,11 +60,11 @@ fn serve(socket: &Socket, Entered { walls, outlets }: Entered) -> Result<(), Fai
     // From inside a pid namespace nobody can stop init, but anybody could say this.
     let last: &[i32] = if is_pid_1() { &[] } else { &[libc::SIGCONT] };
     let signals = sys::signal_fd(&[&sys::HANDLED, last].concat())
-        .map_err(|error| os(Stage::Sandbox, "watch for signals", &error))?;
+        .map_err(|error| call_failure(Stage::Sandbox, "watch for signals", &error))?;
     let (kinds, sockets): (_, Vec<_>) = outlets.into_iter().unzip();
     let attached: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     let told = socket.send_patiently(&FromInit::Ready(kinds), &attached);
-    told.map_err(|error| os(Stage::Sandbox, "report to the keeper", &error))?;
+    told.map_err(|error| call_failure(Stage::Sandbox, "report to the keeper", &error))?;
     drop(sockets);
     heap::fill_holes();
     let mut supervisors = HashSet::new();

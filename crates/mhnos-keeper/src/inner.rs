@@ -1,6 +1,8 @@
 //! What keeper, init and supervisor say to each other. Same framing as [`channel`](crate::channel); these
 //! three are one program, so the types are private to the crate.
 
+use std::io;
+
 use mhnos_sandbox::{Launch, Limits, Outlet, Outside, SetupError, Stdio, bounded::at_most};
 use serde::{Deserialize, Serialize};
 
@@ -115,4 +117,9 @@ pub(crate) enum FromRecruit {
 /// A failure of our own code's step, for people.
 pub(crate) fn failure(stage: Stage, error: &SetupError) -> Failure {
     Failure { stage, errno: error.errno(), detail: error.to_string() }
+}
+
+/// A failure of a call, for people.
+pub(crate) fn call_failure(stage: Stage, detail: &str, error: &io::Error) -> Failure {
+    Failure { stage, errno: error.raw_os_error().unwrap_or(0), detail: detail.to_owned() }
 }

@@ -25,7 +25,7 @@ use rustix::{
 
 use crate::{
     channel::{Failure, Stage},
-    inner::{Execute, FromRecruit, Payload, failure},
+    inner::{Execute, FromRecruit, Payload, call_failure, failure},
     outbox::{Attached, Outbox},
     socket::{Blocking, RecvError, Socket},
 };
@@ -78,7 +78,7 @@ impl Recruit {
         self.channel.send(order, fds).map_err(|error| match self.outcome() {
             Outcome::Failed(failure) => failure,
             Outcome::NotYet | Outcome::Started(_) | Outcome::Lost => {
-                os(Stage::Fork, "tell the process what to become", &error)
+                call_failure(Stage::Fork, "tell the process what to become", &error)
             }
         })
     }
@@ -106,7 +106,7 @@ impl Recruit {
                 Err(RecvError::WouldBlock) => return Outcome::NotYet,
                 Err(RecvError::Malformed(what)) => {
                     let error = io::ErrorKind::InvalidData.into();
-                    return Outcome::Failed(os(Stage::Confine, what, &error));
+                    return Outcome::Failed(call_failure(Stage::Confine, what, &error));
                 }
                 // At exec, or at its end.
                 Err(RecvError::Closed | RecvError::Io(_)) => {
@@ -130,7 +130,9 @@ impl AsFd for Recruit {
 /// Forks it, for its supervisor; `channel` is its end of that to the keeper, and nobody else's, so that it closes at exec;
 /// `doors` are those of its control group.
 pub(crate) fn fork(channel: OwnedFd, doors: &[OwnedFd], walls: &Walls) -> Result<Pid, Failure> {
-    match sys::fork(Namespaces::NONE).map_err(|error| os(Stage::Fork, "create the process", &error))? {
+    match sys::fork(Namespaces::NONE)
+        .map_err(|error| call_failure(Stage::Fork, "create the process", &error))?
+    {
         Fork::Child => {
             let first = Socket::from_fd(channel);
             // Its number must not be one that the program is given.
@@ -140,7 +142,7 @@ pub(crate) fn fork(channel: OwnedFd, doors: &[OwnedFd], walls: &Walls) -> Result
                     let failure = serve(&channel, doors, walls);
                     tell(&channel, failure);
                 }
-                Err(errno) => tell(&first, os(Stage::Fork, "set its channel apart", &errno.into())),
+                Err(errno) => tell(&first, call_failure(Stage::Fork, "set its channel apart", &errno.into())),
             }
             sys::exit_now(127)
         }
@@ -153,17 +155,12 @@ fn tell(channel: &Socket, failure: Failure) {
     let _ = channel.send(&FromRecruit::Failed(failure), &[]);
 }
 
-/// A failure of a call, for people.
-pub(crate) fn os(stage: Stage, detail: &str, error: &io::Error) -> Failure {
-    Failure { stage, errno: error.raw_os_error().unwrap_or(0), detail: detail.to_owned() }
-}
-
 /// In the new process: gets ready, waits, becomes the program. Returns only on failure.
 fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
     let own = std::iter::once(channel.as_fd()).chain(doors.iter().map(AsFd::as_fd));
     let kept: Vec<_> = own.chain(walls.descriptors()).collect();
     if let Err(error) = sys::close_all_but(&kept) {
-        return os(Stage::Fork, "close its supervisor's descriptors", &error);
+        return call_failure(Stage::Fork, "close its supervisor's descriptors", &error);
     }
     if let Err(error) = confine::get_ready(doors, walls) {
         return failure(Stage::Confine, &error);
@@ -173,7 +170,7 @@ fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
         .map_err(io::Error::from)
         .and_then(|()| channel.send(&ready, &[]))
     {
-        return os(Stage::Fork, "report to the keeper", &error);
+        return call_failure(Stage::Fork, "report to the keeper", &error);
     }
     // Without a keeper there is nobody to tell.
     let Ok(received) = channel.recv::<Execute>() else { sys::exit_now(0) };
@@ -181,14 +178,14 @@ fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
     let terminal = match order.stdio {
         Stdio::Pty(size) => match give_terminal(channel, size) {
             Ok(terminal) => Some((0, terminal)),
-            Err(error) => return os(Stage::Stdio, "open a terminal", &error),
+            Err(error) => return call_failure(Stage::Stdio, "open a terminal", &error),
         },
         Stdio::Pipes { .. } => None,
     };
     let fds = order.slots.iter().copied().zip(received.fds).chain(terminal);
     let fds = match connect(order.stdio, fds) {
         Ok(fds) => fds,
-        Err(error) => return os(Stage::Stdio, "connect descriptors", &error),
+        Err(error) => return call_failure(Stage::Stdio, "connect descriptors", &error),
     };
     match &order.payload {
         Payload::SelfTest(outside) => {
@@ -201,7 +198,7 @@ fn serve(channel: &Socket, doors: &[OwnedFd], walls: &Walls) -> Failure {
             Ok(program) => {
                 start_failure(&confine::become_program(&program, fds, &order.limits, order.nproc, walls))
             }
-            Err(error) => os(Stage::Order, "arguments must not contain NUL bytes", &error),
+            Err(error) => call_failure(Stage::Order, "arguments must not contain NUL bytes", &error),
         },
     }
 }

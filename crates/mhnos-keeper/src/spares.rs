@@ -15,10 +15,10 @@ use mhnos_sandbox::cgroup::Group;
 
 use crate::{
     channel::{Failure, Stage},
-    inner::{Execute, FromSupervisor, ToInit, ToSupervisor},
+    inner::{Execute, FromSupervisor, ToInit, ToSupervisor, call_failure},
     limits::{REST, RESTING_SUPERVISORS, SPARE_SUPERVISORS, SPARES_PAUSE},
     outbox::{Attached, Outbox},
-    recruit::{self, Recruit},
+    recruit::Recruit,
     sandboxes::Sandbox,
     socket::{Blocking, RecvError, Socket},
 };
@@ -71,7 +71,7 @@ impl Ready {
             let limited = self.control.send(ToSupervisor::Limit(order.limits), Vec::new());
             limited.map_err(|error| {
                 self.said()
-                    .unwrap_or_else(|| recruit::os(Stage::Fork, "tell the supervisor its limits", &error))
+                    .unwrap_or_else(|| call_failure(Stage::Fork, "tell the supervisor its limits", &error))
             })?;
         }
         self.recruit.order(order, fds).map_err(|failure| self.said().unwrap_or(failure))

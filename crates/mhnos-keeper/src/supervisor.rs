@@ -31,7 +31,7 @@ use rustix::{
 use crate::{
     channel::{Exit, ExitStatus, Failure, LimitHit, Scope, Stage, Usage},
     init::is_stopped,
-    inner::{FromSupervisor, ToSupervisor, failure},
+    inner::{FromSupervisor, ToSupervisor, call_failure, failure},
     limits::{HANGUP_AGAIN, TREE_KILL_INTERVAL, TREE_STOP_WALKS},
     ports::{Lookout, Ports},
     recruit,
@@ -49,7 +49,7 @@ pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
     let (Some(control), Some(channel)) = (fds.next().map(Socket::from_fd), fds.next()) else {
         sys::exit_now(1)
     };
-    let closed = closed.map_err(|error| recruit::os(Stage::Fork, "close init's descriptors", &error));
+    let closed = closed.map_err(|error| call_failure(Stage::Fork, "close init's descriptors", &error));
     if let Err(failure) = closed.and_then(|()| serve(&control, channel, fds.collect(), walls)) {
         report(&control, &FromSupervisor::Failed(failure));
     }
@@ -59,7 +59,7 @@ pub(crate) fn run(fds: Vec<OwnedFd>, walls: &Walls) -> ! {
 /// In the place of a supervisor that init could not fork: tells the keeper, whose channel is the first of `fds`.
 pub(crate) fn could_not(fds: Vec<OwnedFd>, error: &io::Error) {
     if let Some(control) = fds.into_iter().next().map(Socket::from_fd) {
-        let failure = recruit::os(Stage::Fork, "create the supervisor", error);
+        let failure = call_failure(Stage::Fork, "create the supervisor", error);
         // A new channel has room for it.
         let _ = control.send(&FromSupervisor::Failed(failure), &[]);
     }

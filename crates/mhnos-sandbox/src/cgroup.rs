@@ -230,6 +230,7 @@ impl Hierarchy {
             Kind::V2 => {
                 if self.has("memory") {
                     write("memory.max", limits.memory.to_string())?;
+                    // As lines, so that no filter takes them for what is written to a door.
                     optional(write("memory.swap.max", "0\n".to_owned()))?;
                     write("memory.oom.group", "1\n".to_owned())?;
                 }

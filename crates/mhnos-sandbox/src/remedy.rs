@@ -12,6 +12,8 @@ const FILTERED: &str = "a system call filter around this service refuses what ev
      seccomp profile or one that allows as much; systemd: no SystemCallFilter=, or @system-service with \
      SystemCallErrorNumber=EPERM";
 
+const WORKSPACE: &str = "the service's account must be able to reach and write the workspace";
+
 const MOUNTS: &str = "mounting inside a user namespace is refused: Docker: an AppArmor profile that allows mount and pivot_root \
      (--security-opt apparmor=unconfined) and a seccomp profile that allows the mount family; Ubuntu: an AppArmor \
      profile with the rule `userns,` (docs/operations.md, \"Ubuntu\"); systemd: no SystemCallFilter=~@mount";
@@ -38,10 +40,7 @@ const BROKEN: &str = "a wall was put up and does not hold: the kernel, or what s
 /// Steps that say by themselves, whatever the tier, what stands in the way, by how they begin. The first that fits counts.
 const STEPS: &[(&str, &str)] = &[
     ("self-test: open the terminal", TERMINALS),
-    (
-        "self-test: write to the workspace",
-        "the service's account must be able to reach and write the workspace",
-    ),
+    ("self-test: write to the workspace", WORKSPACE),
     ("self-test:", BROKEN),
     ("the self-test took too long", SLOW),
     ("the sandbox did not come up in time", SLOW),
@@ -145,7 +144,7 @@ fn of_namespaces(step: &str, errno: i32) -> &'static str {
         return APPARMOR;
     }
     if is_about_workspace(step) {
-        return "the service's account must be able to reach and write the workspace";
+        return WORKSPACE;
     }
     // Capabilities that are one's own are dropped without anybody's leave.
     if step.starts_with("drop capabilities") { FILTERED } else { MOUNTS }
@@ -177,7 +176,7 @@ fn of_landlock(step: &str) -> &'static str {
                 parameter lsm=";
     }
     if is_about_workspace(step) {
-        return "the service's account must be able to reach and write the workspace";
+        return WORKSPACE;
     }
     SECCOMP
 }

@@ -26,7 +26,7 @@ use crate::{
     bridge::Bridge,
     channel::{FIRST_PID, Failure, FromKeeper, Pid, Stage},
     choose::Missing,
-    held::{Held, Phase},
+    held::Held,
     init::is_stopped,
     limits::{BATCH, FINISH_TIMEOUT, MAX_FAILED_BRIDGES, TIME_SLICE},
     sandboxes::Sandbox,
@@ -229,11 +229,7 @@ impl Keeper {
     fn anything_waiting(&self) -> bool {
         self.bridge.as_ref().is_some_and(|bridge| bridge.outbox.is_waiting())
             || self.sandboxes.values().any(|sandbox| sandbox.outbox.is_waiting())
-            || self.held.values().any(|held| match &held.phase {
-                Phase::Starting { control, recruit } => control.is_waiting() || recruit.is_waiting(),
-                Phase::Running { control, .. } => control.is_waiting(),
-                Phase::Ended { .. } => false,
-            })
+            || self.held.values().any(Held::is_waiting)
     }
 
     fn flush(&mut self) {

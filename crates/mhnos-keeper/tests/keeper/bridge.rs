@@ -12,6 +12,8 @@ use mhnos_keeper::{
 };
 use mhnos_sandbox::{Enforcement, ExtraFd, Launch, Layer, Limits, Stdio, Tier};
 
+use crate::proc;
+
 /// What plays the bridge's part in a test.
 pub(crate) struct Bridge {
     socket: Socket,
@@ -270,10 +272,8 @@ impl Bridge {
     /// The supervisors of all such trees there are now.
     pub(crate) fn supervised(&self, marker: &str) -> Vec<rustix::process::Pid> {
         let of = |pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let parent: i32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-            let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
-            (name == "mhnos-supervise\n").then(|| rustix::process::Pid::from_raw(parent))?
+            let parent = proc::parent(pid)?;
+            proc::is_supervise(parent).then(|| rustix::process::Pid::from_raw(parent))?
         };
         marked(marker).into_iter().filter_map(of).collect()
     }

@@ -18,6 +18,7 @@ mod life;
 mod outsiders;
 mod over_limits;
 mod ports;
+mod proc;
 mod spares;
 mod walls;
 

@@ -7,7 +7,10 @@ use std::fs;
 
 use mhnos_sandbox::Layer;
 
-use crate::bridge::Bridge;
+use crate::{
+    bridge::Bridge,
+    proc::{children, stat},
+};
 
 /// What a look has found.
 #[derive(Debug, Default)]
@@ -116,15 +119,8 @@ fn keeper() -> i32 {
 
 /// Whether it has become a program since it was forked: the kernel clears `PF_FORKNOEXEC`, 0x40, of its flags (proc_pid_stat(5)).
 fn has_executed(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let flags =
-        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    let flags = stat(pid, 9).and_then(|flags| flags.parse::<u64>().ok());
     flags.is_some_and(|flags| flags & 0x40 == 0)
-}
-
-fn children(pid: i32) -> Vec<i32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// The words of a field of proc_pid_status(5).

@@ -8,7 +8,10 @@ use mhnos_keeper::channel::{
 use mhnos_sandbox::{Limits, Stdio, Tier, sys};
 use rustix::{param::clock_ticks_per_second, process::Pid};
 
-use crate::bridge::Bridge;
+use crate::{
+    bridge::Bridge,
+    proc::{children, is_supervise, parent, stat},
+};
 
 /// Waiting supervisors, or the processes that would be their programs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,11 +33,7 @@ pub(crate) fn killed_spares_are_passed_over(bridge: &mut Bridge) {
             sys::kill(Pid::from_raw(*spare).expect("a pid"), libc::SIGKILL).expect("kill a spare");
         }
         while spares.iter().any(|spare| parent(*spare).is_some()) {}
-        // More than wait at any time.
-        for _ in 0..6 {
-            let (output, status) = bridge.run("echo x");
-            assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
-        }
+        six_start(bridge);
     }
     bridge.kill(running);
     assert_eq!(bridge.exit(running), ExitStatus::Signal(libc::SIGKILL));
@@ -49,11 +48,7 @@ pub(crate) fn stopped_spares_start_all_the_same(bridge: &mut Bridge) {
             // It may have been let go since.
             let _ = sys::kill(Pid::from_raw(recruit).expect("a pid"), libc::SIGSTOP);
         }
-        // More than wait at any time.
-        for _ in 0..6 {
-            let (output, status) = bridge.run("echo x");
-            assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
-        }
+        six_start(bridge);
     }
     bridge.kill(running);
     bridge.ended(running);
@@ -80,10 +75,7 @@ pub(crate) fn a_start_comes_to_an_end_although_it_is_told_to_stop(bridge: &mut B
     let script = ["sh", "-c", "kill -STOP $$; echo x", "sh", &marker];
     let pid = bridge.order(&script, Stdio::Pipes { stdin: false }, Isolation::Shared);
     bridge.started(pid).expect("starts");
-    let stopped = |pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-    };
+    let stopped = |pid| stat(pid, 3).is_some_and(|state| state == "T");
     let shell = bridge.marked(&marker)[0];
     while !stopped(shell) {}
     let (output, status) = bridge.run("echo y");
@@ -102,10 +94,7 @@ pub(crate) fn a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting(brid
         // A resting one may have been let go since.
         let _ = sys::kill(Pid::from_raw(supervisor).expect("a pid"), libc::SIGCHLD);
     }
-    for _ in 0..6 {
-        let (output, status) = bridge.run("echo x");
-        assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
-    }
+    six_start(bridge);
     bridge.kill(running);
     bridge.ended(running);
 }
@@ -209,11 +198,9 @@ fn usage(bridge: &mut Bridge, pid: OurPid) -> Usage {
 
 /// In seconds.
 fn cpu_time(pid: Pid) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks: u64 =
-        [fields.next()?, fields.next()?].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some(ticks as f64 / clock_ticks_per_second() as f64)
+    let pid = pid.as_raw_nonzero().get();
+    let (user, system): (u64, u64) = (stat(pid, 14)?.parse().ok()?, stat(pid, 15)?.parse().ok()?);
+    Some((user + system) as f64 / clock_ticks_per_second() as f64)
 }
 
 /// A program that runs, its supervisor and its init; `None` where those that wait belong to the programs' user, whom this
@@ -229,23 +216,22 @@ fn beside_those_that_wait(bridge: &mut Bridge) -> Option<(OurPid, i32, i32)> {
 }
 
 fn waiting(init: i32, own: i32, which: Which) -> Vec<i32> {
-    let supervisors: Vec<i32> = children(init).into_iter().filter(|pid| *pid != own).collect();
+    let supervisors: Vec<i32> = ours(init).into_iter().filter(|pid| *pid != own).collect();
     match which {
         Which::Supervisors => supervisors,
-        Which::Recruits => supervisors.into_iter().flat_map(children).collect(),
+        Which::Recruits => supervisors.into_iter().flat_map(ours).collect(),
     }
 }
 
 /// Those of its children that are ours.
-fn children(pid: i32) -> Vec<i32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let ours = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "mhnos-supervise\n")
-    };
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(ours).collect()
+fn ours(pid: i32) -> Vec<i32> {
+    children(pid).into_iter().filter(|pid| is_supervise(*pid)).collect()
 }
 
-fn parent(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+/// More than wait at any time.
+fn six_start(bridge: &mut Bridge) {
+    for _ in 0..6 {
+        let (output, status) = bridge.run("echo x");
+        assert!(output == "x\n" && status == ExitStatus::Code(0), "{output:?} {status:?}");
+    }
 }

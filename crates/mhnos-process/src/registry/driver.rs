@@ -163,8 +163,9 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
 }
 
 impl Driver {
-    /// Runs until the channel closes, a word of the keeper is lost, or a task panics. In the last two cases nobody who waits for a process is told anything as
-    /// long as this driver is not dropped: the processes go on, and another bridge serves them.
+    /// Runs until the channel closes, a word of the keeper is lost, or a task panics. In the last two cases nobody who
+    /// waits for a process is told anything as long as this driver is not dropped: the processes go on, and another
+    /// bridge serves them.
     pub async fn run(&mut self) -> DriverEnd {
         for message in std::mem::take(&mut self.rejected) {
             if let Err(error) = self.inner.link.send(&message).await {

@@ -33,6 +33,9 @@ pub(super) enum Kind {
 }
 
 /// Counts with the shell's own words, so that a step costs no fork.
+/// Without what a shell says that may not fork any more since it is being killed.
+const SILENT: &str = "exec 2>/dev/null; ";
+
 const COUNT: &str =
     "i=0; while read n; do e=$((i+n)); while [ $i -lt $e ]; do echo $i; i=$((i+1)); done; done; exit 7";
 const COUNT_TWICE: &str = "i=0; while read n; do e=$((i+n)); while [ $i -lt $e ]; do echo $i; echo $i >&2; i=$((i+1)); done; done; \
@@ -41,20 +44,18 @@ const COUNT_TWICE: &str = "i=0; while read n; do e=$((i+n)); while [ $i -lt $e ]
 impl Kind {
     /// `number` is one that no other program has.
     pub(super) fn spawn(self, number: u64) -> Value {
-        let (script, pty) = match self {
-            Self::Count => (COUNT.to_owned(), json!(false)),
-            Self::CountTwice => (COUNT_TWICE.to_owned(), json!(false)),
-            Self::Echo | Self::Foreign => ("exec cat".to_owned(), json!(false)),
-            // Without what a shell says that may not fork any more since it is being killed.
-            Self::Terminal => {
-                ("exec 2>/dev/null; stty raw -echo; echo ready; exec cat".to_owned(), json!(true))
-            }
-            Self::Flood(count) => (format!("exec 2>/dev/null; seq 0 {}; exit 5", count - 1), json!(false)),
+        let script = match self {
+            Self::Count => COUNT.to_owned(),
+            Self::CountTwice => COUNT_TWICE.to_owned(),
+            Self::Echo | Self::Foreign => "exec cat".to_owned(),
+            Self::Terminal => SILENT.to_owned() + "stty raw -echo; echo ready; exec cat",
+            Self::Flood(count) => format!("{SILENT}seq 0 {}; exit 5", count - 1),
             Self::Lingering(count) => {
                 let wait = format!("until [ -e {} ]; do sleep 0.02; done", released(number));
-                (format!("exec 2>/dev/null; ({wait}; exec seq 0 {}) & exit 4", count - 1), json!(false))
+                format!("{SILENT}({wait}; exec seq 0 {}) & exit 4", count - 1)
             }
         };
+        let pty = self == Self::Terminal;
         json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": pty}})
     }
 
