@@ -66,6 +66,10 @@ impl<T: Serialize> Outbox<T> {
     pub(crate) fn recv<R: DeserializeOwned>(&self) -> Result<Received<R>, RecvError> {
         self.socket.recv()
     }
+
+    pub(crate) fn recv_words<R: DeserializeOwned>(&self) -> Result<Received<R>, RecvError> {
+        self.socket.recv_words()
+    }
 }
 
 impl<T> AsFd for Outbox<T> {

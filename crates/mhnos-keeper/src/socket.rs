@@ -55,6 +55,13 @@ pub struct Received<T> {
     pub fds: Vec<OwnedFd>,
 }
 
+/// Whether all descriptors of a message have arrived.
+#[derive(Clone, Copy, Debug)]
+enum Attached {
+    Whole,
+    Lost,
+}
+
 /// Why nothing was received.
 #[derive(Debug, thiserror::Error)]
 pub enum RecvError {
@@ -155,8 +162,21 @@ impl Socket {
         }
     }
 
-    /// Receives one message.
+    /// Receives one message. One whose descriptors found no room in this process is malformed.
     pub fn recv<T: DeserializeOwned>(&self) -> Result<Received<T>, RecvError> {
+        match self.take()? {
+            (_, Attached::Lost) => Err(RecvError::Malformed("truncated")),
+            (received, Attached::Whole) => Ok(received),
+        }
+    }
+
+    /// The same, but a message whose descriptors found no room in this process comes with none of them: for who waits for
+    /// its words above all.
+    pub(crate) fn recv_words<T: DeserializeOwned>(&self) -> Result<Received<T>, RecvError> {
+        self.take().map(|(received, _)| received)
+    }
+
+    fn take<T: DeserializeOwned>(&self) -> Result<(Received<T>, Attached), RecvError> {
         // Room for what is there and no more: a supervisor, of which there are many, would keep what it has touched once.
         let (_, size) = last_words(|| recv(&self.fd, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC))?;
         let mut buffer = vec![0; size.clamp(1, MAX_DATAGRAM + 1)];
@@ -174,15 +194,21 @@ impl Socket {
         if outcome.bytes == 0 {
             return Err(RecvError::Closed);
         }
-        if outcome.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if outcome.flags.contains(ReturnFlags::TRUNC) {
             return Err(RecvError::Malformed("truncated"));
+        }
+        let mut attached = Attached::Whole;
+        if outcome.flags.contains(ReturnFlags::CTRUNC) {
+            attached = Attached::Lost;
+            fds.clear();
         }
         let message = match buffer[0] {
             INLINE => postcard::from_bytes(&buffer[1..outcome.bytes]),
             IN_MEMFD if !fds.is_empty() => postcard::from_bytes(&read_sealed(&fds.remove(0))?),
             _ => return Err(RecvError::Malformed("unknown framing")),
         };
-        Ok(Received { message: message.map_err(|_| RecvError::Malformed("undecodable"))?, fds })
+        let message = message.map_err(|_| RecvError::Malformed("undecodable"))?;
+        Ok((Received { message, fds }, attached))
     }
 }
 
@@ -249,6 +275,8 @@ fn read_sealed(file: &OwnedFd) -> Result<Vec<u8>, RecvError> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
 
     fn pair() -> (Socket, Socket) {
@@ -294,6 +322,31 @@ mod tests {
         }
         a.send_datagram(IN_MEMFD, &[], &[a.as_fd()]).expect("send");
         assert!(matches!(b.recv::<u32>(), Err(RecvError::Malformed("unsealed memfd"))));
+    }
+
+    /// A process of its own, as the limit is one of the whole process.
+    #[test]
+    fn words_arrive_although_their_descriptors_find_no_room() {
+        const ALONE: &str = "MHNOS_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let this = std::env::current_exe().expect("this test");
+            let name = "socket::tests::words_arrive_although_their_descriptors_find_no_room";
+            let alone = std::process::Command::new(this).args([name, "--exact"]).env(ALONE, "1").output();
+            let alone = alone.expect("runs");
+            let said = String::from_utf8_lossy(&alone.stdout);
+            return assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+        }
+        let (a, b) = pair();
+        for message in 1..=3_u8 {
+            a.send(&message, &[a.as_fd(), b.as_fd()]).expect("send");
+        }
+        let words = b.recv_words::<u8>().expect("all of it");
+        assert_eq!((words.message, words.fds.len()), (1, 2));
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).expect("fewer");
+        assert!(matches!(b.recv::<u8>(), Err(RecvError::Malformed(_))));
+        let words = b.recv_words::<u8>().expect("the words");
+        assert_eq!((words.message, words.fds.len()), (3, 0));
     }
 
     #[test]

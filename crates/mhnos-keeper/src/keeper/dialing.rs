@@ -34,6 +34,8 @@ impl Keeper {
         let (outcome, fds) = match (errno, socket) {
             (0, Some(_)) if waiting >= MAX_WAITING_DIALS => (Err(DialFailure::Busy), Vec::new()),
             (0, Some(socket)) => (Ok(()), vec![Rc::new(socket)]),
+            // This process has as many descriptors as it may, and the connection was none of them.
+            (0, None) => (Err(DialFailure::Failed(libc::EMFILE)), Vec::new()),
             (libc::ECONNREFUSED, _) => (Err(DialFailure::Refused), Vec::new()),
             (errno, _) => (Err(DialFailure::Failed(errno)), Vec::new()),
         };

@@ -182,7 +182,7 @@ impl Keeper {
     pub(super) fn on_supervisor(&mut self, pid: Pid) {
         for _ in 0..BATCH {
             let Some(control) = self.held.get_mut(&pid).and_then(Held::control) else { return };
-            let report = control.recv::<FromSupervisor>();
+            let report = control.recv_words::<FromSupervisor>();
             // What is known of a program's start is told before what came after it.
             self.on_recruit(pid);
             match report {
