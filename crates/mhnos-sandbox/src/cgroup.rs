@@ -335,6 +335,14 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::unix::process::ExitStatusExt,
+        process::{Command, Stdio},
+        thread,
+    };
+
+    use mhnos_testing::waive;
+
     use super::*;
 
     #[test]
@@ -352,5 +360,37 @@ mod tests {
         ];
         let expected: Vec<_> = expected.into_iter().map(|(dir, k, c)| (PathBuf::from(dir), k, c)).collect();
         assert_eq!(found, expected);
+    }
+
+    /// Nobody walks a tree here, so it is the group that ends them, and says so.
+    #[test]
+    fn version_2_kills_all_that_is_in_a_group_at_once() {
+        let Some(mut part) = find_of("self").into_iter().find(|found| found.kind == Kind::V2) else {
+            return waive("all of it", "no hierarchy of version 2");
+        };
+        part.dir.push(format!("kill-{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&part.dir) {
+            return waive("all of it", &format!("cannot make a group: {error}"));
+        }
+        let dir = part.dir.clone();
+        let own = Arc::new(Own::of(vec![dir.clone()]));
+        let group = Group { parts: vec![part], own, word: None, door_user: None };
+        let members = || fs::read_to_string(dir.join("cgroup.procs")).expect("a group").lines().count();
+        let tree = "read -r _; trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000 & (setsid sh -c 'kill -STOP $$') & wait";
+        let mut tree = Command::new("sh").args(["-c", tree]).stdin(Stdio::piped()).spawn().expect("a shell");
+        if let Err(error) = fs::write(dir.join("cgroup.procs"), tree.id().to_string()) {
+            tree.kill().expect("ours");
+            tree.wait().expect("ours");
+            return waive("all of it", &format!("cannot join a group: {error}"));
+        }
+        drop(tree.stdin.take());
+        while members() < 4 {
+            thread::yield_now();
+        }
+        assert!(group.kill(), "cgroup.kill is there from Linux 5.14 on");
+        assert_eq!(tree.wait().expect("ours").signal(), Some(libc::SIGKILL));
+        while members() > 0 {
+            thread::yield_now();
+        }
     }
 }

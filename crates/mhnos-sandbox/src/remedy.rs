@@ -173,7 +173,8 @@ fn of_landlock(step: &str) -> &'static str {
     }
     if step.contains("Landlock") {
         return "enable Landlock: Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK=y and `landlock` in the boot \
-                parameter lsm=";
+                parameter lsm=; if /sys/kernel/security/lsm lists it, the seccomp profile around this service refuses \
+                its calls: Docker's own allows them from 20.10.18 on";
     }
     if is_about_workspace(step) {
         return WORKSPACE;
@@ -269,6 +270,7 @@ mod tests {
         check(Tier::T1, "pivot into the root tree", libc::EPERM, "pivot_root");
         check(Tier::T3Plus, "change the user", libc::EPERM, "two capabilities");
         check(Tier::T3, "find Landlock", libc::EOPNOTSUPP, "lsm=");
+        check(Tier::T3Plus, "find Landlock", libc::EOPNOTSUPP, "20.10.18");
         check(Tier::T3, "find Landlock's scopes", libc::EOPNOTSUPP, "6.12");
     }
 }
