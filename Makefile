@@ -16,7 +16,7 @@ ARGS ?=
 XTASK := cargo run --release --locked --quiet --package xtask --
 
 .PHONY: help run dev demo test test-here test-docker test-tiers test-arm64 test-install test-system test-apparmor test-fronts test-proxies test-tools test-dist test-model test-threads bench bad-clients conformance fuzz soak \
-  dist test-kills test-hostile test-race lint tools tools-test rust rust-lints clean
+  dist test-kills test-hostile test-race test-crowd lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ test-hostile: rust ## a bridge that says what it likes, on every kind of host, R
 
 test-race: rust ## links flipped under the file API, 200,000 operations of it, beside a check that they escape from
 	cargo test --release --locked --package mhnos-workspace --test confinement -- --ignored --nocapture 200_000
+
+test-crowd: rust ## a directory of a million files under the file API and a quota's count
+	cargo test --release --locked --package mhnos-workspace --test confinement -- --ignored --nocapture a_million
 
 bad-clients: rust tools-test ## hostile clients at full size: memory, and what others notice of them
 	MHNOS_BAD_CLIENTS=1 cargo test --release --locked --package mhnos-runtime --test service -- --nocapture --test-threads=1 bad_clients

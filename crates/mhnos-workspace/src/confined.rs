@@ -31,7 +31,7 @@ impl Workspace {
             return Err(OpenError::VisiblePath(visible.to_owned()));
         }
         let visible = format!("/{}", path::components(visible).collect::<Vec<_>>().join("/"));
-        match open_beneath(root.as_fd(), "", OFlags::RDONLY | OFlags::DIRECTORY, Links::Inside) {
+        match open_beneath(root.as_fd(), b"", OFlags::RDONLY | OFlags::DIRECTORY, Links::Inside) {
             Ok(_) => Ok(Self { root: Arc::new(root), visible: visible.into(), quota: None }),
             Err(error @ (Errno::NOSYS | Errno::PERM)) => Err(OpenError::NoOpenat2(error.into())),
             Err(error) => Err(OpenError::Directory(error.into())),
@@ -64,7 +64,7 @@ impl Workspace {
 
     /// Opens a path relative to the root; symbolic links are followed as far as they stay inside.
     pub(crate) fn open_inside(&self, relative: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        open_beneath(self.root_fd(), relative, flags, Links::Inside)
+        open_beneath(self.root_fd(), relative.as_bytes(), flags, Links::Inside)
     }
 
     /// The error for what [`open_inside`](Self::open_inside) answered. `given` is the client's own words.
@@ -103,7 +103,7 @@ pub(crate) enum Links {
 /// without a writer, and the caller looks at what it got before it reads.
 pub(crate) fn open_beneath(
     directory: BorrowedFd<'_>,
-    relative: &str,
+    relative: &[u8],
     flags: OFlags,
     links: Links,
 ) -> rustix::io::Result<OwnedFd> {
@@ -115,7 +115,7 @@ pub(crate) fn open_beneath(
     let quiet =
         if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
     let flags = flags | quiet | OFlags::CLOEXEC;
-    let path = if relative.is_empty() { "." } else { relative };
+    let path = if relative.is_empty() { b"." } else { relative };
     let mut tries = 0;
     loop {
         match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {

@@ -95,9 +95,12 @@ impl Count {
             }
             if kind.is_dir()
                 && depth < limits::USAGE_DEPTH
-                && let Ok(name) = name.to_str()
-                && let Ok(below) =
-                    open_beneath(directory.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY, Links::None)
+                && let Ok(below) = open_beneath(
+                    directory.as_fd(),
+                    name.to_bytes(),
+                    OFlags::RDONLY | OFlags::DIRECTORY,
+                    Links::None,
+                )
             {
                 self.directory(&below, depth + 1);
             }

@@ -151,7 +151,7 @@ fn open_plain(
     path: &str,
 ) -> Result<Option<(OwnedFd, rustix::fs::Stat)>, PullError> {
     let file =
-        match open_beneath(level.directory.as_fd(), name, OFlags::RDONLY | OFlags::NOFOLLOW, Links::None) {
+        match open_beneath(level.directory.as_fd(), name.as_bytes(), OFlags::RDONLY | OFlags::NOFOLLOW, Links::None) {
             // A link, nothing any more, no permission, a socket or a device without a driver.
             Err(Errno::LOOP | Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV) => {
                 return Ok(None);

@@ -1,6 +1,11 @@
 //! Trees that programs made to harm whoever looks at them: what they cost is bounded, and the bound is named.
 
-use std::{fs::File, os::fd::OwnedFd};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    time::{Duration, Instant},
+};
 
 use mhnos_workspace::{PullError, PullSettings};
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
@@ -44,22 +49,62 @@ fn a_tree_deeper_than_any_path_is_refused_by_name() {
     assert!(error.to_string().len() < 1000, "{error}");
 }
 
+/// So many names in one directory, of few files: cheaper to make, and as many to look at. A file has 65,000 names at most.
+fn crowd(tree: &Tree, names: u32) {
+    const NAMES_OF_ONE: u32 = 60_000;
+    for number in 0..names {
+        let name = tree.path(&number.to_string());
+        let first = number - number % NAMES_OF_ONE;
+        if number == first {
+            File::create(name).unwrap();
+        } else {
+            std::fs::hard_link(tree.path(&first.to_string()), name).unwrap();
+        }
+    }
+}
+
+fn refused(tree: &Tree) -> Duration {
+    let begun = Instant::now();
+    let error = tree.workspace.survey(&PullSettings::default()).unwrap_err();
+    assert!(matches!(error, PullError::TooMany { max: 100_000 }), "{error}");
+    begun.elapsed()
+}
+
 #[test]
 fn a_directory_of_a_hundred_thousand_files_is_refused_by_name() {
     let tree = Tree::new();
-    let first = tree.path("0");
-    File::create(&first).unwrap();
-    // Names of one file: cheaper to make, and as many to look at. A file has 65,000 names at most.
-    for number in 1..=100_000 {
-        let of = tree.path(if number < 60_000 { "0" } else { "60000" });
-        if number == 60_000 {
-            File::create(of).unwrap();
-        } else {
-            std::fs::hard_link(of, tree.path(&number.to_string())).unwrap();
-        }
+    crowd(&tree, 100_001);
+    refused(&tree);
+}
+
+#[test]
+#[ignore = "makes a million files: make test-crowd"]
+fn a_directory_of_a_million_files_is_refused_by_name_and_counted() {
+    let tree = Tree::new();
+    crowd(&tree, 1_000_000);
+    let took = refused(&tree);
+    let workspace = tree.workspace.clone().with_quota(1 << 40);
+    let begun = Instant::now();
+    let usage = workspace.measure().expect("it has a quota");
+    println!(
+        "a pull of a million files: refused after {took:.0?}; counted for a quota: {} bytes in {:.0?}",
+        usage.used,
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn what_is_below_a_directory_of_any_name_counts_for_the_quota() {
+    let tree = Tree::new();
+    let workspace = tree.workspace.clone().with_quota(1 << 40);
+    let empty = workspace.measure().expect("it has a quota").used;
+    for name in [b"plain".as_slice(), b"\xff\xfe"] {
+        let directory = tree.path("").join(OsStr::from_bytes(name));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("file"), vec![7; 1 << 20]).unwrap();
     }
-    let error = tree.workspace.survey(&PullSettings::default()).unwrap_err();
-    assert!(matches!(error, PullError::TooMany { max: 100_000 }), "{error}");
+    let used = workspace.measure().expect("it has a quota").used - empty;
+    assert!(used >= 2 << 20, "{used}");
 }
 
 #[test]
