@@ -1,8 +1,9 @@
 //! What is still alive: the descendants of a process, and whatever belongs to a server that has gone.
 //!
 //! Parent links are lost when a parent dies, and a sandboxed process shares neither environment nor command line with
-//! the service. What it cannot shed is its mount table, which names the workspace directory; so that name is looked for in
-//! the environment, the command line, the working directory and the mount table of every process.
+//! the service. What it cannot shed is its mount table, which names the workspace directory, or without one of its own the
+//! directory that the service was started in; so that name is looked for in the environment, the command line, the working
+//! directory and the mount table of every process. Where those may not be read, its number and its start tell it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,6 +16,8 @@ pub struct Survivor {
     pub os_pid: i32,
     /// The kernel's number of the parent.
     pub parent: i32,
+    /// When it started, in ticks since boot: with the number, the same process and no other.
+    pub started: u64,
     /// The state letter of proc(5): R, S, D, Z, T…
     pub state: char,
     /// The command line, or the name in brackets where there is none.
@@ -38,6 +41,14 @@ pub fn descendants(os_pid: i32) -> Vec<Survivor> {
         }
     }
     all.into_iter().filter(|process| process.os_pid != os_pid && family.contains(&process.os_pid)).collect()
+}
+
+/// Those of these that have not ended; what is left of one whose parent has ended before it is the machine's to reap.
+pub fn alive(family: &[Survivor]) -> Vec<Survivor> {
+    let same = |known: &Survivor| {
+        read(known.os_pid).filter(|now| now.started == known.started && now.state != 'Z')
+    };
+    family.iter().filter_map(same).collect()
 }
 
 /// Processes other than this one whose environment, command line, working directory or mount table contains `marker`.
@@ -74,10 +85,12 @@ fn read(os_pid: i32) -> Option<Survivor> {
     let mut fields = tail.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
+    // Field 22 of proc_pid_stat(5); the parent is field 4.
+    let started = fields.nth(17)?.parse().ok()?;
     let arguments = fs::read(format!("/proc/{os_pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
     let command = words.join(" ").trim_end().to_owned();
     let name = head.split_once('(').map_or("?", |(_, name)| name);
     let command = if command.is_empty() { format!("[{name}]") } else { command };
-    Some(Survivor { os_pid, parent, state, command })
+    Some(Survivor { os_pid, parent, started, state, command })
 }

@@ -29,7 +29,7 @@ pub use browser::{Browser, Key, Site, Tab};
 pub use eventually::{eventually, eventually_async};
 pub use exposition::Exposition;
 pub use http::{HttpReply, http_get, http_raw};
-pub use leftovers::{Survivor, descendants, survivors};
+pub use leftovers::{Survivor, alive, descendants, survivors};
 pub use probe::{Attempt, Probe};
 pub use replay::replay;
 pub use scratch::Scratch;

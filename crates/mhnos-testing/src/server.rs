@@ -3,9 +3,11 @@
 //! Its environment is empty but for what the options say, its port is one that was free, its workspace is its own. The
 //! readiness line on stdout (`listening on http://127.0.0.1:PORT`) is the only thing waited for.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::eventually::eventually;
 use crate::host::Host;
 use crate::http::{HttpReply, http_get};
-use crate::leftovers::{Survivor, descendants, survivors};
+use crate::leftovers::{Survivor, alive, descendants, survivors};
 use crate::scratch::Scratch;
 use crate::tools::tools_path;
 
@@ -126,6 +128,8 @@ pub struct Server {
     output: Capture,
     workspace: PathBuf,
     scratch: Scratch,
+    /// Its processes when it was last told to end.
+    family: Mutex<Vec<Survivor>>,
 }
 
 impl Server {
@@ -169,13 +173,16 @@ impl Server {
         };
         command.arg("serve").args(&options.arguments);
         command.env_clear().env("MHNOS_WORKSPACE", &workspace).envs(options.environment);
+        // By which processes that have no mount table of their own are known.
+        command.current_dir(scratch.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", command.get_program().display()));
         let output = Capture::of(&mut child);
         if let Some(address) = output.listening(START_DEADLINE) {
-            return Ok(Self { child, status: None, address, output, workspace, scratch });
+            let family = Mutex::default();
+            return Ok(Self { child, status: None, address, output, workspace, scratch, family });
         }
         // Still running means that it never got ready; the panic message of start() then shows its log.
         let _ = child.kill();
@@ -251,6 +258,9 @@ impl Server {
     /// Sends a signal to the keeper; to one that has ended it is a no-op.
     pub fn signal(&self, signal: Signal) {
         if self.status.is_none() {
+            if [Signal::KILL, Signal::TERM, Signal::INT].contains(&signal) {
+                *self.family.lock().expect("nothing panics with it") = self.descendants();
+            }
             // The child has not been waited for, so its number cannot belong to another process.
             let _ = kill_process(Pid::from_child(&self.child), signal);
         }
@@ -284,7 +294,11 @@ impl Server {
 
     /// Processes of this server that are alive now, with or without a keeper.
     pub fn leftovers(&self) -> Vec<Survivor> {
-        survivors(self.scratch.marker())
+        let mut left = survivors(self.scratch.marker());
+        let family = alive(&self.family.lock().expect("nothing panics with it"));
+        let known: HashSet<i32> = left.iter().map(|one| one.os_pid).collect();
+        left.extend(family.into_iter().filter(|one| !known.contains(&one.os_pid)));
+        left
     }
 
     /// Panics unless every process of this server ends soon, and, after an orderly end, if it has left control groups; to be

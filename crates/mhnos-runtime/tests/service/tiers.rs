@@ -1,10 +1,10 @@
 //! What a program reaches, tier by tier: the host, the service, its neighbours, itself.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use mhnos_testing::{Probe, Server, Wire, host::Host, waive};
+use mhnos_testing::{Probe, Server, Wire, alive, host::Host, waive};
 use serde_json::{Value, json};
 
 use crate::{SERVICE, abuse::strict_hosts, options, start};
@@ -253,6 +253,26 @@ fn a_floor_above_what_the_host_gives_stops_the_start_and_names_the_remedy() {
     }
     // The control.
     drop(start());
+}
+
+/// The control of all that look for what a service has left: that they would see it.
+#[tokio::test]
+async fn every_process_of_a_service_is_known_for_its_own_in_any_tier() {
+    let none = options().env("MHNOS_SANDBOX", "none").on("none");
+    let strict = strict_hosts().map(|host| (host, options().on(host)));
+    for (host, options) in strict.chain([("none", none)]) {
+        let server = Server::start(options);
+        let mut wire = Wire::connect(server.address()).await;
+        let script = "(setsid env -i sleep 1000 &) ; exec env -i sleep 1000";
+        wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", script]})).await;
+        let all = server.descendants();
+        assert!(all.len() >= 5, "{host}: bridge, init, a supervisor, a program and one that waits: {all:#?}");
+        let seen: HashSet<i32> = server.leftovers().iter().map(|one| one.os_pid).collect();
+        let unseen: Vec<_> = all.into_iter().filter(|one| !seen.contains(&one.os_pid)).collect();
+        // Those that have ended meanwhile aside.
+        let unseen = alive(&unseen);
+        assert!(unseen.is_empty(), "{host}: {unseen:#?}");
+    }
 }
 
 #[tokio::test]
