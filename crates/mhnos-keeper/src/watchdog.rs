@@ -1,8 +1,11 @@
 //! Limits of a tree where no control group keeps them: the supervisor looks, and ends a tree that is over.
 //!
-//! What is looked at costs microseconds a process, so it is looked at often only when it matters, processes first. A
-//! sum of resident sets counts what parent and child share twice; before a tree is ended for it, the exact
-//! but slow proportional sizes (`smaps_rollup`, milliseconds) decide.
+//! What counts is what only the end of a program, or swapping, gives back: memory of its own and shared memory, in swap or not.
+//! Pages of files are the kernel's to take.
+//!
+//! What is looked at costs microseconds a process, so it is looked at often only when it matters, processes first, and the
+//! cheapest file first: resident sets, which count files and what parent and child share twice (`statm`), then without the
+//! files (`status`). Before a tree is ended for it, the exact but slow proportional sizes (`smaps_rollup`, milliseconds) decide.
 
 use std::{
     fs,
@@ -23,11 +26,15 @@ use crate::{
 pub(crate) struct Watchdog {
     limits: Limits,
     due: Instant,
+    /// Whether the machine has swap, which no resident set shows.
+    swaps: bool,
 }
 
 impl Watchdog {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, due: Instant::now() + WATCH_INTERVAL }
+        // The first line is a heading (proc_swaps(5)); what cannot be read may be there.
+        let swaps = fs::read_to_string("/proc/swaps").map_or(true, |table| table.lines().count() > 1);
+        Self { limits, due: Instant::now() + WATCH_INTERVAL, swaps }
     }
 
     /// Until the next look.
@@ -50,7 +57,10 @@ impl Watchdog {
         if crowded {
             put_behind(leader, &tree);
         }
-        let used: u64 = tree.iter().map(|member| resident(&member.dir)).sum();
+        let mut used: u64 = tree.iter().map(|member| resident(&member.dir)).sum();
+        if self.swaps || near(used, self.limits.memory) {
+            used = tree.iter().map(|member| held(&member.dir)).sum();
+        }
         let close = crowded || near(used, self.limits.memory);
         self.due = Instant::now() + if close { WATCH_INTERVAL_CLOSE } else { WATCH_INTERVAL };
         (used > self.limits.memory && proportional(&tree) > self.limits.memory).then_some(LimitHit::Memory)
@@ -79,13 +89,57 @@ fn resident(dir: &Path) -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// Bytes in memory, what is shared counted in parts.
-fn proportional(tree: &[Member]) -> u64 {
-    tree.iter().map(|member| proportional_size(&member.dir).unwrap_or_else(|| resident(&member.dir))).sum()
+/// Bytes that are not a file's, in memory or swap, what is shared counted in full (proc_pid_status(5)).
+fn held(dir: &Path) -> u64 {
+    kibibytes(&read(&dir.join("status")), &["RssAnon:", "RssShmem:", "VmSwap:"])
 }
 
-fn proportional_size(dir: &Path) -> Option<u64> {
-    let text = fs::read_to_string(dir.join("smaps_rollup")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+/// The same, what is shared counted in parts (proc_pid_smaps(5)).
+fn proportional(tree: &[Member]) -> u64 {
+    let of = |member: &Member| match fs::read_to_string(member.dir.join("smaps_rollup")) {
+        // Told apart since Linux 5.4.
+        Ok(sums) if sums.contains("Pss_Anon:") => kibibytes(&sums, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]),
+        _ => held(&member.dir),
+    };
+    tree.iter().map(of).sum()
+}
+
+/// The sum of these lines, in bytes.
+fn kibibytes(table: &str, names: &[&str]) -> u64 {
+    let of = |line: &str| {
+        let rest = names.iter().find_map(|name| line.strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    table.lines().filter_map(of).sum::<u64>() * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_and_shared_memory_count_and_files_do_not() {
+        let status = "VmRSS:\t  900 kB\nRssAnon:\t 100 kB\nRssFile:\t 700 kB\nRssShmem:\t 100 kB\nVmSwap:\t 50 kB\n";
+        let sums = "Pss:  900 kB\nPss_Anon:  60 kB\nPss_File:  700 kB\nPss_Shmem:  30 kB\nSwap:  50 kB\nSwapPss:  20 kB\n";
+        let dir = std::env::temp_dir().join(format!("watchdog-{}", std::process::id()));
+        fs::create_dir(&dir).expect("new");
+        fs::write(dir.join("status"), status).expect("write");
+        let member = || Member { pid: rustix::process::getpid(), dir: dir.clone(), threads: 1 };
+        assert_eq!(held(&dir), 250 * 1024);
+        assert_eq!(proportional(&[member(), member()]), 500 * 1024, "as good as it gets");
+        fs::write(dir.join("smaps_rollup"), sums).expect("write");
+        assert_eq!(proportional(&[member()]), 110 * 1024);
+        fs::remove_dir_all(&dir).expect("ours");
+    }
+
+    /// The kernel's own words for it.
+    #[test]
+    fn the_files_of_this_kernel_are_understood() {
+        let own = || vec![Member { pid: rustix::process::getpid(), dir: "/proc/self".into(), threads: 1 }];
+        let before = (held(Path::new("/proc/self")), proportional(&own()));
+        let block = vec![7_u8; 64 << 20];
+        let grown = (held(Path::new("/proc/self")), proportional(&own()));
+        assert!(grown.0 >= before.0 + (60 << 20) && grown.1 >= before.1 + (60 << 20), "{before:?} {grown:?}");
+        drop(block);
+    }
 }

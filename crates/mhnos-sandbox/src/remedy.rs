@@ -40,6 +40,7 @@ const BROKEN: &str = "a wall was put up and does not hold: the kernel, or what s
 /// Steps that say by themselves, whatever the tier, what stands in the way, by how they begin. The first that fits counts.
 const STEPS: &[(&str, &str)] = &[
     ("self-test: open the terminal", TERMINALS),
+    ("self-test: read the children of a process", "a kernel with CONFIG_PROC_CHILDREN=y, as all distributions' have"),
     ("self-test: write to the workspace", WORKSPACE),
     ("self-test:", BROKEN),
     ("the self-test took too long", SLOW),
@@ -260,6 +261,7 @@ mod tests {
             check(tier, "restrict files by Landlock", libc::EPERM, "landlock calls");
             check(tier, "allow the workspace", libc::EPERM, "landlock calls");
             check(tier, "the self-test ended early: Signal(31)", 0, "SIGSYS");
+            check(tier, "self-test: read the children of a process", libc::ENOENT, "CONFIG_PROC_CHILDREN");
             check(tier, "self-test: a file outside the workspace", 0, "does not hold");
             check(tier, "self-test: write to the workspace", libc::EACCES, "write the workspace");
             assert!(!remedy(tier, "set its channel apart", libc::EPERM).contains("mount"));

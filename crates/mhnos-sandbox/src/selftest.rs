@@ -37,6 +37,9 @@ const NAMESPACES: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "cgroup"];
 /// One of the ports programs would use to go out by themselves.
 const HTTPS_PORT: u16 = 443;
 
+/// Not in every kernel (proc_pid_task_children(5)).
+const CHILDREN: &str = "/proc/thread-self/children";
+
 /// The one it has besides where it has a network of its own.
 const NETWORK: &str = "net";
 
@@ -70,6 +73,8 @@ pub(crate) fn check(walls: &Walls, outside: &Outside) -> Result<(), SetupError> 
         filter()?;
     }
     workspace(&outside.workspace, walls.tier())?;
+    // By which supervisors know what belongs to a program: to limit it, and to end all of it.
+    fs::read(CHILDREN).map_err(|error| failed("read the children of a process", error))?;
     match walls.tier() {
         Tier::None => Ok(()),
         Tier::T1 | Tier::T2 => own_namespaces(walls.tier(), outside),

@@ -198,3 +198,27 @@ pub(crate) fn a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map(bri
     let exit = run(RESERVES);
     assert_eq!((exit.status, exit.limit), (ExitStatus::Code(libc::ENOMEM as u8), None), "{exit:?}");
 }
+
+/// Reads a file of the workspace, larger than the limit, by a mapping, again and again for a second of its own time: many looks of
+/// a watchdog.
+const READER: &str = "
+import mmap, os, time
+name = f'mapped-{os.getpid()}'
+with open(name, 'w+b') as file:
+    os.unlink(name)
+    file.truncate(300 << 20)
+    mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
+    while time.process_time() < 1:
+        for at in range(0, len(mapped), 4096): mapped[at]
+";
+
+/// What the kernel can take back at any time is not what a limit is for.
+pub(crate) fn pages_of_files_end_no_program(bridge: &mut Bridge) {
+    let limits = Limits { memory: 128 << 20, pids: 64, cpu_millis: 1000 };
+    let stdio = Stdio::Pipes { stdin: false };
+    let pid = bridge.order_within(&["python3", "-c", READER], stdio, Isolation::Shared, limits);
+    bridge.started(pid).expect("starts");
+    let exit = bridge.exit_record(pid);
+    assert_eq!((exit.status, exit.limit), (ExitStatus::Code(0), None), "{exit:?}");
+    bridge.ended(pid);
+}
