@@ -149,7 +149,8 @@ impl Task {
             self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain }).await;
         }
         if mail.over_quota {
-            self.apply(Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Quota }).await;
+            // What may write for another while is over the quota by what it writes.
+            self.apply(Event::Ask { signal: Signal::KILL, scope: Scope::Tree, cause: Cause::Quota }).await;
         }
         if mail.new_key {
             self.note.key = self.process.key();

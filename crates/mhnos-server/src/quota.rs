@@ -1,6 +1,6 @@
 //! The workspace's quota: its files are counted again and again, and what makes it grow beyond the quota is stopped.
 //!
-//! Who writes cannot be told, so all programs are stopped. Not because there is too much, but because it grows: whoever
+//! Who writes cannot be told, so all programs are ended. Not because there is too much, but because it grows: whoever
 //! cleans up is left alone.
 
 use std::time::Instant;
@@ -21,15 +21,23 @@ pub(crate) async fn watch(workspace: &Workspace, processes: &Processes) {
         let begin = Instant::now();
         let counting = workspace.clone();
         let counted = tokio::task::spawn_blocking(move || counting.measure()).await;
-        let Ok(Some(usage)) = counted else { return };
-        if over(usage, &mut tolerated) {
-            let stopped = processes.stop_over_quota();
-            warn!(
-                used = usage.used,
-                quota = usage.limit,
-                stopped,
-                "the workspace grows beyond its quota; stopping all programs"
-            );
+        match counted {
+            Ok(Some(Ok(usage))) if over(usage, &mut tolerated) => {
+                let ended = processes.stop_over_quota();
+                warn!(
+                    used = usage.used,
+                    quota = usage.limit,
+                    ended,
+                    "the workspace grows beyond its quota; ending all programs"
+                );
+            }
+            Ok(Some(Ok(_))) => {}
+            // A program must not have more for that nobody can look.
+            Ok(Some(Err(error))) => {
+                let ended = processes.stop_over_quota();
+                warn!(%error, ended, "the workspace cannot be read, so its quota cannot be kept; ending all programs");
+            }
+            Ok(None) | Err(_) => return,
         }
         tokio::time::sleep(QUOTA_INTERVAL.max(begin.elapsed() * QUOTA_PAUSE_FACTOR)).await;
     }

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashSet,
+    io,
     os::fd::{AsFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -53,14 +54,18 @@ impl Quota {
 
 impl Workspace {
     /// Counts what the workspace holds, if it has a quota. Takes as long as to look at every file.
-    pub fn measure(&self) -> Option<Usage> {
+    ///
+    /// # Errors
+    /// The workspace's own directory cannot be read: what it holds is not known.
+    pub fn measure(&self) -> Option<io::Result<Usage>> {
         let quota = self.quota.as_ref()?;
         let mut count = Count::default();
-        if let Ok(root) = self.open_inside("", OFlags::RDONLY | OFlags::DIRECTORY) {
-            count.directory(&root, 0);
+        match self.open_inside("", OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(root) => count.directory(&root, 0),
+            Err(errno) => return Some(Err(errno.into())),
         }
         quota.used.store(count.bytes, Ordering::Relaxed);
-        Some(Usage { used: count.bytes, limit: quota.limit })
+        Some(Ok(Usage { used: count.bytes, limit: quota.limit }))
     }
 }
 

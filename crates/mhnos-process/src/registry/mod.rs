@@ -271,7 +271,7 @@ impl Processes {
         }
     }
 
-    /// Stops everything because the workspace grows beyond its quota: SIGTERM, the grace period, SIGKILL. Returns at
+    /// Ends everything because the workspace grows beyond its quota, by SIGKILL. Returns at
     /// once, with the number of processes.
     pub fn stop_over_quota(&self) -> usize {
         let alive = self.inner.lock().list(false);

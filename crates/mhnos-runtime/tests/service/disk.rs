@@ -54,6 +54,22 @@ async fn programs_that_fill_the_workspace_are_stopped_and_cleaning_up_is_possibl
     }
 }
 
+/// Not by a grace period, nor by a directory that the service cannot read.
+#[tokio::test]
+async fn no_program_keeps_on_beyond_the_quota() {
+    for host in ["root", "container", "one-user"] {
+        for trick in ["trap '' TERM HUP INT", "chmod 300 ."] {
+            let settings = options().env("MHNOS_WORKSPACE_QUOTA", "4m").env("MHNOS_KILL_GRACE", "1h");
+            let server = Server::start(settings.on(host));
+            let mut wire = Wire::connect(server.address()).await;
+            let fill = "n=0; while :; do n=$((n+1)); head -c 4000000 /dev/zero > fill-$n; sleep 0.2; done";
+            let pid = wire.spawn(bash(&format!("{trick}; {fill}"))).await;
+            let (.., exit) = wire.run_to_exit(pid).await;
+            assert_eq!(exit["reason"], "quota", "{host}, {trick}: {exit}");
+        }
+    }
+}
+
 /// A file system of a few megabytes.
 struct SmallDisk(Scratch);
 

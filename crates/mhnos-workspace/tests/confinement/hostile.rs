@@ -85,7 +85,7 @@ fn a_directory_of_a_million_files_is_refused_by_name_and_counted() {
     let took = refused(&tree);
     let workspace = tree.workspace.clone().with_quota(1 << 40);
     let begun = Instant::now();
-    let usage = workspace.measure().expect("it has a quota");
+    let usage = workspace.measure().expect("it has a quota").expect("readable");
     println!(
         "a pull of a million files: refused after {took:.0?}; counted for a quota: {} bytes in {:.0?}",
         usage.used,
@@ -97,13 +97,13 @@ fn a_directory_of_a_million_files_is_refused_by_name_and_counted() {
 fn what_is_below_a_directory_of_any_name_counts_for_the_quota() {
     let tree = Tree::new();
     let workspace = tree.workspace.clone().with_quota(1 << 40);
-    let empty = workspace.measure().expect("it has a quota").used;
+    let empty = workspace.measure().expect("it has a quota").expect("readable").used;
     for name in [b"plain".as_slice(), b"\xff\xfe"] {
         let directory = tree.path("").join(OsStr::from_bytes(name));
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join("file"), vec![7; 1 << 20]).unwrap();
     }
-    let used = workspace.measure().expect("it has a quota").used - empty;
+    let used = workspace.measure().expect("it has a quota").expect("readable").used - empty;
     assert!(used >= 2 << 20, "{used}");
 }
 
