@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn swap_and_shared_memory_count_and_files_do_not() {
-        let status = "VmRSS:\t  900 kB\nRssAnon:\t 100 kB\nRssFile:\t 700 kB\nRssShmem:\t 100 kB\nVmSwap:\t 50 kB\n";
+        let status =
+            "VmRSS:\t  900 kB\nRssAnon:\t 100 kB\nRssFile:\t 700 kB\nRssShmem:\t 100 kB\nVmSwap:\t 50 kB\n";
         let sums = "Pss:  900 kB\nPss_Anon:  60 kB\nPss_File:  700 kB\nPss_Shmem:  30 kB\nSwap:  50 kB\nSwapPss:  20 kB\n";
         let dir = std::env::temp_dir().join(format!("watchdog-{}", std::process::id()));
         fs::create_dir(&dir).expect("new");

@@ -30,6 +30,8 @@ pub struct Policy {
     pub gid: u32,
     /// Ports the service listens on, which programs that share its network must not reach.
     pub own_ports: Vec<u16>,
+    /// Files with what only the service may know, which programs must not be able to read.
+    pub secrets: Vec<PathBuf>,
     /// The port of the proxy on the host's loopback, for programs that have no other way out: see
     /// [`Policy::needs_proxy`].
     pub proxy: Option<u16>,

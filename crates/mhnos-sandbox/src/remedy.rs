@@ -34,13 +34,21 @@ const ENDED: &str = "what was being set up was ended by a signal: 31 (SIGSYS) is
 
 const SLOW: &str = "a machine with much else to do may need another attempt; where it is always so, a call hangs: see the log";
 
+const SECRETS: &str = "programs could read the file of MHNOS_AUTH_TOKEN_FILE or MHNOS_TLS_KEY: keep it where they see nothing \
+     (not in the workspace, /usr, /opt, /etc/ssl, nor what MHNOS_PATH brings), or readable for root alone and start the service \
+     as root";
+
 const BROKEN: &str = "a wall was put up and does not hold: the kernel, or what stands in for it (gVisor, an emulator), does not \
      do what Linux does; use one that does";
 
 /// Steps that say by themselves, whatever the tier, what stands in the way, by how they begin. The first that fits counts.
 const STEPS: &[(&str, &str)] = &[
     ("self-test: open the terminal", TERMINALS),
-    ("self-test: read the children of a process", "a kernel with CONFIG_PROC_CHILDREN=y, as all distributions' have"),
+    ("self-test: a file with a secret", SECRETS),
+    (
+        "self-test: read the children of a process",
+        "a kernel with CONFIG_PROC_CHILDREN=y, as all distributions' have",
+    ),
     ("self-test: write to the workspace", WORKSPACE),
     ("self-test:", BROKEN),
     ("the self-test took too long", SLOW),
@@ -261,6 +269,7 @@ mod tests {
             check(tier, "restrict files by Landlock", libc::EPERM, "landlock calls");
             check(tier, "allow the workspace", libc::EPERM, "landlock calls");
             check(tier, "the self-test ended early: Signal(31)", 0, "SIGSYS");
+            check(tier, "self-test: a file with a secret of the service's", 0, "MHNOS_TLS_KEY");
             check(tier, "self-test: read the children of a process", libc::ENOENT, "CONFIG_PROC_CHILDREN");
             check(tier, "self-test: a file outside the workspace", 0, "does not hold");
             check(tier, "self-test: write to the workspace", libc::EACCES, "write the workspace");

@@ -8,6 +8,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddrV4},
     os::unix::fs::MetadataExt,
+    path::PathBuf,
 };
 
 use rustix::{
@@ -29,6 +30,7 @@ pub struct Outside {
     ports: Vec<u16>,
     proxy: Option<u16>,
     workspace: String,
+    secrets: Vec<PathBuf>,
 }
 
 /// The namespaces a sandbox of the upper tiers has for itself.
@@ -56,6 +58,7 @@ impl Outside {
                 .collect(),
             ports: policy.own_ports.clone(),
             proxy: policy.proxy,
+            secrets: policy.secrets.clone(),
             workspace: policy.workspace.source.inside.to_string_lossy().into_owned(),
         }
     }
@@ -75,6 +78,9 @@ pub(crate) fn check(walls: &Walls, outside: &Outside) -> Result<(), SetupError> 
     workspace(&outside.workspace, walls.tier())?;
     // By which supervisors know what belongs to a program: to limit it, and to end all of it.
     fs::read(CHILDREN).map_err(|error| failed("read the children of a process", error))?;
+    if walls.tier() != Tier::None {
+        secrets(&outside.secrets)?;
+    }
     match walls.tier() {
         Tier::None => Ok(()),
         Tier::T1 | Tier::T2 => own_namespaces(walls.tier(), outside),
@@ -125,6 +131,14 @@ fn workspace(path: &str, tier: Tier) -> Result<(), SetupError> {
         let name = format!("{place}/.mhnos-self-test-{}", getpid());
         let made = fs::File::create_new(&name).map(|_| drop(fs::remove_file(&name)));
         refuses("a file outside the workspace", made, &[Errno::ROFS, Errno::ACCESS, Errno::PERM])?;
+    }
+    Ok(())
+}
+
+fn secrets(files: &[PathBuf]) -> Result<(), SetupError> {
+    for file in files {
+        let unseen = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::ACCESS, Errno::PERM];
+        refuses("a file with a secret of the service's", fs::File::open(file).map(drop), &unseen)?;
     }
     Ok(())
 }

@@ -45,9 +45,8 @@ pub fn descendants(os_pid: i32) -> Vec<Survivor> {
 
 /// Those of these that have not ended; what is left of one whose parent has ended before it is the machine's to reap.
 pub fn alive(family: &[Survivor]) -> Vec<Survivor> {
-    let same = |known: &Survivor| {
-        read(known.os_pid).filter(|now| now.started == known.started && now.state != 'Z')
-    };
+    let same =
+        |known: &Survivor| read(known.os_pid).filter(|now| now.started == known.started && now.state != 'Z');
     family.iter().filter_map(same).collect()
 }
 

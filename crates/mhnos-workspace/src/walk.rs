@@ -150,14 +150,18 @@ fn open_plain(
     name: &str,
     path: &str,
 ) -> Result<Option<(OwnedFd, rustix::fs::Stat)>, PullError> {
-    let file =
-        match open_beneath(level.directory.as_fd(), name.as_bytes(), OFlags::RDONLY | OFlags::NOFOLLOW, Links::None) {
-            // A link, nothing any more, no permission, a socket or a device without a driver.
-            Err(Errno::LOOP | Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV) => {
-                return Ok(None);
-            }
-            result => result.map_err(|error| unreadable(path, error))?,
-        };
+    let file = match open_beneath(
+        level.directory.as_fd(),
+        name.as_bytes(),
+        OFlags::RDONLY | OFlags::NOFOLLOW,
+        Links::None,
+    ) {
+        // A link, nothing any more, no permission, a socket or a device without a driver.
+        Err(Errno::LOOP | Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV) => {
+            return Ok(None);
+        }
+        result => result.map_err(|error| unreadable(path, error))?,
+    };
     let stat = rustix::fs::fstat(&file).map_err(|error| unreadable(path, error))?;
     let plain = matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory);
     Ok(plain.then_some((file, stat)))

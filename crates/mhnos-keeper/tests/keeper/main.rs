@@ -251,6 +251,7 @@ fn keeper(arguments: &[String]) -> ExitCode {
         uid: account.uid,
         gid: account.gid,
         own_ports: Vec::new(),
+        secrets: Vec::new(),
         proxy: None,
         filter: Vec::new(),
     };

@@ -105,6 +105,7 @@ pub(crate) fn take(config: &Config, port: u16, made: Option<&OwnedFd>) -> anyhow
         gid: account.gid,
         tier: Tier::None,
         own_ports: vec![port],
+        secrets: secrets(config),
         proxy: None,
         filter: Vec::new(),
     };
@@ -157,11 +158,11 @@ fn ensure_writable(dir: &OwnedFd, path: &Path, account: Account) -> anyhow::Resu
 }
 
 /// What the directories of `MHNOS_PATH` need beside the system's own: `X` for `X/bin`, `X/node_modules` for
-/// `X/node_modules/.bin`. Directories that do not exist are passed over, as by every shell.
+/// `X/node_modules/.bin`, and of somebody's home no more than `bin` and `lib`. Directories that do not exist are passed over, as by
+/// every shell.
 fn prefixes(search: &str, workspace: &Path) -> Vec<Source> {
     let mut found: Vec<PathBuf> = Vec::new();
-    for dir in search.split(':').map(Path::new) {
-        let Some(prefix) = prefix(dir) else { continue };
+    for prefix in search.split(':').map(Path::new).flat_map(needed) {
         let bound = ALWAYS_BOUND.iter().any(|system| prefix.starts_with(system));
         if !bound && !prefix.starts_with(workspace) && prefix.is_dir() && !found.contains(&prefix) {
             found.push(prefix);
@@ -170,10 +171,41 @@ fn prefixes(search: &str, workspace: &Path) -> Vec<Source> {
     found.into_iter().map(|prefix| Source { outside: prefix.clone(), inside: prefix }).collect()
 }
 
-fn prefix(dir: &Path) -> Option<PathBuf> {
-    let parent = dir.parent()?;
+/// As they are told and where that leads.
+fn secrets(config: &Config) -> Vec<PathBuf> {
+    let told = [&config.auth_token_file, &config.tls_key].into_iter().flatten();
+    told.flat_map(|file| [Some(file.clone()), fs::canonicalize(file).ok()]).flatten().collect()
+}
+
+fn needed(dir: &Path) -> Vec<PathBuf> {
+    let Some(parent) = dir.parent() else { return Vec::new() };
     let whole = if dir.ends_with("bin") || dir.ends_with("node_modules/.bin") { parent } else { dir };
-    (whole != Path::new("/")).then(|| whole.to_owned())
+    match whole {
+        whole if whole == Path::new("/") => Vec::new(),
+        // Keys and the like are there, too: such as `~/.local/share/keyrings`.
+        whole if is_private(whole) && whole == dir => {
+            tracing::warn!(
+                path = %dir.display(),
+                "MHNOS_PATH names a home, which programs do not get to see; put theirs into a bin below it"
+            );
+            Vec::new()
+        }
+        whole if is_private(whole) => vec![dir.to_owned(), whole.join("lib")],
+        whole => vec![whole.to_owned()],
+    }
+}
+
+/// Whether it is somebody's home, `.local` in one, or where homes are.
+fn is_private(dir: &Path) -> bool {
+    let own = std::env::var_os("HOME").is_some_and(|home| is_home(dir, Path::new(&home)));
+    let home = if dir.ends_with(".local") { dir.parent().unwrap_or(dir) } else { dir };
+    own || is_home(dir, Path::new("/root"))
+        || home == Path::new("/home")
+        || home.parent() == Some(Path::new("/home"))
+}
+
+fn is_home(dir: &Path, home: &Path) -> bool {
+    dir == home || dir == home.join(".local")
 }
 
 #[cfg(test)]
@@ -182,14 +214,21 @@ mod tests {
 
     #[test]
     fn prefixes_of_a_search_path() {
-        let check = |dir: &str, expected: Option<&str>| {
-            assert_eq!(prefix(Path::new(dir)), expected.map(PathBuf::from), "{dir}");
+        let check = |dir: &str, expected: &[&str]| {
+            let expected: Vec<_> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(needed(Path::new(dir)), expected, "{dir}");
         };
-        check("/usr/local/bin", Some("/usr/local"));
-        check("/bin", None);
-        check("/home/u/x/node_modules/.bin", Some("/home/u/x/node_modules"));
-        check("/home/u/node/bin", Some("/home/u/node"));
-        check("/srv/scripts", Some("/srv/scripts"));
+        check("/usr/local/bin", &["/usr/local"]);
+        check("/bin", &[]);
+        check("/home/u/x/node_modules/.bin", &["/home/u/x/node_modules"]);
+        check("/home/u/node/bin", &["/home/u/node"]);
+        check("/srv/scripts", &["/srv/scripts"]);
+        check("/home/u/bin", &["/home/u/bin", "/home/u/lib"]);
+        check("/home/u/.local/bin", &["/home/u/.local/bin", "/home/u/.local/lib"]);
+        check("/root/.local/bin", &["/root/.local/bin", "/root/.local/lib"]);
+        check("/home/bin", &["/home/bin", "/home/lib"]);
+        check("/home/u", &[]);
+        check("/home/u/.nvm/versions/node/v24/bin", &["/home/u/.nvm/versions/node/v24"]);
     }
 
     #[test]

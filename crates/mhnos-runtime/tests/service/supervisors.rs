@@ -3,11 +3,12 @@
 use std::{
     os::unix::process::CommandExt,
     process::{Child, Command},
+    time::Duration,
 };
 
 use mhnos_sandbox::Tier;
-use mhnos_testing::{Server, Wire, host::Host, host::USER, waive};
-use rustix::process::{Pid, Signal, geteuid, getpgid};
+use mhnos_testing::{Server, Wire, alive, eventually, host::Host, host::USER, waive};
+use rustix::process::{Pid, Signal, geteuid, getpgid, kill_process};
 use serde_json::{Value, json};
 
 use crate::{abuse::strict_hosts, options};
@@ -35,6 +36,9 @@ except OSError: print('refused', flush=True)
 time.sleep(1000)
 ";
 
+/// For a tree to be gone once its end has been told, on a machine with much else to do.
+const ENDS: Duration = Duration::from_secs(20);
+
 /// What of the supervisor a program opens, and of itself.
 const OF_A_PROCESS: [&str; 4] = ["mem", "fd/0", "environ", "root"];
 
@@ -59,6 +63,31 @@ async fn run(server: &mut Server, host: &str, arguments: &[&str]) -> (String, Va
     server.stop();
     server.assert_nothing_left();
     (said, exit)
+}
+
+/// Killed from outside, as a machine without memory does: the keeper cannot ask it any more what belonged to it.
+#[tokio::test]
+async fn a_supervisor_that_is_killed_takes_its_tree_along_in_any_tier() {
+    for host in strict_hosts() {
+        let mut server = Server::start(options().on(host));
+        let mut wire = Wire::connect(server.address()).await;
+        let script = "(setsid sleep 1000 &); sleep 1000 & echo $PPID; wait";
+        let pid =
+            wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", script]})).await;
+        wire.stdout_until(pid, "\n").await;
+        let tree: Vec<_> =
+            server.descendants().into_iter().filter(|one| one.command.contains("sleep 1000")).collect();
+        let program = tree.iter().find(|one| one.command.starts_with("bash")).expect("the program");
+        kill_process(Pid::from_raw(program.parent).expect("a pid"), Signal::KILL).expect("its supervisor");
+        let exit = wire.next_where(|message| message["type"] == "exit").await;
+        assert_eq!((&exit["pid"], &exit["reason"]), (&json!(pid), &json!("lost")), "{host}: {exit}");
+        eventually(ENDS, "its tree is gone", || alive(&tree).is_empty().then_some(()));
+        let next =
+            wire.spawn(json!({"processType": "shell", "command": "bash", "args": ["-c", "exit 3"]})).await;
+        assert_eq!(wire.run_to_exit(next).await.2["code"], 3, "{host}");
+        server.stop();
+        server.assert_nothing_left();
+    }
 }
 
 async fn against_supervisor(server: &mut Server, host: &str) -> String {

@@ -1,6 +1,11 @@
 //! Tokens: who is let in by one, what each may do, and that it is found nowhere but where it belongs.
 
-use std::{fs, os::unix::fs::FileExt, os::unix::fs::MetadataExt, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
 
 use mhnos_testing::{Options, Scratch, Server, Wire, WireOptions, eventually, http_get};
 use rustix::process::Signal;
@@ -8,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{
+    abuse::strict_hosts,
     options,
     requests::{assert_serves, bash, bridge},
 };
@@ -237,6 +243,27 @@ async fn the_token_is_found_nowhere_outside_the_bridge() {
         assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
         // What belongs to root though the process does not is what nobody else may look into.
         assert_eq!(fs::metadata(format!("/proc/{process}/environ")).expect("there").uid(), 0);
+    }
+}
+
+#[test]
+fn a_token_file_that_programs_could_read_stops_the_start_in_any_tier() {
+    for host in strict_hosts() {
+        let scratch = Scratch::new();
+        let workspace = scratch.path().join("workspace");
+        fs::create_dir(&workspace).expect("made");
+        let at = |file: &Path| {
+            fs::write(file, format!("{TOKEN}\n")).expect("written");
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("ours");
+            let with = options().env("MHNOS_AUTH_TOKEN_FILE", file.display().to_string());
+            Server::try_start(with.workspace(&workspace).on(host))
+        };
+        let failure = at(&workspace.join("tokens")).expect_err("refused");
+        assert!(failure.stderr.contains("programs could read the file of"), "{host}: {}", failure.stderr);
+        // The control: as readable, and out of sight.
+        let unseen = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tokens-{}", std::process::id()));
+        at(&unseen).expect("starts");
+        fs::remove_file(unseen).expect("ours");
     }
 }
 

@@ -315,7 +315,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "MHNOS_PATH",
         default: "/usr/local/bin:/usr/bin:/bin",
         accepts: "absolute directories separated by colons",
-        about: "Where programs are found, by the service and by the processes it starts.",
+        about: "Where programs are found, by the service and by the processes it starts. `strict` shows programs what they need there, read-only: all of `X` for `X/bin` and `X/node_modules` for `X/node_modules/.bin`; of a home and of its `.local` no more than `bin` and `lib`.",
         apply: reads!(path, values::search_path),
         show: |config| config.path.clone(),
     },

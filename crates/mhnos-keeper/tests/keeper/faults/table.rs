@@ -3,7 +3,7 @@
 use mhnos_keeper::channel::Stage;
 use mhnos_sandbox::{
     Layer,
-    Tier::{self, T1, T3, T3Plus},
+    Tier::{self, T1, T2, T3, T3Plus},
 };
 use mhnos_testing::host::Refusal;
 
@@ -170,6 +170,10 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     "user" T1 SYS_prctl.only(prctl!(PR_CAP_AMBIENT)).stops("clear ambient capabilities");
     "user" T1 SYS_capset.stops("drop capabilities");
     "user" T1 SYS_seccomp.stops("install the system call filter");
+    // With the host's /proc, which comes before the system's directories.
+    "masked-proc" T2 SYS_open_tree.only(&[(2, ALL, 0x8_8001)]).stops("clone /proc");
+    "masked-proc" T2 SYS_pivot_root.stops("pivot into the root tree");
+    "masked-proc" T2 SYS_seccomp.stops("install the system call filter");
     // Without namespaces: another user, rules of Landlock for each program.
     "container" T3Plus SYS_setgroups.unexpected().stops("drop supplementary groups");
     "container" T3Plus SYS_setresgid.stops("change the group");
