@@ -35,7 +35,7 @@ struct Program {
 enum Way {
     Direct,
     Bubblewrap,
-    Service { name: &'static str, wire: Box<Wire>, isolation: &'static str, _server: Server },
+    Service { name: &'static str, wire: Box<Wire>, isolation: &'static str, _server: Box<Server> },
 }
 
 /// From asking: to the start, to the first output, to the end.
@@ -72,7 +72,7 @@ async fn service(name: &'static str, host: Option<&str>, mode: &str, isolation: 
     }
     let server = Server::start(options);
     let wire = Box::new(Wire::connect(server.address()).await);
-    Way::Service { name, wire, isolation, _server: server }
+    Way::Service { name, wire, isolation, _server: Box::new(server) }
 }
 
 /// The matrix: programs, ways, and what is waited for.

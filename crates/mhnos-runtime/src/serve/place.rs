@@ -197,15 +197,9 @@ fn needed(dir: &Path) -> Vec<PathBuf> {
 
 /// Whether it is somebody's home, `.local` in one, or where homes are.
 fn is_private(dir: &Path) -> bool {
-    let own = std::env::var_os("HOME").is_some_and(|home| is_home(dir, Path::new(&home)));
     let home = if dir.ends_with(".local") { dir.parent().unwrap_or(dir) } else { dir };
-    own || is_home(dir, Path::new("/root"))
-        || home == Path::new("/home")
-        || home.parent() == Some(Path::new("/home"))
-}
-
-fn is_home(dir: &Path, home: &Path) -> bool {
-    dir == home || dir == home.join(".local")
+    let homes = Path::new("/home");
+    home == Path::new("/root") || home == homes || home.parent() == Some(homes)
 }
 
 #[cfg(test)]
