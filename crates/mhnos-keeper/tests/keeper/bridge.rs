@@ -234,6 +234,12 @@ impl Bridge {
         self.send(&ToKeeper::Signal { pid, signal: libc::SIGKILL, scope: Scope::Tree });
     }
 
+    /// Gives up what is kept of one that has ended, here and by the keeper: descriptors above all, of which systemd gives a service 1024.
+    pub(crate) fn forget(&mut self, pid: Pid) {
+        self.fds.remove(&pid);
+        self.send(&ToKeeper::Forget { pid });
+    }
+
     /// The kind of host, by its name.
     pub(crate) fn host(&self) -> String {
         std::env::var("HOST").expect("host")
