@@ -45,6 +45,27 @@ healthy() { # healthy CONTAINER: by the image's own check, within a minute
   done
 }
 service() { compose --profile openclaw ps -q "$1"; }
+address_of() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+reaches() { # reaches CONTAINER HOST PORT: says whether a connection from in there comes about, as a program would make it
+  docker exec -u 10001:10001 "$1" python3 -c 'import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    print("yes")
+except OSError as error:
+    print("no:", error)' "$2" "$3"
+}
+parted() { # parted CONTAINER PORT CONTAINER PORT: each reaches itself and, by address or name, not the other
+  local here said
+  for here in "$1 $2 $3 $4 mhnos-runtime-openclaw" "$3 $4 $1 $2 mhnos-runtime"; do
+    # shellcheck disable=SC2086  # words
+    set -- $here
+    said=$(reaches "$1" "$(address_of "$1")" "$2")
+    [ "$said" = yes ] || { printf 'the control: %s\n' "$said"; return 1; }
+    for said in "$(reaches "$1" "$(address_of "$3")" "$4")" "$(reaches "$1" "$5" "$4")"; do
+      case $said in no:*) ;; *) return 1 ;; esac
+    done
+  done
+}
 alone() { # alone OPTIONS…: the service without Compose
   docker rm -fv "$container" >/dev/null 2>&1 || true
   docker run -d --name "$container" --read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges \
@@ -68,6 +89,7 @@ compose --profile openclaw up -d mhnos-runtime-openclaw
 holds "18791 is healthy" healthy "$(service mhnos-runtime-openclaw)"
 published=$(docker port "$(service mhnos-runtime)"; docker port "$(service mhnos-runtime-openclaw)")
 holds "published on loopback alone: $published" test -z "$(grep -v '127\.0\.0\.1' <<<"$published")"
+holds "neither container reaches the other, and each itself" parted "$(service mhnos-runtime)" 18790 "$(service mhnos-runtime-openclaw)" 18791
 limits='{{with .HostConfig}}{{.Memory}} {{.CpuQuota}} {{.PidsLimit}} {{.RestartPolicy.Name}} {{.LogConfig.Type}} {{index .LogConfig.Config "max-size"}}{{end}}'
 for one in mhnos-runtime mhnos-runtime-openclaw; do
   holds "$one: limits, restart policy and log rotation of the Compose file" test \
@@ -144,6 +166,7 @@ if compose2 version >/dev/null 2>&1; then
   MHNOS_MAX_MEMORY=256m strong up -d mhnos-runtime
   strong up -d mhnos-runtime-openclaw
   for one in mhnos-runtime mhnos-runtime-openclaw; do holds "$one is healthy" healthy "$(strong ps -q $one)"; done
+  holds "neither container reaches the other, and each itself" parted "$(strong ps -q mhnos-runtime)" 18790 "$(strong ps -q mhnos-runtime-openclaw)" 18791
   check $runtime tier T1
   check $runtime tools
   check $runtime memory
