@@ -45,6 +45,17 @@ healthy() { # healthy CONTAINER: by the image's own check, within a minute
   done
 }
 service() { compose --profile openclaw ps -q "$1"; }
+checks_as() { # checks_as CONTAINER: user and capabilities of a health check while it waits for its answer, which is longer than one lasts
+  docker exec "$1" python3 -c 'import re, socket, subprocess
+listener = socket.create_server(("127.0.0.1", 0))
+port = str(listener.getsockname()[1])
+check = subprocess.Popen(["mhnos-runtime", "health", "--runtime-port", port], stderr=subprocess.DEVNULL)
+connection, _ = listener.accept()
+status = open(f"/proc/{check.pid}/status").read()
+print(*re.findall(r"^(?:Uid|CapPrm):\s*(\w+)", status, re.M))
+connection.close()
+check.wait()'
+}
 address_of() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
 reaches() { # reaches CONTAINER HOST PORT: says whether a connection from in there comes about, as a program would make it
   docker exec -u 10001:10001 "$1" python3 -c 'import socket, sys
@@ -106,8 +117,10 @@ passed=$((passed + 1))
 check $runtime tier T3+
 check $runtime memory
 check $runtime forks
-holds "no process of the container is root's but the one that starts things" test -z \
-  "$(docker top "$(service mhnos-runtime)" -eo pid,uid,args | awk 'NR > 1 && $2 == 0 && !/mhnos-runtime serve/')"
+check $runtime slow beside
+holds "with a program running no process of the container is root's but the one that starts things" test -z \
+  "$(docker top "$(service mhnos-runtime)" -eo pid,uid,args | awk 'NR > 1 && $2 == 0 && !/mhnos-runtime (serve|health)/')"
+holds "a health check, too, is neither root's nor the programs', and may do nothing" test "$(checks_as "$(service mhnos-runtime)")" = "9998 0000000000000000"
 holds "the root file system is read-only" bash -c "! docker exec $(service mhnos-runtime) touch /usr/x 2>/dev/null"
 
 say "a restart and down/up keep the workspace; a stop drains"
