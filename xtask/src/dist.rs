@@ -164,7 +164,7 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
         "usr/lib/systemd/system/mhnos-runtime.service",
     )?;
     let text = fs::read_to_string(&unit)?.replace("/usr/local/bin/mhnos-runtime", "/usr/bin/mhnos-runtime");
-    fs::write(&unit, text)?;
+    fs::write(&unit, text.replace("/usr/local/lib/mhnos-runtime", "/usr/lib/mhnos-runtime"))?;
     let profile = put(root.join("deploy/systemd/apparmor"), "usr/share/mhnos-runtime/apparmor")?;
     let text = fs::read_to_string(&profile)?.replace("@PROGRAM@", "/usr/bin/mhnos-runtime");
     fs::write(&profile, text)?;
