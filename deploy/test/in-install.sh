@@ -65,6 +65,17 @@ systemctl restart mhnos-runtime
 holds "the service is up again" healthy
 check read drained $'orderly\n'
 
+say "systemd waits for a drain, however short its own patience"
+mkdir -p /run/systemd/system/mhnos-runtime.service.d
+printf '[Service]\nTimeoutStopSec=1s\n' >/run/systemd/system/mhnos-runtime.service.d/patience.conf
+systemctl daemon-reload
+check slow waited-for
+systemctl restart mhnos-runtime
+holds "up" healthy
+check read waited-for $'orderly\n'
+rm -r /run/systemd/system/mhnos-runtime.service.d
+systemctl daemon-reload
+
 say "the service manager restarts what fails"
 check slow never
 keeper=$(main_pid)

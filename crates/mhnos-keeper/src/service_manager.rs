@@ -101,9 +101,12 @@ mod tests {
         service.live(due);
         assert_eq!(heard(), "WATCHDOG=1", "once, when due");
         assert_eq!(service.due(), Some(due + Duration::from_secs(10)));
-        service.stopping(Duration::from_secs(3600));
+        service.stopping(Duration::from_hours(1));
         let said = heard();
-        assert!(said.starts_with("STOPPING=1\n") && said.ends_with("\nEXTEND_TIMEOUT_USEC=3600000000"), "{said}");
+        assert!(
+            said.starts_with("STOPPING=1\n") && said.ends_with("\nEXTEND_TIMEOUT_USEC=3600000000"),
+            "{said}"
+        );
     }
 
     #[test]
