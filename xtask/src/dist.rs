@@ -18,7 +18,6 @@ use anyhow::{Context, Result, ensure};
 const FILES: &[&str] = &[
     "install.sh",
     "package.json",
-    "README.md",
     "LICENSE",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -38,6 +37,9 @@ const FILES: &[&str] = &[
     "deploy/tools/package.json",
     "deploy/tools/package-lock.json",
 ];
+
+/// For who has a release and no sources: it promises what is there.
+const README: &str = "deploy/release/README.md";
 
 /// What the program says of itself, and where that belongs below a prefix.
 const GENERATED: &[(&str, &str)] = &[
@@ -106,6 +108,7 @@ fn fill(root: &Path, tree: &Path, program: &Path) -> Result<()> {
     for file in FILES {
         place(&root.join(file), file)?;
     }
+    place(&root.join(README), "README.md")?;
     place(program, "bin/mhnos-runtime")?;
     for (what, to) in GENERATED {
         let text = Command::new(program).args(["generate", what]).output().context("the program")?;
@@ -222,7 +225,28 @@ fn output(command: &mut Command) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::newest_glibc;
+    use super::{FILES, README, newest_glibc, sbom};
+
+    fn read(file: &str) -> String {
+        std::fs::read_to_string(crate::root().join(file)).expect(file)
+    }
+
+    #[test]
+    fn the_releases_readme_names_what_the_release_has() {
+        let text = read(README);
+        let links = text.split("](").skip(1).map(|rest| rest.split(')').next().expect("an end"));
+        let missing: Vec<&str> = links.filter(|link| !FILES.contains(link)).collect();
+        assert!(text.contains("](docs/operations.md)") && missing.is_empty(), "{missing:?}");
+        for command in ["make ", "docker-compose ", "cargo "] {
+            assert!(!text.contains(command), "{command}takes a checkout");
+        }
+    }
+
+    #[test]
+    fn the_images_version_is_the_programs() {
+        let version = sbom::version(&crate::root()).expect("cargo");
+        assert!(read("Dockerfile").contains(&format!("\nARG VERSION={version}\n")), "{version}");
+    }
 
     #[test]
     fn the_newest_version_is_by_number_and_private_ones_are_none() {
