@@ -84,11 +84,20 @@ alone() { # alone OPTIONS…: the service without Compose
   healthy "$container"
 }
 
+label() { docker image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$2\"}}" "mhnos-runtime:$1"; }
 if [ "${MHNOS_TEST_BUILD:-yes}" = yes ]; then
   say "build"
-  compose --profile openclaw build
+  MHNOS_REVISION=$(git rev-parse HEAD) compose --profile openclaw build
+  for one in latest openclaw; do holds "$one: the label is of this commit" test "$(label $one revision)" = "$(git rev-parse HEAD)"; done
 fi
+stand_in=$(mktemp -d) # that builds nothing
+printf '#!/bin/sh\necho "$@"\n' >"$stand_in/docker"
+chmod 755 "$stand_in/docker"
+said=$(PATH=$stand_in:$PATH npm run --silent docker:build)
+rm -r "$stand_in"
+holds "npm run docker:build: docker $said" grep -q -- " --build-arg REVISION=$(git rev-parse HEAD)" <<<"$said"
 docker images mhnos-runtime
+holds "the version told is the program's" test "mhnos-runtime $(label latest version)" = "$(docker run --rm mhnos-runtime:latest --version)"
 
 say "both services, as the README starts them"
 export MHNOS_MAX_MEMORY=256m
