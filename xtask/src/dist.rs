@@ -38,8 +38,9 @@ const FILES: &[&str] = &[
     "deploy/tools/package-lock.json",
 ];
 
-/// For who has a release and no sources: it promises what is there.
+/// For who has a release and no sources: it promises what is there. Its links are those of where it lies, until it is at the top.
 const README: &str = "deploy/release/README.md";
+const UP: &str = "](../../";
 
 /// What the program says of itself, and where that belongs below a prefix.
 const GENERATED: &[(&str, &str)] = &[
@@ -108,7 +109,8 @@ fn fill(root: &Path, tree: &Path, program: &Path) -> Result<()> {
     for file in FILES {
         place(&root.join(file), file)?;
     }
-    place(&root.join(README), "README.md")?;
+    let readme = fs::read_to_string(root.join(README)).context(README)?;
+    fs::write(tree.join("README.md"), readme.replace(UP, "]("))?;
     place(program, "bin/mhnos-runtime")?;
     for (what, to) in GENERATED {
         let text = Command::new(program).args(["generate", what]).output().context("the program")?;
@@ -225,7 +227,7 @@ fn output(command: &mut Command) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES, README, newest_glibc, sbom};
+    use super::{FILES, README, UP, newest_glibc, sbom};
 
     fn read(file: &str) -> String {
         std::fs::read_to_string(crate::root().join(file)).expect(file)
@@ -234,9 +236,10 @@ mod tests {
     #[test]
     fn the_releases_readme_names_what_the_release_has() {
         let text = read(README);
-        let links = text.split("](").skip(1).map(|rest| rest.split(')').next().expect("an end"));
+        let links = text.split(UP).skip(1).map(|rest| rest.split(')').next().expect("an end"));
         let missing: Vec<&str> = links.filter(|link| !FILES.contains(link)).collect();
-        assert!(text.contains("](docs/operations.md)") && missing.is_empty(), "{missing:?}");
+        assert!(text.contains("](../../docs/operations.md)") && missing.is_empty(), "{missing:?}");
+        assert_eq!(text.matches("](").count(), text.matches(UP).count(), "links to elsewhere");
         for command in ["make ", "docker-compose ", "cargo "] {
             assert!(!text.contains(command), "{command}takes a checkout");
         }
