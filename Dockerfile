@@ -72,6 +72,6 @@ EXPOSE 18790
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["mhnos-runtime", "health"]
 # No USER: the keeper, process 1, gives root up before it starts anything, and uses it only to have programs run as another user
-# than the service. Started as an ordinary user (`--user 10001`) it does without.
+# than the service; a health check gives it up before it connects. Started as an ordinary user (`--user 10001`) it does without.
 ENTRYPOINT ["mhnos-runtime"]
 CMD ["serve"]

@@ -38,7 +38,8 @@ test: ## everything CI checks
 test-here: rust tools-test lint
 	fuzz/run kept
 	$(XTASK) test
-	@deploy/test/fronts.sh start
+	@deploy/test/fronts.sh start release
+	@deploy/test/upgrade-tools.sh
 
 lint: rust-lints ## formatting, clippy, and the rules that a program can check
 	cargo fmt --all --check

@@ -62,6 +62,10 @@ check_system() {
   [ "$(uname -s)" = Linux ] || fail "this is $(uname -s); MHNOS Runtime needs Linux (or Docker: docker-compose up -d)"
   case $(uname -m) in x86_64 | aarch64) ;; *) fail "no Node.js and workerd are published for $(uname -m)" ;; esac
   if [ $service = yes ]; then
+    case $(readlink -m "$prefix")/ in
+      /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+        fail "the service would not see $prefix (ProtectHome and PrivateTmp of its unit): choose another --prefix, or --no-service" ;;
+    esac
     [ -d /run/systemd/system ] || fail "systemd does not run here; --no-service installs the program alone"
     [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is installed by root: sudo ./install.sh (or --no-service --prefix ~/.local)"
   fi
@@ -146,7 +150,7 @@ install_tools() {
     return
   fi
   run env MHNOS_TOOLS_DIR="$tools" deploy/tools/install service
-  path=$tools/node_modules/.bin:$path
+  path=$tools/node_modules/.bin:/usr/local/bin:/usr/bin:/bin
 }
 
 install_account() {
@@ -157,11 +161,12 @@ install_account() {
 
 install_service() {
   if [ ! -e $settings ]; then
-    write $settings 644 <<END
+    write $settings 644 <<'END'
 # Settings of mhnos-runtime.service, one VARIABLE=value a line; docs/configuration.md has all of them.
 # After a change: systemctl restart mhnos-runtime (this ends running programs)
-MHNOS_PATH=$path
 END
+  elif [ -e $settings ] && grep -q '^MHNOS_PATH=' $settings && ! grep -qxF "MHNOS_PATH=$path" $settings; then
+    say "warning: $settings says $(grep '^MHNOS_PATH=' $settings | tail -1), which need not be where programs are now: without that line it is $path"
   fi
   if restricted; then
     profile "$program" mhnos-runtime-service | write /etc/apparmor.d/mhnos-runtime-service 644
@@ -170,7 +175,7 @@ END
   local before=
   [ ! -e $unit ] || before=$(cat $unit)
   local text
-  text=$(sed "s|/usr/local/bin/mhnos-runtime|$program|" deploy/systemd/mhnos-runtime.service)
+  text=$(sed "s|/usr/local/bin/mhnos-runtime|$program|; s|^\(Environment=MHNOS_PATH=\).*|\1$path|" deploy/systemd/mhnos-runtime.service)
   if [ "$before" != "$text" ]; then
     write $unit 644 <<<"$text"
     run systemctl daemon-reload
@@ -202,7 +207,9 @@ do_install() {
     install_service
     start_service
   else
-    say "installed; to start it: $program serve --path $path --workspace ./workspace"
+    # For `npm start`, where this directory may be written to.
+    [ $dry = yes ] || printf '%s\n' "$program" "$path" 2>/dev/null >.installed || true
+    say "installed; to start it: npm start, or $program serve --path $path --workspace ./workspace"
   fi
 }
 
@@ -220,6 +227,7 @@ do_uninstall() {
   local i
   for ((i = 1; i < ${#generated[@]}; i += 2)); do run rm -f "$prefix/${generated[i]}"; done
   run rm -rf "$program" "$tools"
+  [ "$(head -n 1 .installed 2>/dev/null || true)" != "$program" ] || run rm -f .installed
   say "removed. What is left, and is yours to remove: $state (the workspace), $settings, the user $user"
 }
 

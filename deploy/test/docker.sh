@@ -45,6 +45,38 @@ healthy() { # healthy CONTAINER: by the image's own check, within a minute
   done
 }
 service() { compose --profile openclaw ps -q "$1"; }
+checks_as() { # checks_as CONTAINER: user and capabilities of a health check while it waits for its answer, which is longer than one lasts
+  docker exec "$1" python3 -c 'import re, socket, subprocess
+listener = socket.create_server(("127.0.0.1", 0))
+port = str(listener.getsockname()[1])
+check = subprocess.Popen(["mhnos-runtime", "health", "--runtime-port", port], stderr=subprocess.DEVNULL)
+connection, _ = listener.accept()
+status = open(f"/proc/{check.pid}/status").read()
+print(*re.findall(r"^(?:Uid|CapPrm):\s*(\w+)", status, re.M))
+connection.close()
+check.wait()'
+}
+address_of() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+reaches() { # reaches CONTAINER HOST PORT: says whether a connection from in there comes about, as a program would make it
+  docker exec -u 10001:10001 "$1" python3 -c 'import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    print("yes")
+except OSError as error:
+    print("no:", error)' "$2" "$3"
+}
+parted() { # parted CONTAINER PORT CONTAINER PORT: each reaches itself and, by address or name, not the other
+  local here said
+  for here in "$1 $2 $3 $4 mhnos-runtime-openclaw" "$3 $4 $1 $2 mhnos-runtime"; do
+    # shellcheck disable=SC2086  # words
+    set -- $here
+    said=$(reaches "$1" "$(address_of "$1")" "$2")
+    [ "$said" = yes ] || { printf 'the control: %s\n' "$said"; return 1; }
+    for said in "$(reaches "$1" "$(address_of "$3")" "$4")" "$(reaches "$1" "$5" "$4")"; do
+      case $said in no:*) ;; *) return 1 ;; esac
+    done
+  done
+}
 alone() { # alone OPTIONS…: the service without Compose
   docker rm -fv "$container" >/dev/null 2>&1 || true
   docker run -d --name "$container" --read-only --tmpfs /tmp:exec --cap-drop ALL --security-opt no-new-privileges \
@@ -52,11 +84,20 @@ alone() { # alone OPTIONS…: the service without Compose
   healthy "$container"
 }
 
+label() { docker image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$2\"}}" "mhnos-runtime:$1"; }
 if [ "${MHNOS_TEST_BUILD:-yes}" = yes ]; then
   say "build"
-  compose --profile openclaw build
+  MHNOS_REVISION=$(git rev-parse HEAD) compose --profile openclaw build
+  for one in latest openclaw; do holds "$one: the label is of this commit" test "$(label $one revision)" = "$(git rev-parse HEAD)"; done
 fi
+stand_in=$(mktemp -d) # that builds nothing
+printf '#!/bin/sh\necho "$@"\n' >"$stand_in/docker"
+chmod 755 "$stand_in/docker"
+said=$(PATH=$stand_in:$PATH npm run --silent docker:build)
+rm -r "$stand_in"
+holds "npm run docker:build: docker $said" grep -q -- " --build-arg REVISION=$(git rev-parse HEAD)" <<<"$said"
 docker images mhnos-runtime
+holds "the version told is the program's" test "mhnos-runtime $(label latest version)" = "$(docker run --rm mhnos-runtime:latest --version)"
 
 say "both services, as the README starts them"
 export MHNOS_MAX_MEMORY=256m
@@ -68,6 +109,7 @@ compose --profile openclaw up -d mhnos-runtime-openclaw
 holds "18791 is healthy" healthy "$(service mhnos-runtime-openclaw)"
 published=$(docker port "$(service mhnos-runtime)"; docker port "$(service mhnos-runtime-openclaw)")
 holds "published on loopback alone: $published" test -z "$(grep -v '127\.0\.0\.1' <<<"$published")"
+holds "neither container reaches the other, and each itself" parted "$(service mhnos-runtime)" 18790 "$(service mhnos-runtime-openclaw)" 18791
 limits='{{with .HostConfig}}{{.Memory}} {{.CpuQuota}} {{.PidsLimit}} {{.RestartPolicy.Name}} {{.LogConfig.Type}} {{index .LogConfig.Config "max-size"}}{{end}}'
 for one in mhnos-runtime mhnos-runtime-openclaw; do
   holds "$one: limits, restart policy and log rotation of the Compose file" test \
@@ -84,8 +126,10 @@ passed=$((passed + 1))
 check $runtime tier T3+
 check $runtime memory
 check $runtime forks
-holds "no process of the container is root's but the one that starts things" test -z \
-  "$(docker top "$(service mhnos-runtime)" -eo pid,uid,args | awk 'NR > 1 && $2 == 0 && !/mhnos-runtime serve/')"
+check $runtime slow beside
+holds "with a program running no process of the container is root's but the one that starts things" test -z \
+  "$(docker top "$(service mhnos-runtime)" -eo pid,uid,args | awk 'NR > 1 && $2 == 0 && !/mhnos-runtime (serve|health)/')"
+holds "a health check, too, is neither root's nor the programs', and may do nothing" test "$(checks_as "$(service mhnos-runtime)")" = "9998 0000000000000000"
 holds "the root file system is read-only" bash -c "! docker exec $(service mhnos-runtime) touch /usr/x 2>/dev/null"
 
 say "a restart and down/up keep the workspace; a stop drains"
@@ -144,6 +188,7 @@ if compose2 version >/dev/null 2>&1; then
   MHNOS_MAX_MEMORY=256m strong up -d mhnos-runtime
   strong up -d mhnos-runtime-openclaw
   for one in mhnos-runtime mhnos-runtime-openclaw; do holds "$one is healthy" healthy "$(strong ps -q $one)"; done
+  holds "neither container reaches the other, and each itself" parted "$(strong ps -q mhnos-runtime)" 18790 "$(strong ps -q mhnos-runtime-openclaw)" 18791
   check $runtime tier T1
   check $runtime tools
   check $runtime memory

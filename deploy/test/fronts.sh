@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # npm's fronts, typed as a person would: `npm start` and `npm run dev` serve, and after Ctrl-C nothing of them is left.
 #
-#   deploy/test/fronts.sh [start] [dev]     start alone is part of make test; dev also changes a source file, and needs a debug build
+#   deploy/test/fronts.sh [start] [release] [dev]   start: in a checkout. release: in a release installed without a service, where it finds the
+#                                           tools installed with it. Both are part of make test. dev also changes a source file, and needs a
+#                                           debug build
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PATH=$PWD/.tools/node_modules/.bin:$PATH
@@ -48,12 +50,38 @@ interrupt() { # interrupt NAME
   printf '%s: nothing is left after Ctrl-C\n' "$1"
 }
 
-[ $# -gt 0 ] || set -- start dev
+release() { # release DIRECTORY: one, with stand-ins for the tools, installed in another directory beside it
+  local tools=$1-prefix/lib/mhnos-runtime bin=$1-prefix/lib/mhnos-runtime/node_modules/.bin
+  mkdir -p "$1/bin" "$1/deploy" "$bin"
+  cp -r install.sh package.json "$1/"
+  cp -r deploy/npm deploy/tools deploy/systemd "$1/deploy/"
+  cp "${MHNOS_TEST_PROGRAM:-target/release/mhnos-runtime}" "$1/bin/mhnos-runtime"
+  printf '#!/bin/sh\necho v24.99.0\n' >"$bin/node"
+  printf '#!/bin/sh\necho workerd 2026-11-99\n' >"$bin/workerd"
+  chmod 755 "$bin"/*
+  printf '%s base\n' "$(sha256sum deploy/tools/package-lock.json | cut -d' ' -f1)" >"$tools/.stamp"
+  "$1/install.sh" --no-service --prefix "$1-prefix" >"$scratch/install.log" 2>&1 || fail "the installation: $(cat "$scratch/install.log")"
+}
+found() { # found WORD: the service has such a tool
+  local said
+  said=$(node deploy/test/check.mjs "${address/http/ws}" tools) || return 1
+  printf '%s\n' "$said"
+  grep -qF "$1" <<<"$said"
+}
+
+[ $# -gt 0 ] || set -- start release dev
 for name in "$@"; do
   case $name in
     start)
       serve start npm start -- --log-level info
       interrupt start
+      ;;
+    release)
+      release "$scratch/release"
+      # As who has neither of them: those of the system would do.
+      serve release env PATH=/usr/local/bin:/usr/bin:/bin npm --prefix "$scratch/release" start -- --log-level info
+      found 24.99.0 || fail "release: the installed tools are not found"
+      interrupt release
       ;;
     dev)
       serve dev npm run dev

@@ -79,7 +79,7 @@ holds "every other program is kept from them as before" refused bare
 holds "nothing is left of its profile" refused grep mhnos-runtime-service /sys/kernel/security/apparmor/profiles
 
 say "the Debian package"
-sed -i "s|^MHNOS_PATH=.*|MHNOS_PATH=$tools/node_modules/.bin:/usr/bin:/bin|" /etc/mhnos/runtime.env
+echo "MHNOS_PATH=$tools/node_modules/.bin:/usr/bin:/bin" >>/etc/mhnos/runtime.env
 send_tools $tools
 dpkg -i --force-confold ./*.deb
 holds "the service is up" healthy 180

@@ -9,6 +9,13 @@ say "a dry run changes nothing"
 holds "no unit, user, program or state" bash -c '! id mhnos 2>/dev/null && ! ls /usr/local/bin/mhnos-runtime \
   /etc/systemd/system/mhnos-runtime.service /var/lib/mhnos 2>/dev/null'
 
+say "a prefix that the service could not see is refused"
+for prefix in /root/x /home/x /tmp/x; do
+  said=$(./install.sh --prefix $prefix 2>&1) && fail "installed in $prefix"
+  holds "$prefix: the reason is told" grep -q "would not see $prefix.*--no-service" <<<"$said"
+  holds "nothing is there" absent $prefix
+done
+
 say "a program that does not run here is not installed"
 mv bin/mhnos-runtime bin/kept
 printf '#!/bin/sh\necho "libc.so.6: version GLIBC_2.99 not found" >&2\nexit 1\n' >bin/mhnos-runtime
@@ -43,10 +50,31 @@ holds "another bridge, of the new program" bash -c "ps -o args= --ppid $keeper |
 check running 1
 holds "the settings are as they were edited" grep -q MHNOS_MAX_PROCESSES=7 /etc/mhnos/runtime.env
 
+say "an upgrade with other tools, and no network to get them by"
+cp deploy/tools/package-lock.json /tmp/lock
+echo >>deploy/tools/package-lock.json
+said=$(PATH=$tools/node_modules/.bin:$PATH npm_config_registry=http://127.0.0.1:9 npm_config_fetch_retries=0 ./install.sh 2>&1) && fail "installed all the same"
+cp /tmp/lock deploy/tools/package-lock.json
+holds "it says so" grep -q 'npm could not install them.*what was there before stays' <<<"$said"
+check machine "$("$tools/node_modules/.bin/node" -p process.arch)" "$(uname -m)"
+holds "what was installed works" "$tools/node_modules/.bin/workerd" --version
+check running 1
+
 say "a stop drains"
 systemctl restart mhnos-runtime
 holds "the service is up again" healthy
 check read drained $'orderly\n'
+
+say "systemd waits for a drain, however short its own patience"
+mkdir -p /run/systemd/system/mhnos-runtime.service.d
+printf '[Service]\nTimeoutStopSec=1s\n' >/run/systemd/system/mhnos-runtime.service.d/patience.conf
+systemctl daemon-reload
+check slow waited-for
+systemctl restart mhnos-runtime
+holds "up" healthy
+check read waited-for $'orderly\n'
+rm -r /run/systemd/system/mhnos-runtime.service.d
+systemctl daemon-reload
 
 say "the service manager restarts what fails"
 check slow never
@@ -76,6 +104,21 @@ holds "no process" bash -c '! pgrep -u mhnos'
 holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
 holds "the settings too" test -e /etc/mhnos/runtime.env
 if [ ! -d tools ]; then holds "no tools" absent $tools/node_modules; fi
+
+say "another prefix: the settings that stayed do not keep the service from what is there"
+tools=/opt/other/lib/mhnos-runtime
+send_tools $tools
+./install.sh --prefix /opt/other
+PATH=$PATH:/opt/other/bin
+holds "the service is up" healthy
+check tools
+check read kept yes
+./install.sh uninstall --prefix /opt/other
+echo MHNOS_PATH=/opt/gone/bin:/usr/bin:/bin >>/etc/mhnos/runtime.env
+said=$(./install.sh --dry-run --prefix /opt/other 2>&1)
+holds "a line of the settings that leads elsewhere is told" grep -q 'warning: .*MHNOS_PATH=/opt/gone' <<<"$said"
+sed -i '/^MHNOS_PATH=/d' /etc/mhnos/runtime.env
+tools=/usr/local/lib/mhnos-runtime
 
 say "another prefix, without a service"
 send_tools /opt/mhnos/lib/mhnos-runtime

@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source=deploy/test/in-common.sh
 . "$(dirname "$0")/in-common.sh"
+# shellcheck source=deploy/test/in-counted.sh
+. "$(dirname "$0")/in-counted.sh"
 uname -r
 
 say "the machine"
@@ -35,11 +37,11 @@ useradd --system mhnos-tests
 in_group() { # in_group OPTION… COMMAND…: in a group of its own, as systemd gives it to a unit; what others are for is not told
   systemd-run --wait --pipe --quiet --property Delegate=yes --property WorkingDirectory=$suite "$@" | grep -v "ignored, waived"
 }
-holds "they are found" in_group $suite/mhnos_sandbox cgroup::
-holds "as root, T1: limits, kills, faults" in_group $suite/keeper root::
-holds "as root, T3+" in_group $suite/keeper no-namespaces-grouped::
-holds "as root, for an ordinary user" in_group $suite/keeper delegated::limits
-holds "as an ordinary user" in_group --property User=mhnos-tests $suite/keeper delegated::
+holds "they are found" counted cgroup:: -- in_group $suite/mhnos_sandbox
+holds "as root, T1: limits, kills, faults" counted root:: -- in_group $suite/keeper
+holds "as root, T3+" counted no-namespaces-grouped:: -- in_group $suite/keeper
+holds "as root, for an ordinary user" counted delegated::limits -- in_group $suite/keeper
+holds "as an ordinary user" counted delegated:: -- in_group --property User=mhnos-tests $suite/keeper
 holds "no group is left" test -z "$(find /sys/fs/cgroup -name 'mhnos-*' -not -name '*.service' -not -name '*.mount')"
 
 say "AppArmor"

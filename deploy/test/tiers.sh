@@ -3,6 +3,8 @@
 # abuse, hostile programs, walls, kills, memory, ordinary work. Needs a Docker engine; builds the tests here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=deploy/test/in-counted.sh
+. deploy/test/in-counted.sh
 here=$(pwd -P)
 deploy/tools/install test
 programs=$(cargo test --locked --no-run --message-format json -p mhnos-keeper --test keeper -p mhnos-runtime --test service |
@@ -31,10 +33,10 @@ for program in $programs; do
   case $program in
     */service-*)
       # By themselves: other tests make sockets with a path, beside which programs have no unix sockets.
-      inside "$program" compatibility:: --nocapture --test-threads 1
-      inside "$program" tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared \
-        --test-threads 2 "${controls[@]}" "${groups[@]}"
+      counted compatibility:: -- inside "$program" --nocapture --test-threads 1
+      counted tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared -- \
+        inside "$program" --test-threads 2 "${controls[@]}" "${groups[@]}"
       ;;
-    *) inside "$program" ;;
+    *) counted -- inside "$program" ;;
   esac
 done

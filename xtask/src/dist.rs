@@ -18,7 +18,6 @@ use anyhow::{Context, Result, ensure};
 const FILES: &[&str] = &[
     "install.sh",
     "package.json",
-    "README.md",
     "LICENSE",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -38,6 +37,10 @@ const FILES: &[&str] = &[
     "deploy/tools/package.json",
     "deploy/tools/package-lock.json",
 ];
+
+/// For who has a release and no sources: it promises what is there. Its links are those of where it lies, until it is at the top.
+const README: &str = "deploy/release/README.md";
+const UP: &str = "](../../";
 
 /// What the program says of itself, and where that belongs below a prefix.
 const GENERATED: &[(&str, &str)] = &[
@@ -106,6 +109,8 @@ fn fill(root: &Path, tree: &Path, program: &Path) -> Result<()> {
     for file in FILES {
         place(&root.join(file), file)?;
     }
+    let readme = fs::read_to_string(root.join(README)).context(README)?;
+    fs::write(tree.join("README.md"), readme.replace(UP, "]("))?;
     place(program, "bin/mhnos-runtime")?;
     for (what, to) in GENERATED {
         let text = Command::new(program).args(["generate", what]).output().context("the program")?;
@@ -164,7 +169,7 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
         "usr/lib/systemd/system/mhnos-runtime.service",
     )?;
     let text = fs::read_to_string(&unit)?.replace("/usr/local/bin/mhnos-runtime", "/usr/bin/mhnos-runtime");
-    fs::write(&unit, text)?;
+    fs::write(&unit, text.replace("/usr/local/lib/mhnos-runtime", "/usr/lib/mhnos-runtime"))?;
     let profile = put(root.join("deploy/systemd/apparmor"), "usr/share/mhnos-runtime/apparmor")?;
     let text = fs::read_to_string(&profile)?.replace("@PROGRAM@", "/usr/bin/mhnos-runtime");
     fs::write(&profile, text)?;
@@ -222,7 +227,29 @@ fn output(command: &mut Command) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::newest_glibc;
+    use super::{FILES, README, UP, newest_glibc, sbom};
+
+    fn read(file: &str) -> String {
+        std::fs::read_to_string(crate::root().join(file)).expect(file)
+    }
+
+    #[test]
+    fn the_releases_readme_names_what_the_release_has() {
+        let text = read(README);
+        let links = text.split(UP).skip(1).map(|rest| rest.split(')').next().expect("an end"));
+        let missing: Vec<&str> = links.filter(|link| !FILES.contains(link)).collect();
+        assert!(text.contains("](../../docs/operations.md)") && missing.is_empty(), "{missing:?}");
+        assert_eq!(text.matches("](").count(), text.matches(UP).count(), "links to elsewhere");
+        for command in ["make ", "docker-compose ", "cargo "] {
+            assert!(!text.contains(command), "{command}takes a checkout");
+        }
+    }
+
+    #[test]
+    fn the_images_version_is_the_programs() {
+        let version = sbom::version(&crate::root()).expect("cargo");
+        assert!(read("Dockerfile").contains(&format!("\nARG VERSION={version}\n")), "{version}");
+    }
 
     #[test]
     fn the_newest_version_is_by_number_and_private_ones_are_none() {

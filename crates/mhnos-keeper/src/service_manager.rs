@@ -45,9 +45,10 @@ impl ServiceManager {
         self.due = self.interval.map(|interval| Instant::now() + interval);
     }
 
-    /// Programs are being ended.
-    pub(crate) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=ending programs");
+    /// Programs are being ended, which may take that long: the manager's own patience may be less.
+    pub(crate) fn stopping(&self, longest: Duration) {
+        let micros = longest.as_micros();
+        self.tell(&format!("STOPPING=1\nSTATUS=ending programs\nEXTEND_TIMEOUT_USEC={micros}"));
     }
 
     /// When [`ServiceManager::live`] has something to say next.
@@ -100,8 +101,12 @@ mod tests {
         service.live(due);
         assert_eq!(heard(), "WATCHDOG=1", "once, when due");
         assert_eq!(service.due(), Some(due + Duration::from_secs(10)));
-        service.stopping();
-        assert!(heard().starts_with("STOPPING=1\n"));
+        service.stopping(Duration::from_hours(1));
+        let said = heard();
+        assert!(
+            said.starts_with("STOPPING=1\n") && said.ends_with("\nEXTEND_TIMEOUT_USEC=3600000000"),
+            "{said}"
+        );
     }
 
     #[test]

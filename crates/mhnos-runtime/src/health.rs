@@ -3,6 +3,8 @@
 //! It needs nothing but a connection, so it works where there is no curl and no shell. Exit status 0 and the service's own
 //! answer on stdout if it is well, else 1 and one line that says what was found instead.
 //!
+//! A container runs it as its own user, root, every few seconds: it gives root up before it connects.
+//!
 //! Where TLS is spoken, it is spoken with whoever shows the certificate of the settings. Another certificate is told and
 //! is no illness: a new file is taken up within seconds, or at a restart where the service's account cannot read it, and
 //! what restarts a service for its health must not do so for that.
@@ -12,6 +14,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    os::unix::fs::MetadataExt,
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -19,6 +22,7 @@ use std::{
 
 use clap::ArgMatches;
 use mhnos_client::tls;
+use mhnos_sandbox::stage::{self, Account};
 use mhnos_server::config::Config;
 use rustls::{ClientConnection, StreamOwned};
 
@@ -40,10 +44,14 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     if config.port == 0 {
         return unwell("MHNOS_RUNTIME_PORT=0 does not say where the service is; give --runtime-port");
     }
+    let certificate = config.tls_cert.as_deref().map(Certificate::read);
+    if let Err(error) = leave_root(&config.workspace) {
+        return unwell(format!("cannot stop being root: {error}"));
+    }
     let addresses = config.hosts.iter().map(|host| SocketAddr::new(reachable(*host), config.port));
     let mut refusals = Vec::new();
     for address in addresses {
-        let answer = match &config.tls_cert {
+        let answer = match &certificate {
             Some(certificate) => ask_securely(address, certificate),
             None => ask(address).and_then(well),
         };
@@ -61,6 +69,16 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
 fn unwell(what: impl Display) -> ExitCode {
     eprintln!("mhnos-runtime: not healthy: {what}");
     ExitCode::FAILURE
+}
+
+/// As `serve` does, and then a user of neither the service nor its programs.
+fn leave_root(workspace: &Path) -> Result<(), String> {
+    if Account::current().uid != 0 {
+        return Ok(());
+    }
+    let owner = fs::metadata(workspace).map(|meta| Account { uid: meta.uid(), gid: meta.gid() });
+    let programs = Account::for_root(owner.unwrap_or(Account { uid: 0, gid: 0 }));
+    stage::become_bystander(programs).map_err(|error| error.to_string())
 }
 
 /// Who listens on every address is asked on loopback.
@@ -82,13 +100,25 @@ fn ask(address: SocketAddr) -> Result<Answer, String> {
     })
 }
 
+/// The file of `MHNOS_TLS_CERT`, read while it may be.
+struct Certificate<'a> {
+    path: &'a Path,
+    text: io::Result<String>,
+}
+
+impl<'a> Certificate<'a> {
+    fn read(path: &'a Path) -> Self {
+        Self { path, text: fs::read_to_string(path) }
+    }
+}
+
 /// The body of a good answer through TLS; or, if there can be no such answer for want of the right certificate, what the
 /// service says without.
-fn ask_securely(address: SocketAddr, certificate: &Path) -> Result<String, String> {
-    let trusted = fs::read_to_string(certificate).map_err(|error| error.to_string());
-    let trusted = trusted.and_then(|text| tls::trusting(&text).map_err(|error| error.to_string()));
+fn ask_securely(address: SocketAddr, certificate: &Certificate) -> Result<String, String> {
+    let trusted = certificate.text.as_ref().map_err(ToString::to_string);
+    let trusted = trusted.and_then(|text| tls::trusting(text).map_err(|error| error.to_string()));
     let why = match trusted {
-        Err(error) => format!("{}: {error}", certificate.display()),
+        Err(error) => format!("{}: {error}", certificate.path.display()),
         Ok(config) => {
             let told = |error: rustls::Error| error.to_string();
             let session = ClientConnection::new(config, address.ip().into()).map_err(told)?;

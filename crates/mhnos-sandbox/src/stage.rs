@@ -150,6 +150,12 @@ pub fn become_account(account: Account) -> Result<Option<Reserve>, SetupError> {
     Ok(reserved.then_some(Reserve { programs: account, service }))
 }
 
+/// For root that only asks something of a service: becomes, for good, another user than its `programs`.
+pub fn become_bystander(programs: Account) -> Result<(), SetupError> {
+    change_to(Account::beside(programs))?;
+    hold(CapabilitySet::empty(), CapabilitySet::empty())
+}
+
 /// The power to have programs run as another user than the service: held back until it is known whether the
 /// tier needs it, and then used or given up.
 #[derive(Debug)]

@@ -292,7 +292,7 @@ impl Keeper {
         tracing::info!("stopping: processes get SIGTERM, then the grace period");
         self.stopping = Some(Instant::now() + self.settings.drain_timeout);
         if let Some(manager) = &self.settings.service_manager {
-            manager.stopping();
+            manager.stopping(self.settings.drain_timeout + FINISH_TIMEOUT);
         }
         if self.bridge.is_some() {
             self.tell(FromKeeper::Drain, Vec::new());

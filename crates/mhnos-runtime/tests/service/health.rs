@@ -1,10 +1,13 @@
 //! `mhnos-runtime health`, as a container's health check runs it.
 
 use std::{
+    fs,
     io::Write,
     net::TcpListener,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
+
+use mhnos_testing::waive;
 
 use crate::{SERVICE, start};
 
@@ -63,4 +66,33 @@ fn what_is_no_service_is_not_healthy_and_the_message_says_what_it_is() {
     assert!(stderr(&output).contains("not within"), "{output:?}");
     let output = ask("127.0.0.1", 0);
     assert!(stderr(&output).contains("--runtime-port"), "{output:?}");
+}
+
+/// Held where it waits for an answer, since it is over in milliseconds.
+#[test]
+fn a_health_check_that_root_starts_connects_as_somebody_else_without_any_power() {
+    if !rustix::process::geteuid().is_root() {
+        waive("root", "only root has something to give up");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("a port").port();
+    let mut check = Command::new(SERVICE);
+    check.arg("health").env_clear().env("MHNOS_RUNTIME_PORT", port.to_string());
+    let mut check = check.stderr(Stdio::null()).spawn().expect("runs");
+    let connection = listener.accept().expect("the check comes");
+    let status = fs::read_to_string(format!("/proc/{}/status", check.id())).expect("it is there");
+    drop(connection);
+    assert_eq!(check.wait().expect("ends").code(), Some(1), "nobody answered");
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.split_whitespace().collect::<Vec<_>>()
+    };
+    for ids in ["Uid:", "Gid:"] {
+        assert!(line(ids).iter().all(|id| *id != "0"), "{ids} {:?}", line(ids));
+    }
+    assert!(line("Groups:").is_empty(), "{status}");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(line(set), ["0000000000000000"], "{set}");
+    }
 }

@@ -22,7 +22,10 @@ async fn a_service_manager_hears_ready_signs_of_life_and_stopping() {
     let socket = scratch.path().join("notify");
     let manager = UnixDatagram::bind(&socket).expect("bind");
     manager.set_read_timeout(Some(DEADLINE)).expect("timeout");
-    let options = options().env("NOTIFY_SOCKET", socket.display().to_string()).env("WATCHDOG_USEC", "200000");
+    let options = options()
+        .env("NOTIFY_SOCKET", socket.display().to_string())
+        .env("WATCHDOG_USEC", "200000")
+        .env("MHNOS_KILL_GRACE", "1h");
     let mut server = Server::start(options);
     assert!(hear(&manager).starts_with("READY=1"), "first of all");
     assert_eq!(hear(&manager), "WATCHDOG=1");
@@ -42,4 +45,7 @@ async fn a_service_manager_hears_ready_signs_of_life_and_stopping() {
         heard = hear(&manager);
     }
     assert!(heard.starts_with("STOPPING=1"), "{heard}");
+    let asked = heard.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
+    let asked = Duration::from_micros(asked.and_then(|micros| micros.parse().ok()).expect(&heard));
+    assert!(asked > Duration::from_hours(1), "as long as the grace period, and what comes after: {asked:?}");
 }

@@ -274,7 +274,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "MHNOS_KILL_GRACE",
         default: "5s",
         accepts: "a duration of at most 1h, such as 5s, 500ms or 2m",
-        about: "Time a process has between SIGTERM and SIGKILL.",
+        about: "Time a process has between SIGTERM and SIGKILL. Whoever stops the service must wait longer (`stop_grace_period` of Compose); systemd is asked to.",
         apply: reads!(kill_grace, |text| values::duration(text).filter(|grace| grace.as_secs() <= 3600)),
         show: |config| format!("{}ms", config.kill_grace.as_millis()),
     },
