@@ -48,6 +48,7 @@ pub struct Gateway {
     /// Bytes a second of one sandbox; 0 is no bound.
     rate: u64,
     reporter: Reporter,
+    bridge: u32,
 }
 
 /// The sockets of one sandbox.
@@ -98,6 +99,7 @@ impl Gateway {
             room: None,
             rate: 0,
             reporter: Reporter::default(),
+            bridge: 0,
         }
     }
 
@@ -130,6 +132,13 @@ impl Gateway {
     }
 
     /// With another resolver and other bounds: for tests.
+    /// Which of its keeper's bridges this is: the next one's names have other addresses.
+    #[must_use]
+    pub fn of_bridge(mut self, generation: u32) -> Self {
+        self.bridge = generation;
+        self
+    }
+
     #[must_use]
     pub fn with(mut self, resolver: Box<dyn Resolver>, bounds: Bounds) -> Self {
         self.resolver = resolver;
@@ -150,7 +159,7 @@ impl Gateway {
         let way = Arc::new(Way {
             gateway: Arc::clone(self),
             owner,
-            names: Mutex::new(Names::new(self.bounds.names)),
+            names: Mutex::new(Names::new(self.bounds.names, self.bridge)),
             places: Arc::new(Semaphore::new(self.bounds.connections)),
             pace: Arc::new(Pace::new(self.rate)),
             admits: outlets.admits,
