@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use futures_util::future::join_all;
@@ -25,7 +26,7 @@ use crate::{
     pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
     proxy,
-    report::{Refusals, Reporter, Via},
+    report::{Refusals, Refused, Reporter, Told, Via},
     resolve::{Resolver, SystemResolver},
     target::{Host, Target},
     upstream::Upstream,
@@ -47,8 +48,8 @@ pub struct Gateway {
     room: Option<Room>,
     /// Bytes a second of one sandbox; 0 is no bound.
     rate: u64,
-    reporter: Reporter,
     bridge: u32,
+    reporter: Reporter,
 }
 
 /// The sockets of one sandbox.
@@ -98,8 +99,8 @@ impl Gateway {
             descriptors: Arc::new(Semaphore::new(DESCRIPTORS)),
             room: None,
             rate: 0,
-            reporter: Reporter::default(),
             bridge: 0,
+            reporter: Reporter::default(),
         }
     }
 
@@ -131,7 +132,6 @@ impl Gateway {
         self
     }
 
-    /// With another resolver and other bounds: for tests.
     /// Which of its keeper's bridges this is: the next one's names have other addresses.
     #[must_use]
     pub fn of_bridge(mut self, generation: u32) -> Self {
@@ -139,6 +139,7 @@ impl Gateway {
         self
     }
 
+    /// With another resolver and other bounds: for tests.
     #[must_use]
     pub fn with(mut self, resolver: Box<dyn Resolver>, bounds: Bounds) -> Self {
         self.resolver = resolver;
@@ -163,6 +164,7 @@ impl Gateway {
             places: Arc::new(Semaphore::new(self.bounds.connections)),
             pace: Arc::new(Pace::new(self.rate)),
             admits: outlets.admits,
+            told: Mutex::default(),
         });
         let Outlets { proxy, captured, names_udp, names_tcp, admits: _ } = outlets;
         let accepting = [(Role::Proxy, proxy), (Role::Captured, captured), (Role::Names, names_tcp)];
@@ -183,6 +185,7 @@ pub(crate) struct Way {
     places: Arc<Semaphore>,
     pace: Arc<Pace>,
     admits: Option<Admits>,
+    told: Mutex<Told>,
 }
 
 /// A sandbox has as many connections as it may have, or all together have.
@@ -259,7 +262,11 @@ impl Way {
     }
 
     pub(crate) fn refused(&self, host: String, port: Option<u16>, rule: RuleName, via: Via) {
-        self.gateway.reporter.refused(self.owner, host, port, rule, via);
+        let refused = Refused { owner: self.owner, host, port, rule: rule.0, via, count: 1, others: 0 };
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, Instant::now());
+        if let Some(refused) = told {
+            self.gateway.reporter.tell(refused);
+        }
     }
 
     pub(crate) fn names(&self) -> MutexGuard<'_, Names> {

@@ -81,7 +81,10 @@ async fn sandbox(egress: &str, resolver: Scripted, bounds: Bounds) -> Sandbox {
 }
 
 async fn serve(gateway: Gateway) -> Sandbox {
-    let gateway = Arc::new(gateway);
+    serve_as(Owner(Some(1000)), &Arc::new(gateway)).await
+}
+
+async fn serve_as(owner: Owner, gateway: &Arc<Gateway>) -> Sandbox {
     let proxy = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let captured = TcpListener::bind("127.0.0.6:0").await.expect("bind");
     let names = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
@@ -98,8 +101,8 @@ async fn serve(gateway: Gateway) -> Sandbox {
         admits: None,
     };
     let serving = {
-        let gateway = Arc::clone(&gateway);
-        tokio::spawn(async move { gateway.serve(Owner(Some(1000)), outlets).await })
+        let gateway = Arc::clone(gateway);
+        tokio::spawn(async move { gateway.serve(owner, outlets).await })
     };
     Sandbox {
         gateway,
@@ -343,6 +346,30 @@ async fn who_does_not_say_where_to_is_cut_off() {
     let sandbox = sandbox("public", Scripted::default(), bounds).await;
     for beginning in [&b""[..], b"CONNECT example.org", &[5], &[5, 1, 0, 5, 1]] {
         ends(&mut sent(&sandbox, beginning).await).await;
+#[tokio::test]
+async fn one_sandboxs_noise_keeps_no_refusal_of_another_from_being_told() {
+    let gateway = Arc::new(Gateway::new(Egress::parse("off").expect("a setting"), vec![]));
+    let mut refusals = gateway.refusals();
+    let noisy = serve_as(Owner(Some(1000)), &gateway).await;
+    let quiet = serve_as(Owner(Some(1001)), &gateway).await;
+    for number in 0..100 {
+        let (_, head) = connect(&noisy, &format!("{number}.example:443")).await;
+        assert!(head.contains("x-mhnos-egress: off"), "{head}");
+    }
+    connect(&quiet, "quiet.example:443").await;
+    let mut of_noisy = 0;
+    let told = loop {
+        let told = timeout(LONG, refusals.next()).await.expect("soon");
+        if told.owner == Owner(Some(1001)) {
+            break told;
+        }
+        of_noisy += 1;
+    };
+    assert_eq!((told.host.as_str(), told.count, told.others), ("quiet.example", 1, 0));
+    // The control: there was more than one sandbox may have told.
+    assert!(of_noisy < 100, "{of_noisy}");
+}
+
     }
     let mut names = TcpStream::connect(sandbox.names_tcp).await.expect("connect");
     names.write_all(&[0, 30, 1]).await.expect("sent");
