@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of the tiers T3+ and T3 inside a container, under the seccomp and AppArmor profiles that Docker gives every container:
-# abuse, hostile programs, walls, kills, memory, ordinary work. Needs a Docker engine; builds the tests here.
+# abuse, hostile programs, walls, kills, memory, ports that are told, ordinary work. Needs a Docker engine; builds the tests here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=$(pwd -P)
@@ -32,7 +32,7 @@ for program in $programs; do
     */service-*)
       # By themselves: other tests make sockets with a path, beside which programs have no unix sockets.
       inside "$program" compatibility:: --nocapture --test-threads 1
-      inside "$program" tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared \
+      inside "$program" tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared previews::events:: \
         --test-threads 2 "${controls[@]}" "${groups[@]}"
       ;;
     *) inside "$program" ;;

@@ -176,7 +176,8 @@ async fn the_service_and_this_machine_are_out_of_reach() {
     }
     assert_eq!(bystander.requests(), 0);
     let (_, stderr, exit) = shell(&server, "curl -sS --noproxy '*' http://169.254.169.254/latest").await;
-    assert_eq!(exit["code"], 56, "reset: {stderr}");
+    // The reset may come before curl has seen the connection (7), or after (56).
+    assert!([7, 56].iter().any(|code| exit["code"] == *code), "{exit} {stderr}");
     server.logged(Duration::from_secs(10), "\"rule\":\"metadata\",\"via\":\"connection\"");
 }
 
