@@ -171,6 +171,9 @@ async fn previews_have_the_name_and_port_by_which_a_client_reaches_the_service()
     assert_eq!(told["url"], format!("https://{host}/"));
     let answer = super::get(server.address(), &host, "/", &["X-Forwarded-Proto: https"]);
     assert!(answer.body.contains("\"x-forwarded-proto\":\"https\""), "{answer:?}");
+    assert!(!server.log().contains("by plain HTTP"), "{}", server.log());
+    assert_eq!(super::get(server.address(), &host, "/", &[]).status, 200);
+    server.logged(DEADLINE, "by plain HTTP");
     // The name that would have been without the setting is none.
     assert_eq!(
         super::get(server.address(), &host.replace("previews.example.org", "localhost"), "/", &[]).status,
