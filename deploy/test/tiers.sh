@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of the tiers T3+ and T3 inside a container, under the seccomp and AppArmor profiles that Docker gives every container:
-# abuse, hostile programs, walls, kills, memory, ordinary work. Needs a Docker engine; builds the tests here.
+# abuse, hostile programs, walls, kills, memory, ports that are told, ordinary work. Needs a Docker engine; builds the tests here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=deploy/test/in-counted.sh
@@ -34,7 +34,7 @@ for program in $programs; do
     */service-*)
       # By themselves: other tests make sockets with a path, beside which programs have no unix sockets.
       counted compatibility:: -- inside "$program" --nocapture --test-threads 1
-      counted tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared -- \
+      counted tiers:: abuse:: hostile:: neighbour:: ipc:: supervisors:: doctor::spawned egress::shared previews::events:: -- \
         inside "$program" --test-threads 2 "${controls[@]}" "${groups[@]}"
       ;;
     *) counted -- inside "$program" ;;

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use futures_util::future::join_all;
@@ -25,7 +26,7 @@ use crate::{
     pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
     proxy,
-    report::{Refusals, Reporter, Via},
+    report::{Refusals, Refused, Reporter, Told, Via},
     resolve::{Resolver, SystemResolver},
     target::{Host, Target},
     upstream::Upstream,
@@ -47,6 +48,7 @@ pub struct Gateway {
     room: Option<Room>,
     /// Bytes a second of one sandbox; 0 is no bound.
     rate: u64,
+    bridge: u32,
     reporter: Reporter,
 }
 
@@ -97,6 +99,7 @@ impl Gateway {
             descriptors: Arc::new(Semaphore::new(DESCRIPTORS)),
             room: None,
             rate: 0,
+            bridge: 0,
             reporter: Reporter::default(),
         }
     }
@@ -129,6 +132,13 @@ impl Gateway {
         self
     }
 
+    /// Which of its keeper's bridges this is: the next one's names have other addresses.
+    #[must_use]
+    pub fn of_bridge(mut self, generation: u32) -> Self {
+        self.bridge = generation;
+        self
+    }
+
     /// With another resolver and other bounds: for tests.
     #[must_use]
     pub fn with(mut self, resolver: Box<dyn Resolver>, bounds: Bounds) -> Self {
@@ -150,10 +160,11 @@ impl Gateway {
         let way = Arc::new(Way {
             gateway: Arc::clone(self),
             owner,
-            names: Mutex::new(Names::new(self.bounds.names)),
+            names: Mutex::new(Names::new(self.bounds.names, self.bridge)),
             places: Arc::new(Semaphore::new(self.bounds.connections)),
             pace: Arc::new(Pace::new(self.rate)),
             admits: outlets.admits,
+            told: Mutex::default(),
         });
         let Outlets { proxy, captured, names_udp, names_tcp, admits: _ } = outlets;
         let accepting = [(Role::Proxy, proxy), (Role::Captured, captured), (Role::Names, names_tcp)];
@@ -174,6 +185,7 @@ pub(crate) struct Way {
     places: Arc<Semaphore>,
     pace: Arc<Pace>,
     admits: Option<Admits>,
+    told: Mutex<Told>,
 }
 
 /// A sandbox has as many connections as it may have, or all together have.
@@ -250,7 +262,11 @@ impl Way {
     }
 
     pub(crate) fn refused(&self, host: String, port: Option<u16>, rule: RuleName, via: Via) {
-        self.gateway.reporter.refused(self.owner, host, port, rule, via);
+        let refused = Refused { owner: self.owner, host, port, rule: rule.0, via, count: 1, others: 0 };
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, Instant::now());
+        if let Some(refused) = told {
+            self.gateway.reporter.tell(refused);
+        }
     }
 
     pub(crate) fn names(&self) -> MutexGuard<'_, Names> {

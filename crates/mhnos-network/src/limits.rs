@@ -61,10 +61,10 @@ pub const NAME_TTL: u32 = 60;
 /// Refusals of the same destination for the same reason within this time are told as one.
 pub const BURST: Duration = Duration::from_secs(10);
 
-/// Different refusals that are told at once; beyond, one each [`REFUSAL_INTERVAL`].
+/// Different refusals of one sandbox that are told at once; beyond, one each [`REFUSAL_INTERVAL`].
 pub const REFUSALS_AT_ONCE: u32 = 20;
 
-/// Between two refusals that are told, when there are many.
+/// Between two refusals of one sandbox that are told, when there are many.
 pub const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Refusals that wait for a client who asked to be told. One who is slower is told how many it has missed.

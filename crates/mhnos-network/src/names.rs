@@ -4,9 +4,12 @@
 //! out, and no answer of a hostile server comes in. When the program connects to the address, the name it stands for
 //! is looked up here. The pools are the networks for benchmarks, which nobody routes (RFC 2544, RFC 5180) and which
 //! runtimes with address rules of their own, workerd for one, take for public.
+//!
+//! Programs remember addresses: beyond their time, and beyond a bridge's. So an address that has stood for one name
+//! stands for no other before all the pool has been through, and each bridge begins elsewhere.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -17,19 +20,28 @@ const POOL_V6: u128 = 0x2001_0002 << 96;
 /// The first addresses of the pools stand for nothing.
 const FIRST: u32 = 16;
 
-/// The names one sandbox has asked for. A place's number is the last part of its addresses.
+/// How many numbers there are: those of the smaller pool, from [`FIRST`] on.
+const NUMBERS: u32 = (1 << 17) - FIRST;
+/// Between where one bridge begins and where the next does: by the golden ratio, so that any number of bridges in a row
+/// are as far from each other as can be.
+const APART: u32 = 80_997;
+
+/// The names one sandbox has asked for, the oldest first. Their numbers, the last part of their addresses, follow each
+/// other.
 #[derive(Debug)]
 pub(crate) struct Names {
-    places: Vec<String>,
+    places: VecDeque<String>,
     numbers: HashMap<String, u32>,
-    next: usize,
+    /// How far the oldest's number is from [`FIRST`].
+    oldest: u32,
     most: usize,
 }
 
 impl Names {
-    /// Remembers `most` names at once.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { places: Vec::new(), numbers: HashMap::new(), next: 0, most }
+    /// Remembers `most` names at once, for this of a keeper's bridges.
+    pub(crate) fn new(most: usize, bridge: u32) -> Self {
+        let oldest = (u64::from(bridge) * u64::from(APART) % u64::from(NUMBERS)) as u32;
+        Self { places: VecDeque::new(), numbers: HashMap::new(), oldest, most }
     }
 
     /// The number that stands for a name from now on.
@@ -37,22 +49,23 @@ impl Names {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
-        let number = FIRST + self.next as u32;
-        match self.places.get_mut(self.next) {
-            Some(place) => {
-                self.numbers.remove(place);
-                name.clone_into(place);
-            }
-            None => self.places.push(name.to_owned()),
+        if self.places.len() >= self.most
+            && let Some(gone) = self.places.pop_front()
+        {
+            self.numbers.remove(&gone);
+            self.oldest = (self.oldest + 1) % NUMBERS;
         }
-        self.next = (self.next + 1) % self.most;
+        let number = FIRST + (self.oldest + self.places.len() as u32) % NUMBERS;
+        self.places.push_back(name.to_owned());
         self.numbers.insert(name.to_owned(), number);
         number
     }
 
     /// What an address of ours stands for; `None` if it is one and stands for nothing any more.
     pub(crate) fn name(&self, number: u32) -> Option<&str> {
-        self.places.get(number.checked_sub(FIRST)? as usize).map(String::as_str)
+        let number = number.checked_sub(FIRST).filter(|number| *number < NUMBERS)?;
+        let place = (number + NUMBERS - self.oldest) % NUMBERS;
+        self.places.get(place as usize).map(String::as_str)
     }
 }
 
@@ -84,15 +97,42 @@ mod tests {
 
     #[test]
     fn a_name_keeps_its_number_until_there_are_too_many() {
-        let mut names = Names::new(3);
+        let mut names = Names::new(3, 0);
         let first = names.number("a.example");
         assert_eq!(names.number("a.example"), first);
         let others: Vec<u32> = ["b.example", "c.example"].map(|name| names.number(name)).into();
         assert!(!others.contains(&first));
         assert_eq!(names.name(first), Some("a.example"));
         names.number("d.example");
-        assert_eq!(names.name(first), Some("d.example"));
+        assert_eq!(names.name(first), None);
         assert_ne!(names.number("a.example"), first);
+    }
+
+    #[test]
+    fn a_number_that_stood_for_one_name_stands_for_no_other_before_all_have_been_through() {
+        let mut names = Names::new(3, 7);
+        let first = names.number("0.example");
+        for number in 1..NUMBERS {
+            let name = format!("{number}.example");
+            let now = names.number(&name);
+            assert_eq!(names.name(now), Some(&*name));
+            assert!(now >= FIRST && number < 3 || names.name(first).is_none());
+        }
+        assert_eq!(names.number("again.example"), first);
+        assert_eq!(names.name(first), Some("again.example"));
+    }
+
+    /// Each with as many names as may be remembered.
+    #[test]
+    fn what_one_bridge_has_told_stands_for_nothing_at_the_next_ones() {
+        let most = crate::limits::NAMES;
+        let mut seen = std::collections::HashSet::new();
+        for bridge in 1..=21 {
+            let mut names = Names::new(most, bridge);
+            for name in 0..most {
+                assert!(seen.insert(names.number(&name.to_string())), "bridge {bridge}");
+            }
+        }
     }
 
     #[test]
@@ -103,6 +143,10 @@ mod tests {
         }
         assert_eq!(super::number("198.17.255.255".parse().expect("an address")), None);
         assert_eq!(super::number("2001:3::1".parse().expect("an address")), None);
-        assert_eq!(Names::new(3).name(0), None);
+        let mut names = Names::new(3, 0);
+        assert_eq!(names.number("a.example"), FIRST);
+        for none in [0, FIRST - 1, FIRST + 1, FIRST + NUMBERS, u32::MAX] {
+            assert_eq!(names.name(none), None);
+        }
     }
 }

@@ -1,17 +1,13 @@
 //! What is refused is told: to the log and to clients who asked, once for a burst and not faster than somebody can read.
+//! Each sandbox has an allowance of its own: the noise of one keeps nothing of another from being told.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::VecDeque, time::Instant};
 
 use tokio::sync::broadcast;
 
 use crate::{
     gateway::Owner,
     limits::{BURST, REFUSAL_INTERVAL, REFUSALS_AT_ONCE, REFUSALS_WAITING},
-    policy::RuleName,
 };
 
 /// How a program asked.
@@ -51,14 +47,13 @@ pub struct Refused {
     pub via: Via,
     /// How many: those alike since they were last told, this one included.
     pub count: u64,
-    /// How many others were not told before this one, because they were too many.
+    /// How many others of this sandbox were not told before this one, because they were too many.
     pub others: u64,
 }
 
 impl Refused {
     fn is_like(&self, other: &Self) -> bool {
-        (self.owner, &self.host, self.port, self.rule, self.via)
-            == (other.owner, &other.host, other.port, other.rule, other.via)
+        (&self.host, self.port, self.rule, self.via) == (&other.host, other.port, other.rule, other.via)
     }
 }
 
@@ -90,25 +85,11 @@ impl Refusals {
 #[derive(Debug)]
 pub(crate) struct Reporter {
     listeners: broadcast::Sender<Refused>,
-    told: Mutex<Told>,
-}
-
-#[derive(Debug)]
-struct Told {
-    /// Told lately, oldest first, each with how many of its like have come since.
-    recent: VecDeque<(Instant, Refused)>,
-    /// How many different ones may be told now, and since when.
-    allowance: u32,
-    since: Instant,
-    /// Not told at all, since the last that was.
-    dropped: u64,
 }
 
 impl Default for Reporter {
     fn default() -> Self {
-        let told =
-            Told { recent: VecDeque::new(), allowance: REFUSALS_AT_ONCE, since: Instant::now(), dropped: 0 };
-        Self { listeners: broadcast::Sender::new(REFUSALS_WAITING), told: Mutex::new(told) }
+        Self { listeners: broadcast::Sender::new(REFUSALS_WAITING) }
     }
 }
 
@@ -117,11 +98,7 @@ impl Reporter {
         Refusals(self.listeners.subscribe())
     }
 
-    pub(crate) fn refused(&self, owner: Owner, host: String, port: Option<u16>, rule: RuleName, via: Via) {
-        let refused = Refused { owner, host, port, rule: rule.0, via, count: 1, others: 0 };
-        let admitted =
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, Instant::now());
-        let Some(refused) = admitted else { return };
+    pub(crate) fn tell(&self, refused: Refused) {
         tracing::warn!(
             process = refused.owner.0,
             host = refused.host,
@@ -137,9 +114,27 @@ impl Reporter {
     }
 }
 
+/// What has been told of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Told lately, oldest first, each with how many of its like have come since.
+    recent: VecDeque<(Instant, Refused)>,
+    /// How many different ones may be told now, and since when.
+    allowance: u32,
+    since: Instant,
+    /// Not told at all, since the last that was.
+    dropped: u64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { recent: VecDeque::new(), allowance: REFUSALS_AT_ONCE, since: Instant::now(), dropped: 0 }
+    }
+}
+
 impl Told {
     /// What is to be told now.
-    fn admit(&mut self, mut refused: Refused, now: Instant) -> Option<Refused> {
+    pub(crate) fn admit(&mut self, mut refused: Refused, now: Instant) -> Option<Refused> {
         let known = self.recent.iter_mut().find(|(_, other)| other.is_like(&refused));
         if let Some((when, other)) = known {
             if now.duration_since(*when) < BURST {
@@ -189,8 +184,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_told_once_and_then_with_its_size() {
-        let reporter = Reporter::default();
-        let mut told = reporter.told.lock().expect("not poisoned");
+        let mut told = Told::default();
         let start = Instant::now();
         assert!(told.admit(refused("a"), start).is_some());
         for _ in 0..5 {
@@ -202,8 +196,7 @@ mod tests {
 
     #[test]
     fn many_different_ones_are_told_at_a_readable_rate() {
-        let reporter = Reporter::default();
-        let mut told = reporter.told.lock().expect("not poisoned");
+        let mut told = Told::default();
         let start = Instant::now();
         let many = (0..1000).filter(|n| told.admit(refused(&n.to_string()), start).is_some()).count();
         assert_eq!(many, REFUSALS_AT_ONCE as usize);

@@ -29,6 +29,9 @@ const TERMINALS: &str = "a terminal cannot be had: there may be too many (sysctl
 const NETWORK: &str = "a network of the programs' own cannot be set up: systemd: RestrictAddressFamilies= must have AF_INET, \
      AF_INET6 and AF_NETLINK, or be left out; Docker: the default seccomp profile or one that allows as much";
 
+const RULES: &str =
+    "a network of the programs' own needs routing by rules: a kernel with CONFIG_IP_MULTIPLE_TABLES=y";
+
 const ENDED: &str = "what was being set up was ended by a signal: 31 (SIGSYS) is a system call filter around this service that \
      kills (systemd: SystemCallErrorNumber=EPERM), 9 (SIGKILL) as a rule want of memory";
 
@@ -60,7 +63,7 @@ const STEPS: &[(&str, &str)] = &[
     ("take the terminal", TERMINALS),
     ("open the route socket", NETWORK),
     ("bring up the loopback", NETWORK),
-    ("route ", NETWORK),
+    ("route ", RULES),
     ("listen ", NETWORK),
     ("install the system call filter", SECCOMP),
     ("make a Landlock ruleset", SECCOMP),
@@ -276,6 +279,7 @@ mod tests {
             assert!(!remedy(tier, "set its channel apart", libc::EPERM).contains("mount"));
         }
         check(Tier::T1, "open the route socket", libc::EPERM, "AF_NETLINK");
+        check(Tier::T1, "route captured ports to the loopback", libc::EOPNOTSUPP, "IP_MULTIPLE_TABLES");
         check(Tier::T1, "clone the workspace", libc::EPERM, "mount family");
         check(Tier::T1, "open the workspace /srv", libc::EACCES, "reach and write");
         check(Tier::T1, "pivot into the root tree", libc::EPERM, "pivot_root");

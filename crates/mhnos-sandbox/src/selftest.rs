@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::PathBuf,
 };
@@ -41,6 +41,9 @@ const HTTPS_PORT: u16 = 443;
 
 /// Not in every kernel (proc_pid_task_children(5)).
 const CHILDREN: &str = "/proc/thread-self/children";
+
+/// One that a network of the sandbox's own leads nowhere on, of any address but the loopback's.
+const UNCAPTURED_PORT: u16 = 8443;
 
 /// The one it has besides where it has a network of its own.
 const NETWORK: &str = "net";
@@ -150,6 +153,7 @@ fn own_namespaces(tier: Tier, outside: &Outside) -> Result<(), SetupError> {
         if name == NETWORK {
             let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
             hold("no network interface but the loopback", is_loopback_alone(&interfaces))?;
+            own_network()?;
         }
     }
     if tier == Tier::T1 {
@@ -165,6 +169,17 @@ fn own_namespaces(tier: Tier, outside: &Outside) -> Result<(), SetupError> {
         refuses("a device node", device.map_err(Into::into), &[Errno::ACCESS])?;
     }
     Ok(())
+}
+
+/// An address outside is nobody's in here but on the ports that are captured. (Those are not tried: a connection to one
+/// is made outside, once there is a bridge.)
+fn own_network() -> Result<(), SetupError> {
+    let somewhere = (Ipv4Addr::new(192, 0, 2, 1), UNCAPTURED_PORT);
+    refuses("a connection to the outside", reach(somewhere), &[Errno::NETUNREACH])?;
+    // There may be no IPv6 at all.
+    let somewhere = (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), UNCAPTURED_PORT);
+    let none = [Errno::NETUNREACH, Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
+    refuses("a connection to the outside over IPv6", reach(somewhere), &none)
 }
 
 /// `/proc/net/dev`: two lines of headings, then one for each interface.
@@ -195,19 +210,21 @@ fn shared_host(tier: Tier, outside: &Outside) -> Result<(), SetupError> {
 /// The service's own ports are out of reach, and what the outside is asked on; the proxy is not.
 fn ports(outside: &Outside) -> Result<(), SetupError> {
     for port in &outside.ports {
-        refuses("a connection to the service", reach(*port), &[Errno::ACCESS])?;
+        refuses("a connection to the service", reach((Ipv4Addr::LOCALHOST, *port)), &[Errno::ACCESS])?;
     }
     let Some(proxy) = outside.proxy else { return Ok(()) };
-    refuses("a connection past the proxy", reach(HTTPS_PORT), &[Errno::ACCESS])?;
+    refuses("a connection past the proxy", reach((Ipv4Addr::LOCALHOST, HTTPS_PORT)), &[Errno::ACCESS])?;
     let datagrams = socket(AddressFamily::INET, SocketType::DGRAM, None).map(drop);
     refuses("a socket for datagrams", datagrams.map_err(Into::into), &[Errno::AFNOSUPPORT])?;
     // Nobody need accept: the kernel does.
-    reach(proxy).map_err(|error| failed("connect to the proxy", error))
+    reach((Ipv4Addr::LOCALHOST, proxy)).map_err(|error| failed("connect to the proxy", error))
 }
 
-fn reach(port: u16) -> io::Result<()> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    Ok(connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?)
+fn reach(address: impl Into<SocketAddr>) -> io::Result<()> {
+    let address = address.into();
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    Ok(connect(&socket, &address)?)
 }
 
 fn hold(what: &'static str, holds: bool) -> Result<(), SetupError> {

@@ -49,7 +49,7 @@ use std::{
 };
 
 use mhnos_network::{Gateway, Room};
-use mhnos_process::{ConnectError, Driver, DriverEnd, End, OnEnd, Processes, Settings};
+use mhnos_process::{ConnectError, Driver, DriverEnd, End, OnEnd, Processes, Settings, Welcome};
 use mhnos_runtimes::{Context, Proxy};
 use mhnos_sandbox::{Enforcement, Layer, Limits, Mode, network::PROXY_PORT};
 use mhnos_workspace::{OpenError, Workspace};
@@ -144,7 +144,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let enforcement = &processes.welcome().enforcement;
     let proxy = egress::host_proxy(&processes.networks().borrow());
     let room = Descriptors::of(config);
-    let gateway = Arc::new(gateway(config, room, &listeners, proxy, enforcement));
+    let gateway = Arc::new(gateway(config, room, &listeners, proxy, processes.welcome()));
     let (programs, strangers) = neighbours(bridge.programs, enforcement);
     let (found, toolbox) = watch::channel(None);
     let keys = config.asks_for_a_token().then(|| tokens.tokens());
@@ -332,11 +332,13 @@ fn gateway(
     room: Descriptors,
     listeners: &[TcpListener],
     proxy: Option<u16>,
-    enforcement: &Enforcement,
+    welcome: &Welcome,
 ) -> Gateway {
+    let enforcement = &welcome.enforcement;
     warn_of_open_network(config, enforcement);
     let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port()));
     Gateway::new(config.egress.clone(), ports.chain(proxy).collect())
+        .of_bridge(welcome.generation)
         .through(config.upstream_proxy.clone())
         .at_most(config.egress_rate)
         .within(descriptors::for_programs())

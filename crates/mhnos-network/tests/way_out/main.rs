@@ -20,7 +20,7 @@ use std::{
 
 use mhnos_network::{Bounds, Egress, Gateway, Outlets, Owner, Resolver, Via};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinHandle,
     time::timeout,
@@ -81,7 +81,10 @@ async fn sandbox(egress: &str, resolver: Scripted, bounds: Bounds) -> Sandbox {
 }
 
 async fn serve(gateway: Gateway) -> Sandbox {
-    let gateway = Arc::new(gateway);
+    serve_as(Owner(Some(1000)), &Arc::new(gateway)).await
+}
+
+async fn serve_as(owner: Owner, gateway: &Arc<Gateway>) -> Sandbox {
     let proxy = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let captured = TcpListener::bind("127.0.0.6:0").await.expect("bind");
     let names = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
@@ -98,11 +101,11 @@ async fn serve(gateway: Gateway) -> Sandbox {
         admits: None,
     };
     let serving = {
-        let gateway = Arc::clone(&gateway);
-        tokio::spawn(async move { gateway.serve(Owner(Some(1000)), outlets).await })
+        let gateway = Arc::clone(gateway);
+        tokio::spawn(async move { gateway.serve(owner, outlets).await })
     };
     Sandbox {
-        gateway,
+        gateway: Arc::clone(gateway),
         proxy: proxy_at,
         names: names_at,
         names_tcp: names_tcp_at,
@@ -113,10 +116,7 @@ async fn serve(gateway: Gateway) -> Sandbox {
 
 /// A server outside, on an address of its own, that says its name to whoever connects and then echoes.
 async fn outside(name: &'static str) -> SocketAddr {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = std::process::id() << 5 | NEXT.fetch_add(1, Ordering::SeqCst) & 0x1f;
-    let address = Ipv4Addr::from_bits(0x7f50_0000 | number & 0xf_ffff);
-    let listener = TcpListener::bind((address, 0)).await.expect("bind");
+    let listener = TcpListener::bind((own_address(), 0)).await.expect("bind");
     let at = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -130,6 +130,30 @@ async fn outside(name: &'static str) -> SocketAddr {
     at
 }
 
+/// An address outside that nothing else of these tests has.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = std::process::id() << 5 | NEXT.fetch_add(1, Ordering::SeqCst) & 0x1f;
+    Ipv4Addr::from_bits(0x7f50_0000 | number & 0xf_ffff)
+}
+
+/// A server outside that answers the one request of each connection with its name.
+async fn hello(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind((own_address(), 0)).await.expect("bind");
+    let at = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            until(&mut stream, "\r\n\r\n").await;
+            let length = name.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{name}\r\n0\r\n\r\n"
+            );
+            _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    at
+}
+
 /// Sends bytes to the proxy; the connection.
 async fn sent(sandbox: &Sandbox, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(sandbox.proxy).await.expect("the proxy");
@@ -138,7 +162,7 @@ async fn sent(sandbox: &Sandbox, bytes: &[u8]) -> TcpStream {
 }
 
 /// What comes until `end`, or the end.
-async fn until(stream: &mut TcpStream, end: &str) -> String {
+async fn until(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut all = Vec::new();
     let reading = async {
         let mut piece = [0; 4096];
@@ -281,24 +305,9 @@ async fn an_address_that_stands_for_a_name_is_the_name_to_the_proxy_too() {
 
 #[tokio::test]
 async fn one_connection_takes_requests_for_many_hosts() {
-    let hello = async |name: &'static str| {
-        let listener =
-            TcpListener::bind((Ipv4Addr::new(127, 90, 0, name.len() as u8), 0)).await.expect("bind");
-        let at = listener.local_addr().expect("an address");
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                until(&mut stream, "\r\n\r\n").await;
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{name}\r\n0\r\n\r\n",
-                    name.len()
-                );
-                _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
-        at
-    };
     let (one, two) = (hello("one").await, hello("second").await);
-    let sandbox = sandbox("127.90.0.3,127.90.0.6", Scripted::default(), Bounds::default()).await;
+    let both = format!("{},{}", one.ip(), two.ip());
+    let sandbox = sandbox(&both, Scripted::default(), Bounds::default()).await;
     let get = |at: SocketAddr| format!("GET http://{at}/ HTTP/1.1\r\nHost: {at}\r\n\r\n");
     let mut stream = sent(&sandbox, get(one).as_bytes()).await;
     assert!(until(&mut stream, "one\r\n0\r\n\r\n").await.starts_with("HTTP/1.1 200"));
@@ -338,6 +347,30 @@ async fn connections_of_a_sandbox_are_bounded() {
 }
 
 #[tokio::test]
+async fn one_sandboxs_noise_keeps_no_refusal_of_another_from_being_told() {
+    let gateway = Arc::new(Gateway::new(Egress::parse("off").expect("a setting"), vec![]));
+    let mut refusals = gateway.refusals();
+    let noisy = serve_as(Owner(Some(1000)), &gateway).await;
+    let quiet = serve_as(Owner(Some(1001)), &gateway).await;
+    for number in 0..100 {
+        let (_, head) = connect(&noisy, &format!("{number}.example:443")).await;
+        assert!(head.contains("x-mhnos-egress: off"), "{head}");
+    }
+    connect(&quiet, "quiet.example:443").await;
+    let mut of_noisy = 0;
+    let told = loop {
+        let told = timeout(LONG, refusals.next()).await.expect("soon");
+        if told.owner == Owner(Some(1001)) {
+            break told;
+        }
+        of_noisy += 1;
+    };
+    assert_eq!((told.host.as_str(), told.count, told.others), ("quiet.example", 1, 0));
+    // The control: there was more than one sandbox may have told.
+    assert!(of_noisy < 100, "{of_noisy}");
+}
+
+#[tokio::test]
 async fn who_does_not_say_where_to_is_cut_off() {
     let bounds = Bounds { ask: Duration::from_millis(100), ..Bounds::default() };
     let sandbox = sandbox("public", Scripted::default(), bounds).await;
@@ -349,16 +382,47 @@ async fn who_does_not_say_where_to_is_cut_off() {
     ends(&mut names).await;
 }
 
-#[tokio::test]
-async fn a_head_without_an_end_is_cut_off() {
-    let bounds = Bounds { ask: Duration::from_secs(1), ..Bounds::default() };
-    let sandbox = sandbox("public", Scripted::default(), bounds).await;
-    let mut stream = sent(&sandbox, b"GET http://example.org/ HTTP/1.1\r\nX: ").await;
-    let flood = async {
-        // The write fails when the proxy has had enough.
-        while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+/// What is answered to bytes that may be more than are taken. The proxy ends it: who ends first gets no answer.
+async fn answered(sandbox: &Sandbox, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(sandbox.proxy).await.expect("the proxy");
+    let (mut read, mut write) = stream.split();
+    let sending = async {
+        // It fails when the proxy has had enough.
+        _ = write.write_all(bytes).await;
     };
-    timeout(LONG, flood).await.expect("it ends");
+    let mut answer = Vec::new();
+    let receiving = async {
+        // What came before a reset counts.
+        _ = read.read_to_end(&mut answer).await;
+    };
+    timeout(LONG, async { tokio::join!(sending, receiving) }).await.expect("an answer and its end");
+    answer
+}
+
+/// None of them ends by a deadline.
+#[tokio::test]
+async fn the_head_of_a_request_is_bounded() {
+    let open = hello("open").await;
+    let bounds = Bounds { ask: LONG, idle: LONG, ..Bounds::default() };
+    let sandbox = sandbox(&open.to_string(), Scripted::default(), bounds).await;
+    let check = async |headers: String, expected: &str| {
+        let head =
+            format!("GET http://{open}/ HTTP/1.1\r\nHost: {open}\r\nConnection: close\r\n{headers}\r\n");
+        let answer = answered(&sandbox, head.as_bytes()).await;
+        let status = String::from_utf8_lossy(&answer);
+        let status = status.split("\r\n").next().unwrap_or_default();
+        assert_eq!(status, expected, "{} lines, {} bytes", head.lines().count(), head.len());
+    };
+    let (granted, too_much) = ("HTTP/1.1 200 OK", "HTTP/1.1 431 Request Header Fields Too Large");
+    // Two are there already.
+    check("A: b\r\n".repeat(126), granted).await;
+    check("A: b\r\n".repeat(127), too_much).await;
+    check(format!("A: {}\r\n", "x".repeat(60 * 1024)), granted).await;
+    check(format!("A: {}\r\n", "x".repeat(160 * 1024)), too_much).await;
+    // One without an end.
+    let endless = format!("GET http://{open}/ HTTP/1.1\r\nA: {}", "x".repeat(160 * 1024));
+    let answer = answered(&sandbox, endless.as_bytes()).await;
+    assert!(answer.starts_with(too_much.as_bytes()), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test]
@@ -507,36 +571,52 @@ async fn names_are_answered_over_both_protocols_and_nothing_is_asked() {
     assert_eq!(resolver.asked(), 0);
 }
 
+/// What the names stand for may be reached, on every port: a strange request that is granted would get 200, or 502
+/// where nobody listens. What has no end waits for one until the deadline.
 #[tokio::test]
 async fn no_beginning_of_a_conversation_is_too_strange() {
+    let open = hello("open").await;
+    let port = open.port();
     let bounds = Bounds { ask: Duration::from_secs(1), ..Bounds::default() };
-    let sandbox = sandbox("public", Scripted::default(), bounds).await;
+    let sandbox = sandbox(&open.ip().to_string(), Scripted::new(&[&[open.ip()]]), bounds).await;
     let many = "A: b\r\n".repeat(1000);
-    for bytes in [
-        &b"\0"[..],
-        b"\r\n\r\n\r\n",
-        b"CONNECT HTTP/1.1\r\n\r\n",
-        b"CONNECT :443 HTTP/1.1\r\n\r\n",
-        b"CONNECT example.org HTTP/1.1\r\n\r\n",
-        b"CONNECT example.org:99999 HTTP/1.1\r\n\r\n",
-        b"CONNECT user@example.org:443 HTTP/1.1\r\n\r\n",
-        b"CONNECT exa%6dple.org:443 HTTP/1.1\r\n\r\n",
-        b"GET https://example.org/ HTTP/1.1\r\n\r\n",
-        b"GET ftp://example.org/ HTTP/1.1\r\n\r\n",
-        b"GET http:///x HTTP/1.1\r\n\r\n",
-        b"GET http://user:secret@example.org/ HTTP/1.1\r\n\r\n",
-        b"POST http://example.org/ HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        &[0x16, 3, 1, 2, 0, 1, 0, 1],
-        &[5, 0],
-        &[5, 1, 0, 4, 1, 0, 1],
-        &[5, 1, 0, 5, 1, 0, 9, 0, 0],
-        format!("GET http://example.org/ HTTP/1.1\r\n{many}\r\n").as_bytes(),
+    let said = |status: &str| format!("HTTP/1.1 {status}\r\n").into_bytes();
+    let bad = said("400 Bad Request");
+    for (request, expected) in [
+        ("\0".to_owned(), &bad),
+        ("\r\n\r\n\r\n".to_owned(), &Vec::new()),
+        ("CONNECT HTTP/1.1\r\n\r\n".to_owned(), &bad),
+        (format!("CONNECT :{port} HTTP/1.1\r\n\r\n"), &bad),
+        ("CONNECT example.org HTTP/1.1\r\n\r\n".to_owned(), &bad),
+        ("CONNECT example.org:99999 HTTP/1.1\r\n\r\n".to_owned(), &bad),
+        (format!("CONNECT user@example.org:{port} HTTP/1.1\r\n\r\n"), &bad),
+        (format!("CONNECT exa%6dple.org:{port} HTTP/1.1\r\n\r\n"), &bad),
+        (format!("GET https://example.org:{port}/ HTTP/1.1\r\n\r\n"), &bad),
+        (format!("GET ftp://example.org:{port}/ HTTP/1.1\r\n\r\n"), &bad),
+        ("GET http:///x HTTP/1.1\r\n\r\n".to_owned(), &bad),
+        (format!("GET http://user:secret@example.org:{port}/ HTTP/1.1\r\n\r\n"), &bad),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &Vec::new()),
+        ("\x16\x03\x01\x02\0\x01\0\x01".to_owned(), &bad),
+        (
+            format!("GET http://example.org:{port}/ HTTP/1.1\r\n{many}\r\n"),
+            &said("431 Request Header Fields Too Large"),
+        ),
+        // SOCKS: no method, another version, no kind of address.
+        ("\x05\0".to_owned(), &vec![5, 0xff]),
+        ("\x05\x01\0\x04\x01\0\x01".to_owned(), &vec![5, 0]),
+        ("\x05\x01\0\x05\x01\0\x09\0\0".to_owned(), &vec![5, 0, 5, 8, 0, 1, 0, 0, 0, 0, 0, 0]),
     ] {
-        let mut stream = sent(&sandbox, bytes).await;
-        stream.shutdown().await.expect("shut down");
-        let answer = until(&mut stream, "never").await;
-        let granted = answer.starts_with("HTTP/1.1 2") || answer.as_bytes().starts_with(&[5, 0, 5, 0]);
-        assert!(!granted, "{:?}: {answer}", String::from_utf8_lossy(bytes));
+        let answer = answered(&sandbox, request.as_bytes()).await;
+        let shown = String::from_utf8_lossy(&answer);
+        let is_http = expected.starts_with(b"HTTP/");
+        let holds = if is_http { answer.starts_with(expected) } else { answer == *expected };
+        assert!(holds, "{request:?}: {shown:?}");
+        assert!(!shown.contains("open"), "{request:?}: {shown:?}");
     }
+    // The control: the same names and ports, asked for as it should be.
+    let good = format!("GET http://example.org:{port}/ HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answer = answered(&sandbox, good.as_bytes()).await;
+    assert!(answer.starts_with(&said("200 OK")), "{}", String::from_utf8_lossy(&answer));
+    let (_, head) = connect(&sandbox, &format!("example.org:{port}")).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }

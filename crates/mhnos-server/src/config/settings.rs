@@ -133,7 +133,8 @@ pub const SETTINGS: &[Setting] = &[
         default: "localhost",
         accepts: "a host name of which this service serves all subdomains",
         about: "Previews are served at `http://p<pid>-<port>.<domain>:<port of the service>/`. Browsers know that \
-                every name below `localhost` is this machine; another domain needs a wildcard record in DNS.",
+                every name below `localhost` is this machine; another domain needs a wildcard record in DNS, and HTTPS (of this \
+                service's own or of a proxy in front): by plain HTTP one preview can ask another with its cookies.",
         apply: reads!(preview_domain, values::domain),
         show: |config| config.preview_domain.clone(),
     },

@@ -5,7 +5,8 @@
 //! may link to a preview, or frame it if `frame-ancestors` lets them: that shows it and tells the other page nothing.
 //!
 //! Browsers say whose page a request comes from by Origin, and where they leave that out, by Sec-Fetch-Site; pages
-//! can forge neither.
+//! can forge neither. By plain HTTP to another machine they leave out the second: what has neither counts as the
+//! preview's own, since programs' requests are such, too (docs/threat-model.md).
 
 use hyper::{
     Method, Request,

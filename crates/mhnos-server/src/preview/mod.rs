@@ -22,12 +22,16 @@ mod port_events;
 mod tunnel;
 mod turns;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Once},
+};
 
 use hyper::{HeaderMap, Request, Response, body::Incoming, header};
 use mhnos_process::{Pid, Process, Processes};
 use mhnos_protocol as wire;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::{
     descriptors::Descriptors,
@@ -55,6 +59,8 @@ pub(crate) struct Previews {
     room: Descriptors,
     /// Who may show a preview in a frame, as `frame-ancestors` says it.
     framers: header::HeaderValue,
+    /// That one was asked for in a way that does not say whose page asks has been told.
+    warned: Once,
 }
 
 /// What of a connection a preview is told.
@@ -82,6 +88,7 @@ impl Previews {
             places: Places::new(MAX_PREVIEWS_CONNECTIONS, MAX_PREVIEW_CONNECTIONS),
             room,
             framers,
+            warned: Once::new(),
         }
     }
 
@@ -104,7 +111,25 @@ impl Previews {
         exchanges: &Exchanges,
         turn_away: impl Fn(&str),
     ) -> Response<Body> {
+        self.warn_of_plain_http(request.headers(), client);
         exchanges.answer(self, name, request, client, turn_away).await
+    }
+
+    /// Browsers say whose page a request comes from (Sec-Fetch-Site) by HTTPS and to names of this machine alone. Who
+    /// speaks TLS for us is not known before it does.
+    fn warn_of_plain_http(&self, headers: &HeaderMap, client: Client) {
+        let own = self.domain == "localhost" || self.domain.ends_with(".localhost");
+        if own || client.secure || name::is_forwarded_secure(headers) {
+            return;
+        }
+        self.warned.call_once(|| {
+            warn!(
+                domain = self.domain,
+                "previews are asked for by plain HTTP (MHNOS_PREVIEW_DOMAIN): browsers do not say then whose page \
+                 asks, and one preview can ask another with its cookies. Set MHNOS_TLS_CERT, or have the proxy in \
+                 front speak TLS and say so (X-Forwarded-Proto: https)"
+            );
+        });
     }
 
     /// Where a browser reaches what a process listens on.

@@ -6,19 +6,11 @@ use std::{
 };
 
 use mhnos_testing::Server;
-use rustix::process::geteuid;
 
-use super::{policy, said, shell};
-
-/// Set in the test's second life, inside.
-const INSIDE: &str = "MHNOS_TEST_INSIDE_A_NETWORK";
-
-#[track_caller]
-fn ip(arguments: &str) {
-    let output =
-        Command::new("ip").args(arguments.split(' ')).output().expect("this test needs `ip` (iproute2)");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
+use super::{
+    own_network::{ip, is_inside},
+    policy, said, shell,
+};
 
 /// A host at the other end of the cable, until it is dropped.
 struct Far(Child);
@@ -58,21 +50,7 @@ impl Drop for Far {
 
 #[tokio::test]
 async fn a_server_beyond_this_machine_is_reached_over_ipv6() {
-    if std::env::var_os(INSIDE).is_none() {
-        let test = "egress::ipv6::a_server_beyond_this_machine_is_reached_over_ipv6";
-        let user: &[&str] =
-            if geteuid().is_root() { &[] } else { &["--user", "--map-current-user", "--keep-caps"] };
-        let output = Command::new("unshare")
-            .args(user)
-            .arg("--net")
-            .arg(std::env::current_exe().expect("this test"))
-            .args(["--exact", test, "--nocapture"])
-            .env(INSIDE, "1")
-            .output()
-            .expect("this test needs `unshare` (util-linux)");
-        let told = String::from_utf8_lossy(&output.stdout);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && told.contains("1 passed"), "{told}\n{stderr}");
+    if !is_inside("egress::ipv6::a_server_beyond_this_machine_is_reached_over_ipv6") {
         return;
     }
     let _far = Far::connect();

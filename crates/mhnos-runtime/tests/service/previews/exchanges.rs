@@ -1,6 +1,6 @@
 //! HTTP through a preview: streaming, upgrades, connections that stay, and servers that answer what they should not.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 use serde_json::{Value, json};
 
@@ -160,7 +160,10 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
     // It ends with the process.
     let pid = preview.pid;
     preview.wire.request(json!({"type": "kill", "id": 1, "pid": pid, "signal": "SIGKILL"})).await;
-    assert_eq!(stream.read(&mut got).unwrap_or(0), 0);
+    match stream.read(&mut got) {
+        Ok(length) => assert_eq!(length, 0, "nothing more was written"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+    }
 }
 
 #[tokio::test]
