@@ -24,7 +24,8 @@ pub const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of input that may wait for one process to read them.
 pub const INPUT_QUEUE: usize = 1024 * 1024;
 
-/// How long a write that does not fit into the queue waits for the process to take anything at all.
+/// How long writes that do not fit into the queue wait for the process to take anything at all: from when the first of
+/// them found no room, so that many to a program that does not read are refused together.
 pub const INPUT_STALL: Duration = Duration::from_secs(2);
 
 /// How long a bridge that is being replaced waits for processes to read the input it has taken for them. Less

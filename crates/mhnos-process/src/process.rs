@@ -282,7 +282,7 @@ impl Process {
     /// Queues input, whole and in the order of calls. Returns at once if it fits the queue
     /// ([`INPUT_QUEUE`](crate::limits::INPUT_QUEUE)); else waits as long as the process goes on
     /// reading, and fails with `Full` when it has taken nothing for
-    /// [`INPUT_STALL`](crate::limits::INPUT_STALL).
+    /// [`INPUT_STALL`](crate::limits::INPUT_STALL), at once if it has not for as long already.
     ///
     /// # Cancel safety
     /// What was queued until then will be written.
