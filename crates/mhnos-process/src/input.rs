@@ -5,6 +5,8 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -104,21 +106,40 @@ impl Input {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// See [`crate::Process::write`].
-    pub(crate) async fn write(&self, data: Bytes) -> Result<(), WriteError> {
+    /// See [`crate::Process::write_unless`].
+    pub(crate) async fn write(
+        &self,
+        data: Bytes,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<(), WriteError> {
         // Before the program can answer.
         self.begun.fetch_add(1, Ordering::Release);
-        let turn = self.turn.lock().await;
-        self.put(data, &turn).await
+        let mut given_up = pin!(given_up);
+        let turn = tokio::select! {
+            biased;
+            turn = self.turn.lock() => turn,
+            () = &mut given_up => return Err(WriteError::Full { taken: 0 }),
+        };
+        self.put(data, given_up, &turn).await
     }
 
     /// Writes, with the turn in hand.
-    async fn put(&self, mut data: Bytes, _turn: &Turn<'_>) -> Result<(), WriteError> {
+    async fn put(
+        &self,
+        mut data: Bytes,
+        mut given_up: Pin<&mut impl Future<Output = ()>>,
+        _turn: &Turn<'_>,
+    ) -> Result<(), WriteError> {
         let whole = data.len();
         loop {
             let full_since = self.offer(&mut data).map_err(|sink| sink.error(whole - data.len()))?;
             let Some(full_since) = full_since else { return Ok(()) };
-            if timeout_at(full_since + INPUT_STALL, self.room.notified()).await.is_err() {
+            let room = tokio::select! {
+                biased;
+                room = timeout_at(full_since + INPUT_STALL, self.room.notified()) => room.is_ok(),
+                () = given_up.as_mut() => false,
+            };
+            if !room {
                 return Err(WriteError::Full { taken: whole - data.len() });
             }
         }
@@ -140,7 +161,7 @@ impl Input {
         let turn = self.turn.lock().await;
         let end_of_file = self.lock().end_of_file();
         if let Some(character) = end_of_file {
-            return self.put(vec![character].into(), &turn).await;
+            return self.put(vec![character].into(), pin!(pending()), &turn).await;
         }
         self.queue_end()?;
         if self.lock().tell_keeper {
