@@ -114,6 +114,20 @@ async fn counters_survive_what_was_forgotten() {
     assert_eq!(second.processes.stats().total_spawned, before.total_spawned + 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_the_service_that_cannot_be_read_keeps_no_bridge_from_serving() {
+    let (keeper, first) = bridge().await;
+    let process = first.sh("read x; exit 5").await;
+    first.die().await;
+    keeper.channel();
+    keeper.note(&[0xff; 8]);
+    let second = Bridge::start(&keeper, settings()).await;
+    assert!(second.sh("true").await.pid() > process.pid());
+    let process = second.processes.get(process.pid()).expect("adopted");
+    process.write("\n".into()).await.expect("write");
+    assert_eq!(finish(&process).await.exit.expect("exit").status, ExitStatus::Code(5));
+}
+
 const VICTIM: &str = "adoption::victim";
 
 /// Not a test of its own: a bridge that is killed.
