@@ -75,6 +75,9 @@ pub const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 /// may open `/dev/tty` again, and the kernel's hang-up flag hides that from epoll.
 pub const HANGUP_RETRY: Duration = Duration::from_millis(100);
 
+/// How long reading may fail, tried again at that interval, until what a program writes counts as ended.
+pub const READ_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Requests to one process (signals) that may wait for its task.
 pub const COMMANDS: usize = 32;
 
