@@ -34,19 +34,24 @@ impl Keeper {
             self.bridge_due = Some(Instant::now());
             return;
         }
-        if self.stopping.is_some() {
-            self.finished = true;
-            return;
-        }
         if self.take_back_program(bridge.greeted) {
             tracing::error!(?status, "the new program does not work here; going back to the old one");
             self.bridge_due = Some(Instant::now());
+            return;
+        }
+        if self.stopping.is_some() && !self.anything_runs() {
+            self.finished = true;
             return;
         }
         if bridge.was_healthy() {
             self.bridge_failures = 0;
         }
         self.schedule_bridge(&format!("the bridge ended ({})", describe(status)));
+    }
+
+    /// Whether a drain has something left to do.
+    fn anything_runs(&self) -> bool {
+        self.held.values().any(|held| !matches!(held.phase, Phase::Ended { .. }))
     }
 
     /// Starts a bridge after a pause that grows with each one in a row that did not live long.
