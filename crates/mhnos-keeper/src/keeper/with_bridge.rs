@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use mhnos_sandbox::sys;
-use rustix::event::epoll;
+use rustix::{
+    event::epoll,
+    net::{Shutdown, shutdown},
+};
 
 use super::{Keeper, KeeperError, Token};
 use crate::{
@@ -91,8 +94,12 @@ impl Keeper {
     }
 
     /// What a bridge said before it died still counts: notes, signals, what is to be forgotten. All of it has
-    /// taken effect before the next bridge is told anything.
+    /// taken effect before the next bridge is told anything. Of what comes only now, from a child of its own that has
+    /// the channel, nothing is heard.
     pub(super) fn hear_last_words(&mut self) {
+        if let Some(bridge) = &self.bridge {
+            let _ = shutdown(&bridge.outbox, Shutdown::Read);
+        }
         while self.hear_bridge() {}
     }
 
