@@ -17,6 +17,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use rustix::{
     io::Errno,
+    pipe::fcntl_setpipe_size,
     termios::{SpecialCodeIndex, tcgetattr},
 };
 use tokio::{
@@ -25,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    limits::{INPUT_QUEUE, INPUT_STALL},
+    limits::{INPUT_QUEUE, INPUT_STALL, WIDEST_PIPE},
     process::WriteError,
     watched::Watched,
 };
@@ -198,6 +199,20 @@ impl Input {
     pub(crate) fn unfinished(&self) -> bool {
         let queue = self.lock();
         !queue.waiting.is_empty() || queue.tell_keeper
+    }
+
+    /// This bridge is about to go: gives the pipe the room it may have at most, so that what waits is handed over although
+    /// the program does not read.
+    pub(crate) fn hand_over(&self) {
+        let mut queue = self.lock();
+        if let Sink::Pipe(pipe) = &queue.sink
+            && !queue.waiting.is_empty()
+            // Where the kernel refuses, it is as before.
+            && fcntl_setpipe_size(pipe.get_ref(), WIDEST_PIPE).is_ok()
+        {
+            queue.flush();
+            self.task.notify_one();
+        }
     }
 
     /// Whether the keeper is to close its duplicate now; to be answered with [`Input::closed_told`].

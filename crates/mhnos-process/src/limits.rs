@@ -10,6 +10,9 @@ pub const READ_TURN: usize = 64 * 1024;
 /// together (`fs.pipe-user-pages-soft`) before the kernel makes new ones smaller.
 pub const WIDE_PIPE: usize = 256 * 1024;
 
+/// The largest a pipe may be, unless a system says otherwise (`fs.pipe-max-size`, see pipe(7)).
+pub const WIDEST_PIPE: usize = 1024 * 1024;
+
 /// Reads in a row that have found something, after which the runtime is not to tell of more until one finds nothing.
 pub const PLENTY: usize = 2;
 

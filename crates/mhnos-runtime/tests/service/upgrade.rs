@@ -203,6 +203,27 @@ async fn input_that_was_taken_survives_an_upgrade() {
     assert_eq!(wire.run_to_exit(pid).await.0, "500000\n");
 }
 
+/// Its pipe takes it all: the old bridge does not wait for it, and the end of input is not lost either.
+#[tokio::test]
+async fn input_that_nobody_reads_survives_an_upgrade() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let script = "until [ -e go ]; do sleep 0.05; done; exec wc -c";
+    let spawn =
+        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}});
+    let pid = wire.spawn(spawn).await;
+    let data = "x".repeat(900_000);
+    let written = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": data})).await;
+    assert_eq!(written["type"], "written", "{written}");
+    let closed = wire.request(json!({"type": "closeStdin", "id": 2, "pid": pid})).await;
+    assert_eq!(closed["type"], "stdinClosed", "{closed}");
+    assert!(upgrade(&server).status.success());
+    server.write("go", "");
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    wire.send(&json!({"type": "attach", "id": 3, "pid": pid})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "900000\n");
+}
+
 #[tokio::test]
 async fn bridges_that_die_again_and_again_are_started_ever_later_and_processes_stay() {
     let server = Server::start(options().env("MHNOS_LOG_LEVEL", "info"));
