@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     channel::{CHANNEL_VERSION, FromKeeper},
-    limits::{HEALTHY_BRIDGE, MAX_BRIDGE_BACKOFF},
+    limits::{HEALTHY_BRIDGE, HELLO_TIMEOUT, MAX_BRIDGE_BACKOFF},
     outbox::Outbox,
     settings::{BRIDGE_CHANNEL_FD, BridgeCommand},
     socket::{Blocking, Socket},
@@ -30,6 +30,8 @@ pub(crate) struct Bridge {
     pub(crate) outbox: Outbox<FromKeeper>,
     /// It has said hello and been told what there is.
     pub(crate) greeted: bool,
+    /// When it should have, at the latest, if there is another program to go back to.
+    pub(crate) hello_due: Instant,
     started: Instant,
 }
 
@@ -50,7 +52,9 @@ impl Bridge {
                 sys::exit_now(126)
             }
             Fork::Parent(pid) => {
-                Ok(Self { pid, outbox: Outbox::new(ours), greeted: false, started: Instant::now() })
+                let started = Instant::now();
+                let hello_due = started + HELLO_TIMEOUT;
+                Ok(Self { pid, outbox: Outbox::new(ours), greeted: false, hello_due, started })
             }
         }
     }

@@ -115,6 +115,9 @@ pub const MAX_BRIDGE_BACKOFF: Duration = Duration::from_secs(5);
 /// For a bridge that is being replaced to finish what it has begun and leave.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// For the first bridge of a new program to say hello, which takes milliseconds. Until then nobody is served.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A bridge that lived this long is not crashing in a loop.
 pub const HEALTHY_BRIDGE: Duration = Duration::from_secs(10);
 

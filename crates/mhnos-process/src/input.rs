@@ -5,6 +5,8 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +17,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use rustix::{
     io::Errno,
+    pipe::fcntl_setpipe_size,
     termios::{SpecialCodeIndex, tcgetattr},
 };
 use tokio::{
@@ -23,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    limits::{INPUT_QUEUE, INPUT_STALL},
+    limits::{INPUT_QUEUE, INPUT_STALL, WIDEST_PIPE},
     process::WriteError,
     watched::Watched,
 };
@@ -44,11 +47,15 @@ pub(crate) struct Input {
     end_told: watch::Sender<bool>,
 }
 
+type Turn<'i> = tokio::sync::MutexGuard<'i, ()>;
+
 #[derive(Debug)]
 struct Queue {
     sink: Sink,
-    chunks: VecDeque<Bytes>,
-    bytes: usize,
+    /// Copies: a piece of a large message would keep all of it in memory.
+    waiting: VecDeque<u8>,
+    /// Since when there has been no room for what is written, and the program has taken nothing.
+    full_since: Option<Instant>,
     /// Close the pipe when the queue is empty.
     closing: bool,
     /// The keeper is to close its duplicate, and does not know yet.
@@ -79,7 +86,8 @@ const END_OF_FILE: u8 = 4;
 impl Input {
     pub(crate) fn new(sink: Sink, task: Arc<Notify>) -> Self {
         let begun = AtomicU64::new(0);
-        let queue = Queue { sink, chunks: VecDeque::new(), bytes: 0, closing: false, tell_keeper: false };
+        let waiting = VecDeque::new();
+        let queue = Queue { sink, waiting, full_since: None, closing: false, tell_keeper: false };
         Self {
             queue: Mutex::new(queue),
             begun,
@@ -99,35 +107,63 @@ impl Input {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// See [`crate::Process::write`].
-    pub(crate) async fn write(&self, mut data: Bytes) -> Result<(), WriteError> {
+    /// See [`crate::Process::write_unless`].
+    pub(crate) async fn write(
+        &self,
+        data: Bytes,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<(), WriteError> {
         // Before the program can answer.
         self.begun.fetch_add(1, Ordering::Release);
+        let mut given_up = pin!(given_up);
+        let turn = tokio::select! {
+            biased;
+            turn = self.turn.lock() => turn,
+            () = &mut given_up => return Err(WriteError::Full { taken: 0 }),
+        };
+        self.put(data, given_up, &turn).await
+    }
+
+    /// Writes, with the turn in hand.
+    async fn put(
+        &self,
+        mut data: Bytes,
+        mut given_up: Pin<&mut impl Future<Output = ()>>,
+        _turn: &Turn<'_>,
+    ) -> Result<(), WriteError> {
         let whole = data.len();
-        let _turn = self.turn.lock().await;
         loop {
-            self.offer(&mut data).map_err(|sink| sink.error(whole - data.len()))?;
-            if data.is_empty() {
-                return Ok(());
-            }
-            if timeout_at(Instant::now() + INPUT_STALL, self.room.notified()).await.is_err() {
+            let full_since = self.offer(&mut data).map_err(|sink| sink.error(whole - data.len()))?;
+            let Some(full_since) = full_since else { return Ok(()) };
+            let room = tokio::select! {
+                biased;
+                room = timeout_at(full_since + INPUT_STALL, self.room.notified()) => room.is_ok(),
+                () = given_up.as_mut() => false,
+            };
+            if !room {
                 return Err(WriteError::Full { taken: whole - data.len() });
             }
         }
     }
 
-    fn offer(&self, data: &mut Bytes) -> Result<(), Sink> {
+    /// Takes what fits of `data`. If that is not all: since when there has been no room.
+    fn offer(&self, data: &mut Bytes) -> Result<Option<Instant>, Sink> {
         let mut queue = self.lock();
         let outcome = queue.offer(data);
-        if !queue.chunks.is_empty() || queue.tell_keeper {
+        if !queue.waiting.is_empty() || queue.tell_keeper {
             self.task.notify_one();
         }
-        outcome
+        outcome?;
+        Ok((!data.is_empty()).then(|| *queue.full_since.get_or_insert_with(Instant::now)))
     }
 
     /// See [`crate::Process::close_stdin`].
     pub(crate) async fn close(&self) -> Result<(), WriteError> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn.lock().await;
+        let end_of_file = self.lock().end_of_file();
+        if let Some(character) = end_of_file {
+            return self.put(vec![character].into(), pin!(pending()), &turn).await;
+        }
         self.queue_end()?;
         if self.lock().tell_keeper {
             // Until the keeper lets go too the program sees no end, and no other bridge would know of it.
@@ -139,13 +175,6 @@ impl Input {
     fn queue_end(&self) -> Result<(), WriteError> {
         let mut queue = self.lock();
         match &queue.sink {
-            Sink::Terminal(master) => {
-                let character = match tcgetattr(master.get_ref()) {
-                    Ok(settings) => settings.special_codes[SpecialCodeIndex::VEOF],
-                    Err(_) => END_OF_FILE,
-                };
-                queue.push(Bytes::copy_from_slice(&[character]));
-            }
             Sink::Pipe(_) if !queue.closing => queue.closing = true,
             sink => return Err(sink.error(0)),
         }
@@ -163,13 +192,27 @@ impl Input {
 
     /// Whether the program has left something unread.
     pub(crate) fn waiting(&self) -> bool {
-        !self.lock().chunks.is_empty()
+        !self.lock().waiting.is_empty()
     }
 
     /// Whether something is queued, or the keeper is still to be told of the end.
     pub(crate) fn unfinished(&self) -> bool {
         let queue = self.lock();
-        !queue.chunks.is_empty() || queue.tell_keeper
+        !queue.waiting.is_empty() || queue.tell_keeper
+    }
+
+    /// This bridge is about to go: gives the pipe the room it may have at most, so that what waits is handed over although
+    /// the program does not read.
+    pub(crate) fn hand_over(&self) {
+        let mut queue = self.lock();
+        if let Sink::Pipe(pipe) = &queue.sink
+            && !queue.waiting.is_empty()
+            // Where the kernel refuses, it is as before.
+            && fcntl_setpipe_size(pipe.get_ref(), WIDEST_PIPE).is_ok()
+        {
+            queue.flush();
+            self.task.notify_one();
+        }
     }
 
     /// Whether the keeper is to close its duplicate now; to be answered with [`Input::closed_told`].
@@ -199,12 +242,12 @@ impl Input {
             let Some(fd) = self.lock().sink.fd().cloned() else { return Poll::Ready(()) };
             let Ok(mut ready) = ready!(fd.poll_write_ready(cx)) else { return Poll::Ready(()) };
             let mut queue = self.lock();
-            let before = queue.bytes;
+            let before = queue.waiting.len();
             queue.flush();
-            if queue.bytes < before || queue.sink.fd().is_none() {
+            if queue.waiting.len() < before || queue.sink.fd().is_none() {
                 self.room.notify_one();
             }
-            if queue.chunks.is_empty() {
+            if queue.waiting.is_empty() {
                 return Poll::Ready(());
             }
             ready.clear_ready();
@@ -214,6 +257,13 @@ impl Input {
 }
 
 impl Queue {
+    /// What a terminal takes for the end of input.
+    fn end_of_file(&self) -> Option<u8> {
+        let Sink::Terminal(master) = &self.sink else { return None };
+        let settings = tcgetattr(master.get_ref());
+        Some(settings.map_or(END_OF_FILE, |settings| settings.special_codes[SpecialCodeIndex::VEOF]))
+    }
+
     /// Takes from `data` what fits.
     fn offer(&mut self, data: &mut Bytes) -> Result<(), Sink> {
         if self.closing && !data.is_empty() {
@@ -222,24 +272,20 @@ impl Queue {
         if self.sink.fd().is_none() {
             return Err(self.sink.clone());
         }
-        if self.chunks.is_empty() {
-            self.write_some(data)?;
+        if self.waiting.is_empty() {
+            let mut rest = &data[..];
+            let outcome = self.write_some(&mut rest);
+            let left = rest.len();
+            data.advance(data.len() - left);
+            outcome?;
         }
-        let room = INPUT_QUEUE.saturating_sub(self.bytes);
-        let queued = data.split_to(room.min(data.len()));
-        self.push(queued);
+        let room = INPUT_QUEUE.saturating_sub(self.waiting.len());
+        self.waiting.extend(data.split_to(room.min(data.len())));
         Ok(())
     }
 
-    fn push(&mut self, data: Bytes) {
-        if !data.is_empty() {
-            self.bytes += data.len();
-            self.chunks.push_back(data);
-        }
-    }
-
     /// Writes what the pipe or terminal takes now.
-    fn write_some(&mut self, data: &mut Bytes) -> Result<(), Sink> {
+    fn write_some(&mut self, data: &mut &[u8]) -> Result<(), Sink> {
         while let (Some(fd), false) = (self.sink.fd(), data.is_empty()) {
             match rustix::io::write(fd.get_ref(), data) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(()),
@@ -257,23 +303,28 @@ impl Queue {
     /// EIO: nobody has the terminal open just now. All else (EPIPE): nobody will ever read it.
     fn refused(&mut self, errno: Errno) {
         if errno == Errno::IO && matches!(self.sink, Sink::Terminal(_)) {
-            self.chunks.clear();
-            self.bytes = 0;
+            self.forget();
         } else {
             self.end(Sink::Closed);
         }
     }
 
     fn flush(&mut self) {
-        while let Some(mut first) = self.chunks.pop_front() {
-            let before = first.len();
-            let outcome = self.write_some(&mut first);
-            self.bytes -= (before - first.len()).min(self.bytes);
-            if outcome.is_err() {
+        // Taken out: what is refused is not put back.
+        let mut waiting = std::mem::take(&mut self.waiting);
+        while !waiting.is_empty() {
+            let mut first = waiting.as_slices().0;
+            let whole = first.len();
+            if self.write_some(&mut first).is_err() {
                 return;
             }
-            if !first.is_empty() {
-                self.chunks.push_front(first);
+            let written = whole - first.len();
+            waiting.drain(..written);
+            if written > 0 {
+                self.full_since = None;
+            }
+            if written < whole {
+                self.waiting = waiting;
                 return;
             }
         }
@@ -282,11 +333,15 @@ impl Queue {
         }
     }
 
+    fn forget(&mut self) {
+        self.waiting = VecDeque::new();
+        self.full_since = None;
+    }
+
     fn end(&mut self, sink: Sink) {
         self.tell_keeper |= matches!((&self.sink, &sink), (Sink::Pipe(_), Sink::Closed));
         self.sink = sink;
-        self.chunks.clear();
-        self.bytes = 0;
+        self.forget();
         self.closing = false;
     }
 }

@@ -10,6 +10,9 @@ pub const READ_TURN: usize = 64 * 1024;
 /// together (`fs.pipe-user-pages-soft`) before the kernel makes new ones smaller.
 pub const WIDE_PIPE: usize = 256 * 1024;
 
+/// The largest a pipe may be, unless a system says otherwise (`fs.pipe-max-size`, see pipe(7)).
+pub const WIDEST_PIPE: usize = 1024 * 1024;
+
 /// Reads in a row that have found something, after which the runtime is not to tell of more until one finds nothing.
 pub const PLENTY: usize = 2;
 
@@ -24,7 +27,8 @@ pub const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of input that may wait for one process to read them.
 pub const INPUT_QUEUE: usize = 1024 * 1024;
 
-/// How long a write that does not fit into the queue waits for the process to take anything at all.
+/// How long writes that do not fit into the queue wait for the process to take anything at all: from when the first of
+/// them found no room, so that many to a program that does not read are refused together.
 pub const INPUT_STALL: Duration = Duration::from_secs(2);
 
 /// How long a bridge that is being replaced waits for processes to read the input it has taken for them. Less
@@ -73,6 +77,9 @@ pub const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 /// Interval of looking again at a terminal that every program has closed while its leader still runs: it
 /// may open `/dev/tty` again, and the kernel's hang-up flag hides that from epoll.
 pub const HANGUP_RETRY: Duration = Duration::from_millis(100);
+
+/// How long reading may fail, tried again at that interval, until what a program writes counts as ended.
+pub const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Requests to one process (signals) that may wait for its task.
 pub const COMMANDS: usize = 32;

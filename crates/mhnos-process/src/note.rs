@@ -39,7 +39,7 @@ pub(crate) struct Note {
     pub(crate) report: Vec<u8>,
     /// See [`crate::Process::key`].
     pub(crate) key: String,
-    /// The exit record's end position, if it was made while output was still held open.
+    /// The exit record's end position, if it was made while output was still held open, or somebody of the tree lived.
     pub(crate) recorded_at: Option<u64>,
     /// What that record said besides: a kill of what lived on afterwards, and what that used, are no part of it. Last, and left
     /// out if there is none: notes of version 0.1.0 end before it, and it passes over what it does not know.

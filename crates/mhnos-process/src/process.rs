@@ -2,6 +2,7 @@
 //! is asked for is handed there; only input and terminal sizes go to the descriptors directly.
 
 use std::{
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -282,12 +283,24 @@ impl Process {
     /// Queues input, whole and in the order of calls. Returns at once if it fits the queue
     /// ([`INPUT_QUEUE`](crate::limits::INPUT_QUEUE)); else waits as long as the process goes on
     /// reading, and fails with `Full` when it has taken nothing for
-    /// [`INPUT_STALL`](crate::limits::INPUT_STALL).
+    /// [`INPUT_STALL`](crate::limits::INPUT_STALL), at once if it has not for as long already.
     ///
     /// # Cancel safety
     /// What was queued until then will be written.
     pub async fn write(&self, data: Bytes) -> Result<(), WriteError> {
-        self.input.write(data).await
+        self.write_unless(data, pending()).await
+    }
+
+    /// The same; what still waits when `given_up` is ready is refused with `Full`.
+    ///
+    /// # Cancel safety
+    /// What was queued until then will be written.
+    pub async fn write_unless(
+        &self,
+        data: Bytes,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<(), WriteError> {
+        self.input.write(data, given_up).await
     }
 
     /// How often anybody has begun to write to it: when this changes, somebody waits for what comes of it.

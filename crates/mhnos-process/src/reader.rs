@@ -14,7 +14,7 @@ use rustix::{io::Errno, pipe::fcntl_setpipe_size};
 use tokio::{io::Interest, time::Instant};
 
 use crate::{
-    limits::{EXIT_BACKLOG, HANGUP_RETRY, PLENTY, READ_TURN, REPORT_BYTES, WIDE_PIPE},
+    limits::{EXIT_BACKLOG, HANGUP_RETRY, PLENTY, READ_PATIENCE, READ_TURN, REPORT_BYTES, WIDE_PIPE},
     log::{LogWriter, Moved, OutputLog, Stream},
     watched::{Inlet, Watched, watch},
 };
@@ -34,6 +34,8 @@ struct Source {
     inlet: Inlet,
     /// Nobody has the terminal open, or reading failed: look again then.
     retry_at: Option<Instant>,
+    /// Since when reading has failed, each time.
+    failing_since: Option<Instant>,
     /// Nobody had the terminal open when we looked last. The runtime takes it for closed from then on.
     hung_up: bool,
     /// The pipe has been given more room.
@@ -225,6 +227,7 @@ impl Source {
             kind,
             inlet,
             retry_at: None,
+            failing_since: None,
             hung_up: false,
             widened: false,
             forced: false,
@@ -264,6 +267,7 @@ impl Source {
                 Ok(moved) => moved,
                 Err(error) => return self.failed(&error, turn),
             };
+            self.failing_since = None;
             if let Moved::Bytes(bytes) = moved {
                 reads += 1;
                 *budget -= bytes.min(*budget);
@@ -318,7 +322,13 @@ impl Source {
         }
     }
 
+    /// Tries again, but not for ever: the exit waits for the end of output. Returns whether this is the end.
     fn failed(&mut self, error: &io::Error, turn: &mut Turn) -> bool {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= READ_PATIENCE {
+            tracing::error!(%error, "cannot read a program's output; what it still writes is lost");
+            return true;
+        }
         tracing::warn!(%error, "cannot read a program's output; trying again");
         self.retry_later(turn);
         false
@@ -356,6 +366,23 @@ mod tests {
 
     use super::*;
     use crate::log::recover;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_never_be_read_has_ended_after_some_seconds() {
+        let log = log_file::create(1 << 20).expect("a log");
+        let mut reader = Reader::new(recover(log, None).expect("a new one"));
+        // The end that is written to cannot be read.
+        let (_other, writable) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).expect("a pipe");
+        reader.add_pipe(Stream::Stdout, writable).expect("registered");
+        reader.program_exited();
+        let begun = Instant::now();
+        while !reader.is_ended() {
+            poll_fn(|cx| reader.poll_turn(cx)).await;
+            tokio::time::sleep_until(reader.retry_at().unwrap_or(begun)).await;
+            reader.retry_due();
+        }
+        assert!((READ_PATIENCE..2 * READ_PATIENCE).contains(&begun.elapsed()) && reader.caught_up());
+    }
 
     #[tokio::test]
     async fn a_stream_that_is_always_full_does_not_keep_the_other_waiting() {

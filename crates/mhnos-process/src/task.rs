@@ -265,7 +265,9 @@ impl Task {
             self.inner.recorded(self.process.pid, record.reason.is_kill());
         }
         let earlier = self.note.recorded_at.is_some();
-        if record.is_some() && !self.reader.is_ended() {
+        // What lives on may be killed, and what it used is counted then: no part of the record.
+        let lives_on = !self.reader.is_ended() || !self.machine.tree_ended();
+        if record.is_some() && lives_on {
             self.note.recorded_at = record.map(|record| record.end_position);
             self.note.recorded = verdict.map(|verdict| (verdict.reason, verdict.usage));
             self.send_note().await;

@@ -86,7 +86,8 @@ impl Viewer {
             Replay::After(position) => position,
             Replay::Nothing => u64::MAX,
         };
-        let (slot, carry) = log.attach(position, wake);
+        let resumes = matches!(replay, Replay::After(_));
+        let (slot, carry) = log.attach(position, resumes, wake);
         Self { log, slot, carry }
     }
 

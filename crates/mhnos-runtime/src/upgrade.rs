@@ -13,11 +13,8 @@ use anyhow::{Context, bail, ensure};
 use clap::ArgMatches;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// For the old bridge to leave and a new one to come.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// A bridge that has lived this long has said hello, or will not be taken back.
-const SETTLED: Duration = Duration::from_millis(500);
+/// For the old bridge to leave and a new one to come, or for the keeper to see that it does not.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks at the service's children.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -42,8 +39,6 @@ fn upgrade(pid: Option<i32>) -> anyhow::Result<(i32, i32)> {
     let target = Pid::from_raw(keeper).context("a process number is positive")?;
     kill_process(target, Signal::USR2).with_context(|| format!("cannot signal the service ({keeper})"))?;
     let begun = Instant::now();
-    // The bridge that came, and since when it is there.
-    let mut latest: Option<(Bridge, Instant)> = None;
     while begun.elapsed() < PATIENCE {
         std::thread::sleep(INTERVAL);
         let Some(now) = bridge_of(keeper).filter(|now| now.pid != old.pid) else { continue };
@@ -52,12 +47,8 @@ fn upgrade(pid: Option<i32>) -> anyhow::Result<(i32, i32)> {
             now.program > old.program,
             "the new program does not work here, and the old one is back; the service's log says more"
         );
-        match latest {
-            Some((bridge, since)) if bridge.pid == now.pid && since.elapsed() >= SETTLED => {
-                return Ok((old.pid, now.pid));
-            }
-            Some((bridge, _)) if bridge.pid == now.pid => {}
-            _ => latest = Some((now, Instant::now())),
+        if serves(now) {
+            return Ok((old.pid, now.pid));
         }
     }
     bail!("the service did not replace its bridge; its log says why")
@@ -83,6 +74,12 @@ struct Bridge {
     pid: i32,
     /// Which of the programs this service has been given.
     program: u32,
+}
+
+/// Whether it has taken over: it has its name from then on.
+fn serves(bridge: Bridge) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", bridge.pid));
+    name.is_ok_and(|name| name.trim_end() == mhnos_server::NAME.to_string_lossy())
 }
 
 fn bridge_of(keeper: i32) -> Option<Bridge> {

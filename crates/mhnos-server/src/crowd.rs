@@ -2,8 +2,8 @@
 //! same time: when the budget is used up, the message that has been arriving slowest is given up, so that a crowd of
 //! slow senders stands in nobody's way.
 //!
-//! A message holds its bytes from when they come until its request has been carried out. Small ones
-//! ([`limits::FREE_MESSAGE`]) are not counted.
+//! A message holds its bytes from when they come until its request has been carried out: input until its process has
+//! taken it, or it is refused. Small ones ([`limits::FREE_MESSAGE`]) are not counted.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,17 @@ struct Held {
 struct Message {
     bytes: usize,
     since: Instant,
-    share: Weak<Share>,
+    fate: Weak<Fate>,
+}
+
+/// What becomes of the messages of a connection, or of one that has been kept.
+#[derive(Debug, Default)]
+struct Fate {
+    /// The message is whole and being dealt with: giving it up would win nothing.
+    busy: AtomicBool,
+    /// What still comes of it is thrown away, and holds nothing. Set while the budget is locked.
+    lost: AtomicBool,
+    given_up: Notify,
 }
 
 impl Message {
@@ -60,13 +70,17 @@ pub(crate) struct Share {
     number: u64,
     /// Since the last message was dealt with.
     bytes: AtomicUsize,
-    /// The message is whole and being dealt with: giving it up would win nothing.
-    busy: AtomicBool,
-    /// What still comes of it is thrown away, and holds nothing. Set while the budget is locked.
-    lost: AtomicBool,
-    given_up: Notify,
+    fate: Arc<Fate>,
     /// To read more of a large message.
     turn: Mutex<Turn>,
+}
+
+/// What a request keeps of its message while others of its connection are dealt with.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    crowd: Arc<Crowd>,
+    number: u64,
+    fate: Arc<Fate>,
 }
 
 impl Crowd {
@@ -78,13 +92,9 @@ impl Crowd {
     /// The part of a new connection.
     pub(crate) fn share(&self) -> Arc<Share> {
         let crowd = self.this.upgrade().expect("called through an Arc");
-        let mut held = self.lock();
-        held.next += 1;
-        let number = held.next;
-        drop(held);
-        let [busy, lost] = [false; 2].map(AtomicBool::new);
-        let (bytes, given_up, turn) = (AtomicUsize::new(0), Notify::new(), Mutex::default());
-        Arc::new(Share { crowd, number, bytes, busy, lost, given_up, turn })
+        let number = self.lock().number();
+        let (bytes, fate, turn) = (AtomicUsize::new(0), Arc::default(), Mutex::default());
+        Arc::new(Share { crowd, number, bytes, fate, turn })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -94,38 +104,43 @@ impl Crowd {
     fn hold(&self, share: &Arc<Share>, bytes: usize) {
         let now = Instant::now();
         let mut held = self.lock();
-        if share.lost.load(Ordering::Relaxed) {
+        if share.fate.lost.load(Ordering::Relaxed) {
             return;
         }
-        let fresh = || Message { bytes: 0, since: now, share: Arc::downgrade(share) };
+        let fresh = || Message { bytes: 0, since: now, fate: Arc::downgrade(&share.fate) };
         let message = held.messages.entry(share.number).or_insert_with(fresh);
         let more = bytes - message.bytes;
         message.bytes = bytes;
         held.total += more;
         while held.total > self.budget {
-            let arriving = |message: &&Message| {
-                message.share.upgrade().is_some_and(|share| !share.busy.load(Ordering::Relaxed))
+            let waits = |message: &&Message| {
+                message.fate.upgrade().is_some_and(|fate| !fate.busy.load(Ordering::Relaxed))
             };
-            let candidates = held.messages.iter().filter(|(_, message)| arriving(message));
+            let candidates = held.messages.iter().filter(|(_, message)| waits(message));
             let slowest = candidates.min_by(|(_, a), (_, b)| a.pace(now).total_cmp(&b.pace(now)));
-            let Some((number, message)) = slowest.map(|(number, message)| (*number, message.share.clone()))
+            let Some((number, fate)) = slowest.map(|(number, message)| (*number, message.fate.clone()))
             else {
                 return;
             };
             held.forget(number);
-            if let Some(share) = message.upgrade() {
-                share.lost.store(true, Ordering::Relaxed);
-                share.given_up.notify_one();
+            if let Some(fate) = fate.upgrade() {
+                fate.lost.store(true, Ordering::Relaxed);
+                fate.given_up.notify_one();
             }
         }
     }
 }
 
 impl Held {
-    fn forget(&mut self, number: u64) {
-        if let Some(message) = self.messages.remove(&number) {
-            self.total -= message.bytes;
-        }
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn forget(&mut self, number: u64) -> Option<Message> {
+        let message = self.messages.remove(&number)?;
+        self.total -= message.bytes;
+        Some(message)
     }
 }
 
@@ -158,21 +173,50 @@ impl Share {
 
     /// A message is whole, and is being dealt with.
     pub(crate) fn begin(&self) {
-        self.busy.store(true, Ordering::Relaxed);
+        self.fate.busy.store(true, Ordering::Relaxed);
         self.rest();
     }
 
     /// It has been dealt with.
     pub(crate) fn end(&self) {
-        self.busy.store(false, Ordering::Relaxed);
+        self.fate.busy.store(false, Ordering::Relaxed);
         if self.bytes.swap(0, Ordering::Relaxed) > limits::FREE_MESSAGE {
             self.crowd.lock().forget(self.number);
         }
     }
 
+    /// For what keeps this much of the message that is being dealt with for longer than that takes. From now on it
+    /// may be given up again: whoever waits for a program that takes a byte at a time stands in nobody's way either.
+    pub(crate) fn keep(&self, bytes: usize) -> Option<Kept> {
+        if bytes <= limits::FREE_MESSAGE {
+            return None;
+        }
+        let fate = Arc::<Fate>::default();
+        let mut held = self.crowd.lock();
+        self.bytes.store(0, Ordering::Relaxed);
+        let since = held.forget(self.number).map_or_else(Instant::now, |message| message.since);
+        let number = held.number();
+        held.total += bytes;
+        held.messages.insert(number, Message { bytes, since, fate: Arc::downgrade(&fate) });
+        Some(Kept { crowd: Arc::clone(&self.crowd), number, fate })
+    }
+
     /// Returns when this connection's message is given up.
     pub(crate) async fn given_up(&self) {
-        self.given_up.notified().await;
+        self.fate.given_up.notified().await;
+    }
+}
+
+impl Kept {
+    /// Returns when it is to be given up.
+    pub(crate) async fn given_up(&self) {
+        self.fate.given_up.notified().await;
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.crowd.lock().forget(self.number);
     }
 }
 
@@ -238,6 +282,27 @@ mod tests {
         assert!(!is_given_up(&whole) && is_given_up(&arriving));
         whole.end();
         assert_eq!(crowd.lock().total, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_request_keeps_counts_until_it_is_dropped_and_is_given_up_when_it_is_the_slowest() {
+        let crowd = Crowd::new(10 * MIB);
+        let (writing, arriving) = (crowd.share(), crowd.share());
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            writing.received(4 * MIB);
+            writing.begin();
+            kept.extend(writing.keep(4 * MIB));
+            writing.end();
+            tokio::time::advance(Duration::from_secs(5)).await;
+        }
+        assert_eq!((kept.len(), crowd.lock().total), (2, 8 * MIB));
+        arriving.received(4 * MIB);
+        assert!(!is_given_up(&arriving) && !is_given_up(&writing));
+        let lost = kept.iter().map(|kept| kept.given_up().now_or_never().is_some());
+        assert_eq!(lost.collect::<Vec<_>>(), [true, false], "the one that has waited longest");
+        kept.clear();
+        assert_eq!(crowd.lock().total, 4 * MIB);
     }
 
     #[tokio::test(start_paused = true)]

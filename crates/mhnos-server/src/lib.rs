@@ -43,6 +43,7 @@ pub use secrets::Secrets;
 
 use std::{
     convert::Infallible,
+    ffi::CStr,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, atomic::AtomicU64},
@@ -76,6 +77,9 @@ use crate::{
     service::Service,
     tls::TlsKeeper,
 };
+
+/// The name of a bridge's process once it has taken over (proc_pid_comm(5)).
+pub const NAME: &CStr = c"mhnos-bridge";
 
 /// What a bridge is started with.
 #[derive(Debug)]
@@ -125,7 +129,7 @@ pub enum RunError {
 /// Serves until the keeper asks for a drain, and drains: nothing new, all processes ended, all clients told. Or until
 /// another bridge is to take over: then what has begun is finished, and clients are asked to come back. Or until a task
 /// panics that others depend on: then all is as if the bridge had been killed, and the keeper starts another.
-/// Must be called in a tokio runtime with I/O and time enabled.
+/// Must be called on the process's first thread, in a tokio runtime with I/O and time enabled.
 ///
 /// # Cancel safety
 /// Connections break; processes go on.
@@ -137,8 +141,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     let tls = TlsKeeper::new(config, &bridge.secrets);
     let tokens = TokenKeeper::new(config, bridge.secrets);
     let audit = Arc::new(Audit::start(bridge.audit).map_err(RunError::Audit)?);
-    let connected = Processes::connect(bridge.channel, process_settings(config, &audit)).await;
-    let (processes, driver) = connected.map_err(RunError::Connect)?;
+    let (processes, driver) = connect(bridge.channel, process_settings(config, &audit)).await?;
     let workspace = open_workspace(bridge.workspace, config).map_err(RunError::Workspace)?;
 
     let enforcement = &processes.welcome().enforcement;
@@ -203,6 +206,14 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     // Before what serves the processes ends: no client is to be told that a process has ended because of that.
     accepting.shutdown().await;
     outcome
+}
+
+/// Takes over, and has its name from then on: `mhnos-runtime upgrade` looks for it.
+async fn connect(channel: OwnedFd, settings: Settings) -> Result<(Processes, Driver), RunError> {
+    let connected = Processes::connect(channel, settings).await.map_err(RunError::Connect)?;
+    // Only seen from outside.
+    let _ = rustix::thread::set_name(NAME);
+    Ok(connected)
 }
 
 async fn accept(

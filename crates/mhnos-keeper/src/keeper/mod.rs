@@ -204,9 +204,9 @@ impl Keeper {
 
     fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), KeeperError> {
         let sign_of_life = self.settings.service_manager.as_ref().and_then(ServiceManager::due);
-        let due =
-            [self.bridge_due, self.stopping, self.replacement.leaving, sign_of_life, self.suspects.due()];
-        let due = due.into_iter().flatten().min();
+        let bridge = [self.bridge_due, self.replacement.leaving, self.hello_due()];
+        let others = [self.stopping, sign_of_life, self.suspects.due()];
+        let due = bridge.into_iter().chain(others).flatten().min();
         let flush = self.anything_waiting().then(|| Duration::from_millis(1));
         // Spare groups are made when nothing else waits.
         let idle = self.groups.as_ref().is_some_and(SpareGroups::is_short).then_some(Duration::ZERO);
@@ -265,6 +265,7 @@ impl Keeper {
             self.restart_bridge();
         }
         self.end_slow_leave(now);
+        self.end_mute_bridge(now);
         self.look_for_memory_kills(now);
         if let Some(manager) = &mut self.settings.service_manager {
             manager.live(now);

@@ -6,7 +6,10 @@ use std::{os::fd::OwnedFd, time::Instant};
 use mhnos_sandbox::sys;
 
 use super::Keeper;
-use crate::{channel::FromKeeper, limits::LEAVE_TIMEOUT};
+use crate::{
+    channel::FromKeeper,
+    limits::{HELLO_TIMEOUT, LEAVE_TIMEOUT},
+};
 
 /// How far a replacement is.
 #[derive(Debug, Default)]
@@ -59,6 +62,25 @@ impl Keeper {
             tracing::warn!("the bridge did not leave in time; ending it");
             let _ = sys::kill(bridge.pid, libc::SIGKILL);
             self.replacement.leaving = Some(now + LEAVE_TIMEOUT);
+        }
+    }
+
+    /// Until when the first bridge of a new program has to say hello.
+    pub(super) fn hello_due(&self) -> Option<Instant> {
+        let bridge = self.bridge.as_ref().filter(|bridge| !bridge.greeted)?;
+        let first = self.replacement.leaving.is_none() && self.replacement.previous.is_some();
+        first.then_some(bridge.hello_due)
+    }
+
+    /// The new program is no bridge, or none that works.
+    pub(super) fn end_mute_bridge(&mut self, now: Instant) {
+        if self.hello_due().is_some_and(|deadline| deadline <= now)
+            && let Some(bridge) = &mut self.bridge
+        {
+            tracing::error!("the new program says nothing; ending it");
+            let _ = sys::kill(bridge.pid, libc::SIGKILL);
+            // Its end comes as a signal.
+            bridge.hello_due = now + HELLO_TIMEOUT;
         }
     }
 

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use mhnos_sandbox::sys;
-use rustix::event::epoll;
+use rustix::{
+    event::epoll,
+    net::{Shutdown, shutdown},
+};
 
 use super::{Keeper, KeeperError, Token};
 use crate::{
@@ -34,19 +37,24 @@ impl Keeper {
             self.bridge_due = Some(Instant::now());
             return;
         }
-        if self.stopping.is_some() {
-            self.finished = true;
-            return;
-        }
         if self.take_back_program(bridge.greeted) {
             tracing::error!(?status, "the new program does not work here; going back to the old one");
             self.bridge_due = Some(Instant::now());
+            return;
+        }
+        if self.stopping.is_some() && !self.anything_runs() {
+            self.finished = true;
             return;
         }
         if bridge.was_healthy() {
             self.bridge_failures = 0;
         }
         self.schedule_bridge(&format!("the bridge ended ({})", describe(status)));
+    }
+
+    /// Whether a drain has something left to do.
+    fn anything_runs(&self) -> bool {
+        self.held.values().any(|held| !matches!(held.phase, Phase::Ended { .. }))
     }
 
     /// Starts a bridge after a pause that grows with each one in a row that did not live long.
@@ -86,8 +94,12 @@ impl Keeper {
     }
 
     /// What a bridge said before it died still counts: notes, signals, what is to be forgotten. All of it has
-    /// taken effect before the next bridge is told anything.
+    /// taken effect before the next bridge is told anything. Of what comes only now, from a child of its own that has
+    /// the channel, nothing is heard.
     pub(super) fn hear_last_words(&mut self) {
+        if let Some(bridge) = &self.bridge {
+            let _ = shutdown(&bridge.outbox, Shutdown::Read);
+        }
         while self.hear_bridge() {}
     }
 

@@ -80,6 +80,11 @@ impl Bridge {
         }
     }
 
+    /// Says hello again and again, until nobody can hear it any more.
+    pub(crate) fn babble(&self) {
+        while self.socket.send(&ToKeeper::Hello, &[]).is_ok() {}
+    }
+
     /// The channel itself, for what is no message.
     pub(crate) fn channel(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

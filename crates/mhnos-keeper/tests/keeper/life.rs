@@ -189,6 +189,18 @@ pub(crate) fn a_second_bridge_adopts(bridge: &mut Bridge) {
     assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
 }
 
+/// A child of the bridge has the channel too, and goes on talking.
+pub(crate) fn a_bridge_whose_child_goes_on_talking_is_replaced_all_the_same(bridge: &mut Bridge) {
+    if bridge.generation == 1 {
+        if let sys::Fork::Child = sys::fork(sys::Namespaces::NONE).expect("a child") {
+            bridge.babble();
+            sys::exit_now(0);
+        }
+        std::process::exit(9);
+    }
+    assert_eq!(bridge.run("echo heard").0, "heard\n");
+}
+
 pub(crate) fn memory_beyond_the_limit_ends_the_program_and_says_so(bridge: &mut Bridge) {
     let limits = Limits { memory: 64 << 20, pids: 64, cpu_millis: 1000 };
     // Keeps what it has until it is looked at: there may be no control group.

@@ -68,6 +68,7 @@ const TESTS: &[(&str, Script)] = tests! {
         programs_share_a_sandbox_unless_private
         a_killed_supervisor_takes_its_tree_along
         a_second_bridge_adopts
+        a_bridge_whose_child_goes_on_talking_is_replaced_all_the_same
         memory_beyond_the_limit_ends_the_program_and_says_so
         memory_of_many_children_counts_together
         memory_that_belongs_to_no_process_counts_or_is_refused

@@ -34,8 +34,9 @@ pub(crate) enum Taken {
 }
 
 impl OutputLog {
-    /// A new cursor at `position`, or at the end if that is beyond it. The carries of both streams there.
-    pub(crate) fn attach(&self, position: u64, wake: Arc<Notify>) -> (Slot, [Carry; 2]) {
+    /// A new cursor at `position`, or at the end if that is beyond it. The carries of both streams there. Who `resumes` is
+    /// one of those that are waited for; others may be new.
+    pub(crate) fn attach(&self, position: u64, resumes: bool, wake: Arc<Notify>) -> (Slot, [Carry; 2]) {
         let mut window = self.lock();
         let position = position.min(window.end);
         let carries = self.carries_before(&window, position);
@@ -45,7 +46,7 @@ impl OutputLog {
             window.cursors.push(None);
         }
         window.cursors[index] = Some(cursor);
-        if let Some(absent) = &mut window.absent {
+        if let Some(absent) = window.absent.as_mut().filter(|_| resumes) {
             absent.count -= 1;
             if absent.count == 0 {
                 window.absent = None;

@@ -239,6 +239,14 @@ async fn viewers_of_a_killed_bridge_are_waited_for_within_half_a_log() {
     let log = bench.log().clone();
     let first = bench.viewer(Replay::After(u64::MAX));
     assert!(matches!(bench.log().held(stall), Held::Until(_)), "one of two");
+    for _ in 0..2 {
+        // At the end, so that it holds nothing back itself.
+        drop(bench.viewer(Replay::Nothing));
+        assert!(
+            matches!(bench.log().held(stall), Held::Until(_)),
+            "who comes for the first time is none of them"
+        );
+    }
     let second = bench.viewer(Replay::After(u64::MAX));
     log.room().await;
     assert_eq!(bench.log().held(stall), Held::Free);

@@ -114,7 +114,7 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
     let FromKeeper::Welcome(welcome) = link.recv().await?.message else {
         return Err(ConnectError::Unexpected("no welcome"));
     };
-    let inner = Arc::new(new_inner(link, settings, welcome)?);
+    let inner = Arc::new(new_inner(link, settings, welcome));
     let mut driver = Driver {
         inner: inner.clone(),
         tasks: JoinSet::new(),
@@ -142,10 +142,10 @@ async fn hello(link: KeeperLink, settings: Settings) -> Result<(Processes, Drive
     Ok((Processes { inner }, driver))
 }
 
-fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<Inner, ConnectError> {
-    let table = Table::new(&welcome, &settings).ok_or(ConnectError::Unexpected("an unreadable note"))?;
+fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Inner {
+    let table = Table::new(&welcome, &settings);
     let generation = welcome.generation;
-    Ok(Inner {
+    Inner {
         link,
         settings,
         clock: Clock::new(),
@@ -159,7 +159,7 @@ fn new_inner(link: KeeperLink, settings: Settings, welcome: Welcome) -> Result<I
         retire: Notify::new(),
         note_turn: tokio::sync::Mutex::new(()),
         order_turn: tokio::sync::Mutex::new(()),
-    })
+    }
 }
 
 impl Driver {

@@ -259,9 +259,11 @@ impl Processes {
     }
 
     /// Waits until all input that was taken has been handed to the processes, or [`LEAVE_INPUT`] has passed: what
-    /// is queued here ends with this bridge. Returns how many processes have not read theirs.
+    /// is queued here ends with this bridge. Pipes are made so large that they take it whether it is read or not. Returns
+    /// how many processes still have not got theirs.
     pub async fn input_handed_over(&self) -> usize {
         let until = Instant::now() + LEAVE_INPUT;
+        self.inner.lock().all().for_each(|process| process.input.hand_over());
         loop {
             let waiting = self.inner.lock().all().filter(|process| process.input.unfinished()).count();
             if waiting == 0 || Instant::now() >= until {

@@ -107,14 +107,18 @@ pub(super) fn is_probe(pid: Pid) -> bool {
 }
 
 impl Table {
-    /// As an earlier bridge left it, before the adoptions. `None` if its note cannot be read.
-    pub(super) fn new(welcome: &Welcome, settings: &Settings) -> Option<Self> {
-        let mut service = ServiceNote::decode(&welcome.note)?;
+    /// As an earlier bridge left it, before the adoptions. If its note cannot be read, they alone say what there is: that
+    /// the next bridge and all after it end for it helps nobody.
+    pub(super) fn new(welcome: &Welcome, settings: &Settings) -> Self {
+        let mut service = ServiceNote::decode(&welcome.note).unwrap_or_else(|| {
+            tracing::error!("an earlier bridge has left a note that cannot be read; counters begin anew");
+            ServiceNote::default()
+        });
         // Orders that were on their way when the earlier bridge died used numbers that nobody told of.
         let slack = if welcome.generation > 1 { settings.max_processes as Pid } else { 0 };
         service.next_pid = service.next_pid.max(FIRST_PID).saturating_add(slack);
         service.next_probe = service.next_probe.max(1);
-        Some(Self {
+        Self {
             processes: BTreeMap::new(),
             pending: HashMap::new(),
             starting: HashSet::new(),
@@ -127,7 +131,7 @@ impl Table {
             killed: service.forgotten_killed,
             service,
             note_due: false,
-        })
+        }
     }
 
     fn admit(&mut self, pending: Pending, probe: bool) -> Result<Pid, SpawnError> {

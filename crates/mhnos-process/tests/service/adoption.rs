@@ -79,6 +79,22 @@ async fn a_stop_that_had_begun_is_carried_out_by_the_next_bridge() {
     assert_eq!(second.processes.stats().total_killed, 2);
 }
 
+/// Its output has ended with it: the record waits for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_told_while_a_silent_descendant_lives_is_told_as_it_was() {
+    let (keeper, first) = bridge().await;
+    let process = first.sh("sleep 1000 >/dev/null 2>&1 & exit 0").await;
+    let told = process.exited().await.expect("exit");
+    assert_eq!((told.status, told.reason), (ExitStatus::Code(0), Reason::Exited));
+    assert!(process.lingers());
+    process.signal(Signal::KILL, Scope::Tree).await.expect("there was something to kill");
+    let before = first.processes.stats();
+    first.die().await;
+    let second = Bridge::start(&keeper, settings()).await;
+    let again = second.processes.get(1000).expect("adopted").exited().await;
+    assert_eq!((again, second.processes.stats()), (Ok(told), before));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn counters_survive_what_was_forgotten() {
     let keeper = Keeper::new(LOG_BYTES);
@@ -96,6 +112,20 @@ async fn counters_survive_what_was_forgotten() {
     assert!(pid > 1002, "{pid} was used before");
     eventually(|| second.processes.stats().total_killed == before.total_killed).await;
     assert_eq!(second.processes.stats().total_spawned, before.total_spawned + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_the_service_that_cannot_be_read_keeps_no_bridge_from_serving() {
+    let (keeper, first) = bridge().await;
+    let process = first.sh("read x; exit 5").await;
+    first.die().await;
+    keeper.channel();
+    keeper.note(&[0xff; 8]);
+    let second = Bridge::start(&keeper, settings()).await;
+    assert!(second.sh("true").await.pid() > process.pid());
+    let process = second.processes.get(process.pid()).expect("adopted");
+    process.write("\n".into()).await.expect("write");
+    assert_eq!(finish(&process).await.exit.expect("exit").status, ExitStatus::Code(5));
 }
 
 const VICTIM: &str = "adoption::victim";

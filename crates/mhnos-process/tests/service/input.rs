@@ -1,6 +1,10 @@
 //! What is written to a process arrives in order and whole, or is refused with how much was taken.
 
-use mhnos_process::{WriteError, limits::INPUT_QUEUE};
+use mhnos_process::{
+    WriteError,
+    limits::{INPUT_QUEUE, INPUT_STALL},
+};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -78,6 +82,42 @@ async fn a_full_queue_says_how_much_was_taken() {
     assert!((INPUT_QUEUE..=INPUT_QUEUE + (1 << 20)).contains(&taken), "{taken}");
     process.signal(mhnos_process::Signal::KILL, mhnos_process::Scope::Tree).await.expect("kill");
     assert_eq!(process.write("x".into()).await, Err(WriteError::Exited { taken: 0 }));
+    assert_eq!(process.close_stdin().await, Err(WriteError::Exited { taken: 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stall_is_counted_once_for_all_writes_and_anew_when_something_is_read() {
+    let (_keeper, bridge) = bridge().await;
+    let script =
+        "trap 'head -c 1000000 >/dev/null; echo read' USR1; echo ready; while :; do sleep 1000 & wait; done";
+    let process = bridge.sh(script).await;
+    let mut watcher = Watcher::new(&process, Replay::Retained);
+    watcher.until_out("ready").await;
+    let full = process.write(vec![b'x'; 4 << 20].into()).await;
+    assert!(matches!(full, Err(WriteError::Full { .. })), "{full:?}");
+    let before = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(process.write(vec![0; 100].into()).await, Err(WriteError::Full { taken: 0 }));
+    }
+    assert!(before.elapsed() < INPUT_STALL, "refused at once");
+    let usr1 = mhnos_process::Signal::from_number(10).expect("SIGUSR1");
+    process.signal(usr1, mhnos_process::Scope::Leader).await.expect("told to read");
+    watcher.until_out("read\n").await;
+    assert_eq!(process.write(vec![0; 1000].into()).await, Ok(()));
+    process.signal(mhnos_process::Signal::KILL, mhnos_process::Scope::Tree).await.expect("kill");
+}
+
+/// The terminal's own buffer and the queue are all that there is for repeated ends of input.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_input_to_a_terminal_are_bounded_as_all_input_is() {
+    let (_keeper, bridge) = bridge().await;
+    let process = bridge.spawn(pty("sh", &["-c", "stty raw -echo; echo ready; sleep 1000"])).await;
+    let mut watcher = Watcher::new(&process, Replay::Retained);
+    watcher.until_out("ready").await;
+    let full = process.write(vec![b'x'; 4 << 20].into()).await;
+    assert!(matches!(full, Err(WriteError::Full { .. })), "{full:?}");
+    assert_eq!(process.close_stdin().await, Err(WriteError::Full { taken: 0 }));
+    process.signal(mhnos_process::Signal::KILL, mhnos_process::Scope::Tree).await.expect("kill");
     assert_eq!(process.close_stdin().await, Err(WriteError::Exited { taken: 0 }));
 }
 

@@ -109,6 +109,11 @@ impl Keeper {
         rustix::net::send(socket.as_fd(), &[255], rustix::net::SendFlags::empty()).expect("said");
     }
 
+    /// Holds this for the next bridge, as if one had said so that says what it likes.
+    pub(crate) fn note(&self, note: &[u8]) {
+        self.state.lock().expect("lock").service_note = note.to_vec();
+    }
+
     pub(crate) fn mute(&self, mute: bool) {
         self.state.lock().expect("lock").mute = mute;
     }

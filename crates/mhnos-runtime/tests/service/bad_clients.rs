@@ -51,17 +51,26 @@ fn connect(address: SocketAddr, first: &[u8]) -> TcpStream {
     stream
 }
 
-fn handshake(address: SocketAddr) -> Vec<u8> {
+fn handshake(address: SocketAddr, header: &str) -> Vec<u8> {
     format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{header}\r\n"
     )
     .into_bytes()
 }
 
 /// An open WebSocket of which the test writes every byte.
 pub(crate) fn web_socket(address: SocketAddr) -> TcpStream {
-    let mut stream = connect(address, &handshake(address));
+    web_socket_with(address, "")
+}
+
+/// The same for one that speaks in binary frames.
+pub(crate) fn binary_web_socket(address: SocketAddr) -> TcpStream {
+    web_socket_with(address, "Sec-WebSocket-Protocol: mhnos.v1.binary\r\n")
+}
+
+fn web_socket_with(address: SocketAddr, header: &str) -> TcpStream {
+    let mut stream = connect(address, &handshake(address, header));
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

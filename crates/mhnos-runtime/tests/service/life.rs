@@ -56,6 +56,22 @@ async fn a_drain_ends_programs_tells_clients_and_leaves_nothing() {
     }
 }
 
+/// The next one goes on with it: programs have their grace period.
+#[tokio::test]
+async fn a_bridge_that_dies_during_a_drain_takes_nobodys_grace() {
+    let mut server = Server::start(options().env("MHNOS_KILL_GRACE", "15s"));
+    let mut wire = Wire::connect(server.address()).await;
+    let saves = "trap 'trap \"\" TERM; sleep 2; echo saved > saved; exit' TERM; echo ready; while :; do sleep 0.01; done";
+    let pid = wire.spawn(bash(saves)).await;
+    wire.stdout_until(pid, "ready").await;
+    server.signal(Signal::TERM);
+    server.logged(SOON, "\"draining\"");
+    kill_process(bridge(&server).expect("a bridge"), Signal::KILL).expect("it is ours");
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    assert!(server.workspace().join("saved").exists(), "{}", server.log());
+    server.assert_nothing_left();
+}
+
 #[tokio::test]
 async fn a_drain_without_programs_is_over_at_once() {
     let mut server = Server::start(options().env("MHNOS_KILL_GRACE", LONG_GRACE));

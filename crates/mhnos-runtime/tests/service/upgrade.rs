@@ -49,6 +49,17 @@ fn copy(path: &Path) {
     assert!(copied.is_ok_and(|status| status.success()), "the built program");
 }
 
+/// The program that is another version, or none that works.
+fn copy_newer(path: &Path) {
+    let newer = Path::new(SERVICE).with_file_name("mhnos-newer");
+    let copied = Command::new("cp").arg(&newer).arg(path).status();
+    assert!(
+        copied.is_ok_and(|status| status.success()),
+        "cargo build --workspace builds {}",
+        newer.display()
+    );
+}
+
 fn upgrade(server: &Server) -> Output {
     let pid = server.os_pid().to_string();
     Command::new(SERVICE).args(["upgrade", "--pid", &pid]).output().expect("it runs")
@@ -115,6 +126,27 @@ async fn a_new_program_that_does_not_work_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_new_program_that_lives_and_says_nothing_is_taken_back() {
+    let installed = Installed::new();
+    let server = Server::start(Options::new(&installed.program));
+    let old = program_of_bridge(&server);
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = counter(&mut wire).await;
+    std::fs::write(installed.program.with_file_name("silence"), "").expect("ours");
+    installed.install(copy_newer);
+    let output = upgrade(&server);
+    assert!(!output.status.success(), "{output:?}");
+    server.logged(SOON, "the new program says nothing");
+    server.logged(SOON, "going back to the old one");
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(program_of_bridge(&server), old);
+    let mut wire = Wire::connect(server.address()).await;
+    wire.request(json!({"type": "attach", "id": 1, "pid": pid})).await;
+    count(&mut wire, pid).await;
+    assert_eq!(wire.stdout_until(pid, "1\n").await, "1\n");
+}
+
+#[tokio::test]
 async fn a_new_program_that_speaks_another_version_of_the_channel_is_taken_back_and_nothing_is_lost() {
     let installed = Installed::new();
     let server = Server::start(Options::new(&installed.program));
@@ -124,15 +156,7 @@ async fn a_new_program_that_speaks_another_version_of_the_channel_is_taken_back_
     count(&mut wire, pid).await;
     wire.stdout_until(pid, "1\n").await;
     copy(&installed.program.with_file_name("service"));
-    installed.install(|path| {
-        let newer = Path::new(SERVICE).with_file_name("mhnos-newer");
-        let copied = Command::new("cp").arg(&newer).arg(path).status();
-        assert!(
-            copied.is_ok_and(|status| status.success()),
-            "cargo build --workspace builds {}",
-            newer.display()
-        );
-    });
+    installed.install(copy_newer);
     let output = upgrade(&server);
     assert!(!output.status.success(), "{output:?}");
     server.logged(SOON, "too new or too old for the service that runs; restart the service");
@@ -177,6 +201,27 @@ async fn input_that_was_taken_survives_an_upgrade() {
     let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
     wire.send(&json!({"type": "attach", "id": 3, "pid": pid})).await;
     assert_eq!(wire.run_to_exit(pid).await.0, "500000\n");
+}
+
+/// Its pipe takes it all: the old bridge does not wait for it, and the end of input is not lost either.
+#[tokio::test]
+async fn input_that_nobody_reads_survives_an_upgrade() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let script = "until [ -e go ]; do sleep 0.05; done; exec wc -c";
+    let spawn =
+        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}});
+    let pid = wire.spawn(spawn).await;
+    let data = "x".repeat(900_000);
+    let written = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": data})).await;
+    assert_eq!(written["type"], "written", "{written}");
+    let closed = wire.request(json!({"type": "closeStdin", "id": 2, "pid": pid})).await;
+    assert_eq!(closed["type"], "stdinClosed", "{closed}");
+    assert!(upgrade(&server).status.success());
+    server.write("go", "");
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    wire.send(&json!({"type": "attach", "id": 3, "pid": pid})).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "900000\n");
 }
 
 #[tokio::test]

@@ -3,15 +3,15 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use mhnos_testing::{Server, Wire, WireOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{requests::bash, start};
+use crate::{options, requests::bash, start};
 
 /// What the programs write, again and again.
 const LINE: &str = "0123456789 and so on\n";
@@ -82,6 +82,8 @@ async fn a_hundred_viewers_of_different_speed_get_the_same_bytes() {
 #[tokio::test]
 async fn a_viewer_that_takes_a_byte_a_second_keeps_nobody_for_long() {
     const BYTES: u64 = 40_000_000;
+    /// The stall deadline, and what a busy machine takes. At a byte a second it would be a year.
+    const NOT_LONG: Duration = Duration::from_mins(1);
     let server = start();
     let mut wire = Wire::connect_as(server.address(), WireOptions::binary()).await;
     let pid = wire.spawn(bash(&format!("read go; {}", lines(BYTES)))).await;
@@ -95,6 +97,7 @@ async fn a_viewer_that_takes_a_byte_a_second_keeps_nobody_for_long() {
             std::thread::park_timeout(Duration::from_secs(1));
         }
     });
+    let begun = Instant::now();
     wire.send(&json!({"type": "write", "pid": pid, "data": "go\n"})).await;
     let mut other = Wire::connect_as(server.address(), WireOptions::modern()).await;
     let pings = async {
@@ -104,29 +107,59 @@ async fn a_viewer_that_takes_a_byte_a_second_keeps_nobody_for_long() {
     };
     let ((position, missed), ()) = tokio::join!(follow(&mut wire, 0, 0), pings);
     assert_eq!((position, missed), (BYTES, 0));
+    assert!(begun.elapsed() < NOT_LONG, "{:?}", begun.elapsed());
     stop.store(true, std::sync::atomic::Ordering::Release);
     crawling.thread().unpark();
     crawling.join().expect("it ends");
 }
 
+/// Its pings wait behind what it is reading: that it reads is sign enough that it lives.
+#[tokio::test]
+async fn a_slow_download_is_not_cut_by_the_heartbeat() {
+    const FILE: usize = 32 << 20;
+    /// Several rounds of pings.
+    const TAKES: Duration = Duration::from_secs(8);
+    const PIECE: usize = 64 << 10;
+    let server = Server::start(options().env("MHNOS_PING_INTERVAL", "1s"));
+    server.write("large", vec![b'x'; FILE]);
+    let mut socket = asking(&server, &json!({"type": "fsync", "id": 1, "operation": "pull"}));
+    let (mut length, mut piece) = (0, vec![0; PIECE]);
+    let begun = Instant::now();
+    while length < FILE {
+        let read = socket.read(&mut piece).expect("it is being sent");
+        assert!(read > 0, "cut after {length} bytes and {:?}", begun.elapsed());
+        length += read;
+        // Slowness is what this is about.
+        while begun.elapsed() < TAKES.mul_f64(length as f64 / FILE as f64) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
 /// A client that attached and has read nothing since the handshake.
 fn crawler(server: &Server, pid: u64) -> TcpStream {
-    let mut socket = TcpStream::connect(server.address()).expect("it listens");
-    let handshake = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                     Sec-WebSocket-Protocol: mhnos.v1.binary\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    socket.write_all(handshake.as_bytes()).expect("it reads");
-    let attach = json!({"type": "attach", "id": 1, "pid": pid}).to_string();
-    // Masked with zeros, which leave it as it is.
-    let mut frame = vec![0x81, 0x80 | attach.len() as u8, 0, 0, 0, 0];
-    assert!(attach.len() < 126);
-    frame.extend(attach.bytes());
-    socket.write_all(&frame).expect("it reads");
+    let mut socket = asking(server, &json!({"type": "attach", "id": 1, "pid": pid}));
     let (mut seen, mut byte) = (Vec::new(), [0]);
     while !seen.ends_with(b"\"attached\"") {
         socket.read_exact(&mut byte).expect("it is attached");
         seen.push(byte[0]);
     }
+    socket
+}
+
+/// A client that has asked for this and has read nothing since the handshake.
+fn asking(server: &Server, request: &Value) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address()).expect("it listens");
+    let handshake = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Protocol: mhnos.v1.binary\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(handshake.as_bytes()).expect("it reads");
+    let request = request.to_string();
+    // Masked with zeros, which leave it as it is.
+    let mut frame = vec![0x81, 0x80 | request.len() as u8, 0, 0, 0, 0];
+    assert!(request.len() < 126);
+    frame.extend(request.bytes());
+    socket.write_all(&frame).expect("it reads");
     socket
 }
 

@@ -78,7 +78,7 @@ pub(super) struct Lane<'c> {
     /// Who this is, and what that allows.
     pub(super) admission: &'c Admission,
     /// What its messages hold.
-    share: &'c Share,
+    pub(super) share: &'c Share,
     who: &'c Who,
     /// Processes this client has written to, as far as that was written down.
     pub(super) written: HashSet<Pid>,

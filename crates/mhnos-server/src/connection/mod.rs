@@ -166,7 +166,7 @@ pub(crate) async fn serve(
     let who = service.who(peer, &guest.visitor, admission.name());
     let presence = Presence::begin(&service, who, dialect);
     let (sink, mut stream) = socket.split();
-    let mut writer = Writer::new(sink, &outbox, &service.metrics);
+    let mut writer = Writer::new(sink, &outbox, &service.metrics, &pulse);
     // On the heap: whatever holds a future by value has room for it in each of its own states.
     let lane = Lane::new(&service, &outbox, dialect, &admission, &guest.share, presence.who());
     let lane = Box::pin(lane.run(&mut stream, &pulse, phase.clone()));

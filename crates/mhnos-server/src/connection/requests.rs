@@ -1,6 +1,6 @@
 //! What each request does.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::pending, sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
 use mhnos_process::{Gone, Process, Replay, Signal, SignalOutcome, WriteError};
@@ -137,8 +137,15 @@ impl Lane<'_> {
             }
         }
         let (dialect, bytes, service) = (self.dialect, data.len(), Arc::clone(self.service));
+        let kept = self.share.keep(bytes);
         let done = async move {
-            let written = process.write(data.into()).await;
+            let given_up = async {
+                match &kept {
+                    Some(kept) => kept.given_up().await,
+                    None => pending().await,
+                }
+            };
+            let written = process.write_unless(data.into(), given_up).await;
             let taken = written.map_or_else(WriteError::taken, |()| bytes);
             service.metrics.input_bytes.add(taken as u64);
             let reply = match written {

@@ -6,6 +6,8 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
 };
 
@@ -18,6 +20,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
+    Pulse,
     outbox::{Item, Outbox},
     pull::PullMessage,
     text_message, until,
@@ -39,6 +42,7 @@ pub(super) struct Writer<'c> {
     ready: VecDeque<Message>,
     closing: Option<CloseFrame>,
     metrics: &'c Metrics,
+    pulse: &'c Pulse,
 }
 
 /// How a round of sending ended.
@@ -50,7 +54,7 @@ enum Round {
 }
 
 impl<'c> Writer<'c> {
-    pub(super) fn new(sink: Sink, outbox: &'c Outbox, metrics: &'c Metrics) -> Self {
+    pub(super) fn new(sink: Sink, outbox: &'c Outbox, metrics: &'c Metrics, pulse: &'c Pulse) -> Self {
         Self {
             sink,
             outbox,
@@ -60,6 +64,7 @@ impl<'c> Writer<'c> {
             ready: VecDeque::new(),
             closing: None,
             metrics,
+            pulse,
         }
     }
 
@@ -76,7 +81,7 @@ impl<'c> Writer<'c> {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Round::Empty => self.sink.flush().await?,
+                Round::Empty => seen_to_take(self.pulse, self.sink.flush()).await?,
             }
             if let Some(close) = self.closing.take() {
                 return self.sink.send(Message::Close(Some(close))).await;
@@ -96,7 +101,7 @@ impl<'c> Writer<'c> {
                 break Round::Full;
             } else if let Some(message) = self.ready.pop_front() {
                 sent += message.len();
-                self.sink.feed(message).await?;
+                self.feed(message).await?;
             } else if let Some(item) = self.outbox.take() {
                 self.act(item).await?;
             } else if !self.advance_views() {
@@ -200,15 +205,35 @@ impl<'c> Writer<'c> {
     /// Streams the answer to a pull: one message in many fragments, read from disk as the socket takes them.
     async fn send_pull(&mut self, mut pull: PullMessage) -> Result<(), Error> {
         while let Some(message) = self.ready.pop_front() {
-            self.sink.feed(message).await?;
+            self.feed(message).await?;
         }
         while let Some(fragment) = pull.next().await {
             self.metrics.pulled_bytes.add(fragment.len() as u64);
-            self.sink.feed(fragment).await?;
+            self.feed(fragment).await?;
         }
         if let Some(code) = pull.failed() {
             self.metrics.error(code);
         }
         Ok(())
     }
+
+    async fn feed(&mut self, message: Message) -> Result<(), Error> {
+        seen_to_take(self.pulse, self.sink.feed(message)).await
+    }
+}
+
+/// A socket that was full and takes more shows that its client reads, though the ping may still be on its way behind all
+/// that is to be read before it.
+async fn seen_to_take<T>(pulse: &Pulse, sending: impl Future<Output = T>) -> T {
+    let (mut sending, mut waited) = (pin!(sending), false);
+    let sent = poll_fn(|cx| {
+        let poll = sending.as_mut().poll(cx);
+        waited |= poll.is_pending();
+        poll
+    });
+    let sent = sent.await;
+    if waited {
+        pulse.heard();
+    }
+    sent
 }

@@ -1,5 +1,7 @@
 //! What is written to a program reaches it, or is refused; neither harms anybody.
 
+use std::time::{Duration, Instant};
+
 use mhnos_testing::Wire;
 use serde_json::json;
 
@@ -57,6 +59,36 @@ async fn writes_that_race_with_the_end_harm_nobody() {
         }
     }
     assert_serves(&mut wire).await;
+}
+
+/// A paste in many pieces waits for such a program once, not piece by piece: whoever sends an interrupt behind it is
+/// not kept.
+#[tokio::test]
+async fn many_writes_to_a_program_that_does_not_read_are_refused_together() {
+    const PIECES: usize = 160;
+    /// More than one stall; as many as there are pieces beyond the queue would be five minutes.
+    const SOON: Duration = Duration::from_secs(5);
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let deaf = wire.spawn(bash("echo deaf; sleep 1000")).await;
+    wire.stdout_until(deaf, "deaf").await;
+    let piece = "x".repeat(64 << 10);
+    let began = Instant::now();
+    for id in 0..PIECES {
+        wire.send(&json!({"type": "write", "id": id, "pid": deaf, "data": piece})).await;
+    }
+    assert_eq!(kill(&mut wire, deaf).await["type"], "killed");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let mut taken = 0;
+    for id in 0..PIECES {
+        let answer = wire.next_where(|message| message["id"] == id).await;
+        taken += match answer["code"].as_str() {
+            None => piece.len() as u64,
+            Some("STDIN_FULL") => answer["taken"].as_u64().unwrap_or(0),
+            Some(_) => panic!("{answer}"),
+        };
+    }
+    assert!((1 << 20..3 << 20).contains(&taken), "{taken} bytes: the queue's and the pipe's");
 }
 
 #[tokio::test]

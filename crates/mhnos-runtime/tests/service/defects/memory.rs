@@ -4,10 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use mhnos_protocol::binary;
 use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
 use serde_json::json;
 
 use crate::{
+    bad_clients::{binary_web_socket, head},
     options,
     requests::{assert_serves, bash, kill, node, python, resident_kib, with_options},
     start,
@@ -75,6 +77,54 @@ async fn a_program_that_does_not_read_costs_bounded_memory() {
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("STDIN_FULL")), "{answer}");
     }
     assert_eq!(kill(&mut wire, deaf).await["type"], "killed");
+}
+
+/// A program that takes a little now and then is waited for; what waits counts against the budget of all messages, and
+/// what has waited longest is refused when others need the room.
+#[tokio::test]
+async fn large_writes_that_wait_for_a_program_hold_no_more_than_the_budget() {
+    const CLIENTS: usize = 8;
+    const BYTES: usize = 90 << 20;
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let slow = wire.spawn(bash("echo slow; while head -c 1000 >/dev/null; do sleep 0.2; done")).await;
+    wire.stdout_until(slow, "slow").await;
+    let piece = vec![b'x'; 1 << 20];
+    let mut begin = head(0x82, (binary::HEADER_BYTES + BYTES) as u64);
+    binary::encode_write(&mut begin, slow as u32, 1, &[]);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut socket = binary_web_socket(server.address());
+        // One that is given up is told so below.
+        let _ = socket.write_all(&begin);
+        let _ = (0..BYTES / piece.len()).try_for_each(|_| socket.write_all(&piece));
+        clients.push(socket);
+    }
+    assert_serves(&mut wire).await;
+    assert_eq!(kill(&mut wire, slow).await["type"], "killed");
+    let told: Vec<String> = clients.into_iter().map(told).collect();
+    let count = |what: &str| told.iter().filter(|told| *told == what).count();
+    let (refused, given_up, ended) = (count("STDIN_FULL"), count("1013"), count("PROCESS_EXITED"));
+    assert_eq!(refused + given_up + ended, CLIENTS, "{told:?}");
+    assert!(refused > 0 && ended <= 2, "more waited than there is room for: {told:?}");
+}
+
+/// The code of the error that answers request 1, or of the close frame.
+fn told(mut socket: TcpStream) -> String {
+    let (mut seen, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&seen);
+        let answer = text.find("\"id\":1,").and_then(|at| text[at..].split_once("\"code\":\""));
+        if let Some((code, _)) = answer.and_then(|(_, code)| code.split_once('"')) {
+            return code.to_owned();
+        }
+        if text.contains("too many large messages at once") {
+            return "1013".to_owned();
+        }
+        let count = socket.read(&mut part).expect("an answer");
+        assert!(count > 0, "closed after {text}");
+        seen.extend(&part[..count]);
+    }
 }
 
 /// Defect 11: pings come, and a peer that does not answer them, but keeps its socket open, is dropped; one that answers
