@@ -335,6 +335,8 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a tree to kill is started")]
+
     use std::{
         os::unix::process::ExitStatusExt,
         process::{Command, Stdio},
