@@ -23,7 +23,7 @@ help: ## list the targets
 
 run: rust tools ## get what is missing, build, serve on port 18790 with ./workspace (ARGS="--sandbox none" adds flags)
 	cargo build --release --locked --package mhnos-runtime
-	@exec target/release/mhnos-runtime serve --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)
+	@exec "$${CARGO_TARGET_DIR:-target}/release/mhnos-runtime" serve --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)
 
 dev: rust tools ## the same, rebuilt and restarted when a source file changes
 	@cargo run --locked --quiet --package xtask -- dev --path "$(SERVICE_PATH)" --workspace "$(WORKSPACE)" $(ARGS)

@@ -55,7 +55,7 @@ release() { # release DIRECTORY: one, with stand-ins for the tools, installed in
   mkdir -p "$1/bin" "$1/deploy" "$bin"
   cp -r install.sh package.json "$1/"
   cp -r deploy/npm deploy/tools deploy/systemd "$1/deploy/"
-  cp "${MHNOS_TEST_PROGRAM:-target/release/mhnos-runtime}" "$1/bin/mhnos-runtime"
+  cp "${MHNOS_TEST_PROGRAM:-${CARGO_TARGET_DIR:-target}/release/mhnos-runtime}" "$1/bin/mhnos-runtime"
   printf '#!/bin/sh\necho v24.99.0\n' >"$bin/node"
   printf '#!/bin/sh\necho workerd 2026-11-99\n' >"$bin/workerd"
   chmod 755 "$bin"/*
