@@ -111,23 +111,23 @@ fn bring_up() -> Result<bool, SetupError> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
         .step("open the route socket")?;
     ask(&socket, &[link_up()]).step("bring up the loopback")?;
-    capture(&socket, &IPV4).step("route captured ports to the loopback")?;
+    capture(&socket, &IPV4)?;
     match capture(&socket, &IPV6) {
         Ok(()) => Ok(true),
         Err(error) if has_no_rules(&error) || !has_ipv6() => Ok(false),
-        Err(error) => Err(error).step("route captured ports of IPv6 to the loopback"),
+        Err(error) => Err(error),
     }
 }
 
 /// Not before the rules are there does the route exist that they are to bound.
-fn capture(socket: &OwnedFd, family: &Family) -> io::Result<()> {
-    ask(socket, &rules(family))?;
-    ask(socket, &[everything_is_local(family)])
+fn capture(socket: &OwnedFd, family: &Family) -> Result<(), SetupError> {
+    ask(socket, &rules(family)).step_on("make the rules of", family.name)?;
+    ask(socket, &[everything_is_local(family)]).step_on("make the route of", family.name)
 }
 
 /// The kernel was built without routing by rules (`CONFIG_IPV6_MULTIPLE_TABLES`).
-fn has_no_rules(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
+fn has_no_rules(error: &SetupError) -> bool {
+    matches!(error.errno(), libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
 }
 
 /// Whether the loopback has an address of IPv6: not where it is switched off, or not built in.
@@ -137,6 +137,7 @@ fn has_ipv6() -> bool {
 }
 
 struct Family {
+    name: &'static str,
     number: u8,
     /// The loopback's own addresses, and the length of their prefix.
     loopback: &'static [u8],
@@ -145,10 +146,16 @@ struct Family {
     source: &'static [u8],
 }
 
-const IPV4: Family =
-    Family { number: libc::AF_INET as u8, loopback: &[127, 0, 0, 0], prefix: 8, source: &[127, 0, 0, 1] };
+const IPV4: Family = Family {
+    name: "IPv4",
+    number: libc::AF_INET as u8,
+    loopback: &[127, 0, 0, 0],
+    prefix: 8,
+    source: &[127, 0, 0, 1],
+};
 
 const IPV6: Family = Family {
+    name: "IPv6",
     number: libc::AF_INET6 as u8,
     loopback: &Ipv6Addr::LOCALHOST.octets(),
     prefix: 128,

@@ -63,7 +63,8 @@ const STEPS: &[(&str, &str)] = &[
     ("take the terminal", TERMINALS),
     ("open the route socket", NETWORK),
     ("bring up the loopback", NETWORK),
-    ("route ", RULES),
+    ("make the rules of ", RULES),
+    ("make the route of ", NETWORK),
     ("listen ", NETWORK),
     ("install the system call filter", SECCOMP),
     ("make a Landlock ruleset", SECCOMP),
@@ -279,7 +280,7 @@ mod tests {
             assert!(!remedy(tier, "set its channel apart", libc::EPERM).contains("mount"));
         }
         check(Tier::T1, "open the route socket", libc::EPERM, "AF_NETLINK");
-        check(Tier::T1, "route captured ports to the loopback", libc::EOPNOTSUPP, "IP_MULTIPLE_TABLES");
+        check(Tier::T1, "make the rules of IPv4", libc::EOPNOTSUPP, "IP_MULTIPLE_TABLES");
         check(Tier::T1, "clone the workspace", libc::EPERM, "mount family");
         check(Tier::T1, "open the workspace /srv", libc::EACCES, "reach and write");
         check(Tier::T1, "pivot into the root tree", libc::EPERM, "pivot_root");

@@ -31,6 +31,11 @@ impl Fault {
         self
     }
 
+    const fn answers(mut self, errno: i32) -> Self {
+        self.refusal.errno = errno;
+        self
+    }
+
     /// An error that is not one of those the step is prepared for.
     const fn unexpected(mut self) -> Self {
         self.refusal.errno = libc::EIO;
@@ -115,8 +120,12 @@ pub(crate) const FAULTS: &[Fault] = faults! {
     // Its network.
     "user" T1 SYS_socket.only(&[(0, ALL, libc::AF_NETLINK as u32), (2, ALL, 0)]).stops("open the route socket");
     "user" T1 SYS_sendto.only(&[(2, ALL, 32)]).stops("bring up the loopback");
-    "user" T1 SYS_sendto.only(&[(2, ALL, 36)]).stops("route everything to the loopback");
-    "user" T1 SYS_sendto.only(&[(2, ALL, 36)]).nth(2).stops("route IPv6 to the loopback");
+    // By their lengths: rules and route of IPv4, and of IPv6, without which there is only less to reach.
+    "user" T1 SYS_sendto.only(&[(2, ALL, 236)]).stops("make the rules of IPv4");
+    "user" T1 SYS_sendto.only(&[(2, ALL, 44)]).stops("make the route of IPv4");
+    "user" T1 SYS_sendto.only(&[(2, ALL, 248)]).stops("make the rules of IPv6");
+    "user" T1 SYS_sendto.only(&[(2, ALL, 248)]).answers(libc::EOPNOTSUPP);
+    "user" T1 SYS_sendto.only(&[(2, ALL, 56)]).stops("make the route of IPv6");
     "user" T1 SYS_bind.only(&[(2, ALL, 16)]).stops("listen for proxy requests");
     "user" T1 SYS_bind.only(&[(2, ALL, 16)]).nth(2).stops("listen for names");
     "user" T1 SYS_listen.only(&[(1, ALL, 1024)]).nth(2).stops("listen for names");
