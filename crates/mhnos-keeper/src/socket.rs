@@ -328,6 +328,7 @@ mod tests {
 
     /// A process of its own, as the limit is one of the whole process.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "it starts itself anew")]
     fn words_arrive_although_their_descriptors_find_no_room() {
         const ALONE: &str = "MHNOS_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {

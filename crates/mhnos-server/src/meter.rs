@@ -31,8 +31,9 @@ impl FrameMeter {
         Self { head: [0; MAX_HEAD], have: 0, payload: 0, fragments: 0, level, since: now }
     }
 
-    /// Takes notice of bytes that came.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Excess> {
+    /// Takes notice of bytes that came, up to the payload of a large frame. How many those are.
+    pub(crate) fn feed(&mut self, all: &[u8]) -> Result<usize, Excess> {
+        let mut bytes = all;
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let skip = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
@@ -47,9 +48,12 @@ impl FrameMeter {
             bytes = &bytes[take..];
             if self.have >= 2 && self.have == self.head_length() {
                 self.begin_frame()?;
+                if self.payload > limits::FREE_MESSAGE as u64 {
+                    break;
+                }
             }
         }
-        Ok(())
+        Ok(all.len() - bytes.len())
     }
 
     /// As long as the first two bytes are not there, those.
@@ -156,9 +160,10 @@ mod tests {
             let mut meter = FrameMeter::new(Instant::now());
             let (mut rest, mut cuts) = (&bytes[..], cuts.into_iter().cycle());
             while !rest.is_empty() {
-                let (part, after) = rest.split_at(rest.len().min(cuts.next().unwrap_or(1)));
-                meter.feed(part).expect("no excess");
-                rest = after;
+                let part = &rest[..rest.len().min(cuts.next().unwrap_or(1))];
+                let taken = meter.feed(part).expect("no excess");
+                prop_assert!(taken == part.len() || meter.payload > limits::FREE_MESSAGE as u64);
+                rest = &rest[taken..];
             }
             prop_assert_eq!((limits::FRAME_BURST - meter.level) as usize, payloads.len());
             prop_assert_eq!((meter.payload, meter.have), (0, 0));

@@ -149,11 +149,14 @@ impl Intake {
         Poll::Ready(())
     }
 
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.meter.feed(bytes).map_err(io::Error::other)?;
-        self.share.received(bytes.len());
+    /// Takes notice of what has come. How much of it is to be passed on now: a large frame's payload is not to come with
+    /// anything before it. So its buffer has just its size, has no room left when it is whole, and goes with it; the
+    /// connection would keep it otherwise, for as long as it lives.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.meter.feed(bytes).map_err(io::Error::other)?;
+        self.share.received(taken);
         self.pause = self.meter.pause(Instant::now()).map(|pause| Box::pin(tokio::time::sleep(pause)));
-        Ok(())
+        Ok(taken)
     }
 }
 
@@ -171,7 +174,11 @@ impl AsyncRead for Stream {
         }
         ready!(read)?;
         if let Some(intake) = &mut this.intake {
-            intake.take(&buf.filled()[before..])?;
+            let now = before + intake.take(&buf.filled()[before..])?;
+            if now < buf.filled().len() {
+                this.early = [&buf.filled()[now..], &this.early].concat().into();
+                buf.set_filled(now);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -129,10 +129,17 @@ impl<'c> Lane<'c> {
         mut phase: watch::Receiver<Phase>,
     ) -> End {
         let mut stopping = false;
+        let mut ahead = Poll::Pending;
         loop {
             self.room().await;
+            let next = async {
+                match std::mem::replace(&mut ahead, Poll::Pending) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => stream.next().await,
+                }
+            };
             let next = tokio::select! {
-                next = self.beside(stream.next()) => next,
+                next = self.beside(next) => next,
                 () = Phase::closing(&mut phase), if !stopping => {
                     stopping = true;
                     self.share.rest();
@@ -147,6 +154,10 @@ impl<'c> Lane<'c> {
                 Some(Ok(message)) => message,
             };
             pulse.heard();
+            if message.len() > limits::FREE_MESSAGE {
+                // While it is there: the connection gets another buffer, and this one goes with the message.
+                ahead = poll_fn(|cx| Poll::Ready(stream.poll_next_unpin(cx))).await;
+            }
             self.service.metrics.received_bytes.add(message.len() as u64);
             self.share.begin();
             let parsed = match message {

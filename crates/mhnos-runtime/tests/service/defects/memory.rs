@@ -7,6 +7,7 @@ use std::time::Duration;
 use mhnos_protocol::binary;
 use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     bad_clients::{binary_web_socket, head},
@@ -104,9 +105,31 @@ async fn large_writes_that_wait_for_a_program_hold_no_more_than_the_budget() {
     assert_eq!(kill(&mut wire, slow).await["type"], "killed");
     let told: Vec<String> = clients.into_iter().map(told).collect();
     let count = |what: &str| told.iter().filter(|told| *told == what).count();
-    let (refused, given_up, ended) = (count("STDIN_FULL"), count("1013"), count("PROCESS_EXITED"));
+    let ended = count("STDIN_CLOSED") + count("PROCESS_EXITED");
+    let (refused, given_up) = (count("STDIN_FULL"), count("1013"));
     assert_eq!(refused + given_up + ended, CLIENTS, "{told:?}");
     assert!(refused > 0 && ended <= 2, "more waited than there is room for: {told:?}");
+}
+
+/// A connection has room for a large message while that is there.
+#[tokio::test]
+async fn connections_that_have_sent_large_messages_keep_nothing_of_them() {
+    const BYTES: usize = 40 << 20;
+    let server = start();
+    let mut clients = Vec::new();
+    let before = resident_kib(&server);
+    for _ in 0..8 {
+        let mut wire = Wire::connect_as(server.address(), WireOptions::binary()).await;
+        let mut write = Vec::new();
+        binary::encode_write(&mut write, 999, 1, &vec![b'x'; BYTES]);
+        wire.send_message(Message::binary(write)).await.expect("sent");
+        let answer = wire.next_where(|answer| answer["id"] == 1).await;
+        assert_eq!(answer["code"], "PROCESS_NOT_FOUND", "{answer}");
+        assert_serves(&mut wire).await;
+        clients.push(wire);
+    }
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < 2 * (BYTES as u64 >> 10), "grew by {grown} KiB");
 }
 
 /// The code of the error that answers request 1, or of the close frame.

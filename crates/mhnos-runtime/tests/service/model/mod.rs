@@ -149,7 +149,8 @@ impl Model {
             return Ok(());
         }
         let flood = Kind::Flood(1 + self.random.below(60_000) as u64);
-        let lingering = Kind::Lingering(1 + self.random.below(60_000) as u64);
+        let late = 1 + self.random.below(60_000) as u64;
+        let lingering = Kind::Lingering(self.random.pick(&[0, late]).expect("there are two"));
         let kinds = [
             Kind::Count,
             Kind::Count,
@@ -241,7 +242,11 @@ impl Model {
     }
 
     async fn kill(&mut self, who: usize) -> Result<(), Closed> {
-        let Some(pid) = self.random.pick(&self.running()) else { return Ok(()) };
+        // What has ended with somebody left changes no more in what is told of it.
+        let left = |oracle: &&Oracle| oracle.lingers() == Some(0) && oracle.exit.is_some();
+        let mut alive = self.running();
+        alive.extend(self.oracles.values().filter(left).map(|oracle| oracle.pid));
+        let Some(pid) = self.random.pick(&alive) else { return Ok(()) };
         let signal = self.random.pick(&["SIGTERM", "SIGKILL", "SIGHUP"]).expect("there are some");
         self.oracles.get_mut(&pid).expect("it runs").killed = true;
         self.clients[who].kill(pid, signal).await

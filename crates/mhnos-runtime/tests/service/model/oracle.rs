@@ -28,7 +28,8 @@ pub(super) enum Kind {
     Terminal,
     /// Writes so many numbers and ends with 5.
     Flood(u64),
-    /// Ends with 4. A descendant of it has stdout still, and writes so many numbers when it is let go.
+    /// Ends with 4. A descendant of it has stdout still, and writes so many numbers when it is let go; one that is to write
+    /// none has let go of stdout from the start.
     Lingering(u64),
 }
 
@@ -52,7 +53,10 @@ impl Kind {
             Self::Flood(count) => format!("{SILENT}seq 0 {}; exit 5", count - 1),
             Self::Lingering(count) => {
                 let wait = format!("until [ -e {} ]; do sleep 0.02; done", released(number));
-                format!("{SILENT}({wait}; exec seq 0 {}) & exit 4", count - 1)
+                match count.checked_sub(1) {
+                    Some(last) => format!("{SILENT}({wait}; exec seq 0 {last}) & exit 4"),
+                    None => format!("{SILENT}({wait}) >/dev/null & exit 4"),
+                }
             }
         };
         let pty = self == Self::Terminal;
