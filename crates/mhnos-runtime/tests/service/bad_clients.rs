@@ -4,6 +4,7 @@
 //! what a loaded machine does in seconds, and bounds of time are not asserted.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
@@ -119,10 +120,29 @@ pub(crate) fn as_if_from_elsewhere() {
 
 /// Waits until as many files are open as before, give or take what comes and goes by itself.
 async fn settles(server: &Server, before: usize) {
+    let mut last = 0;
     eventually_async(PATIENCE, "nothing stays open", async || {
-        (open_files(server) <= before + 2).then_some(())
+        let now = open_files(server);
+        if std::mem::replace(&mut last, now) != now {
+            println!("{now} open, {before} before: {:?}", kinds_of_files(server));
+        }
+        (now <= before + 2).then_some(())
     })
     .await;
+}
+
+/// How many there are of each kind, as their links begin: `socket`, `/memfd`, `pipe`.
+fn kinds_of_files(server: &Server) -> BTreeMap<String, usize> {
+    let the_bridge = bridge(server).expect("a bridge").as_raw_nonzero().get();
+    let mut kinds = BTreeMap::new();
+    for (whose, pid) in [("bridge", the_bridge), ("keeper", server.os_pid())] {
+        for file in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let link = std::fs::read_link(file.path()).unwrap_or_default();
+            let kind = link.to_string_lossy().split([':', '(', '[']).next().unwrap_or_default().to_owned();
+            *kinds.entry(format!("{whose} {kind}")).or_default() += 1;
+        }
+    }
+    kinds
 }
 
 #[tokio::test(flavor = "multi_thread")]

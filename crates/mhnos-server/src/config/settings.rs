@@ -224,7 +224,8 @@ pub const SETTINGS: &[Setting] = &[
         default: "off",
         accepts: "off, or a size of at least 1m: bytes, or a number with k, m, g or t",
         about: "Bytes the workspace's files may take. Beyond it a push is refused, file by file; and when programs make \
-                the workspace grow further, all running programs are stopped, with `reason` `quota`. Files are counted \
+                the workspace grow further, or keep the service from reading it, all running programs are ended by SIGKILL, with \
+                `reason` `quota`. Files are counted \
                 every second or less often, so a program can be ahead of the count; a bound that nothing passes is a file \
                 system of its own.",
         apply: reads!(workspace_quota, values::quota),
