@@ -275,8 +275,6 @@ fn read_sealed(file: &OwnedFd) -> Result<Vec<u8>, RecvError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods, reason = "a test is started once more, in a process of its own")]
-
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;

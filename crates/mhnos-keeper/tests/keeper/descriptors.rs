@@ -26,13 +26,11 @@ use crate::bridge::Bridge;
 /// Descriptors the keeper may have open at once.
 const DESCRIPTORS: u64 = 160;
 
-/// Gives this process, about to be the keeper, no more than [`DESCRIPTORS`], and lets others of its user see which it has:
-/// who has changed its user shows nobody.
+/// Gives this process, about to be the keeper, no more than [`DESCRIPTORS`].
 pub(crate) fn limit() {
     let few = Some(DESCRIPTORS);
     let limit = rustix::process::Rlimit { current: few, maximum: few };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("fewer than there were");
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).expect("shown");
 }
 
 /// It orders until nothing more is to be had, and dies. The keeper has kept what it needs for another, which is told of all.

@@ -10,15 +10,13 @@ use std::{
     collections::BTreeSet,
     ops::Range,
     os::fd::{AsFd, BorrowedFd},
-    time::Duration,
 };
 
 use mhnos_keeper::{
     channel::{FromKeeper, Isolation, MAX_NOTE, Order, Pid, Scope, ToKeeper},
     socket::{MAX_FDS, MAX_MESSAGE, sealed_memfd},
 };
-use mhnos_sandbox::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, Tier, WindowSize};
-use mhnos_testing::eventually;
+use mhnos_sandbox::{ExtraFd, ExtraFdKind, Launch, Limits, Stdio, WindowSize};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::{
@@ -35,8 +33,6 @@ pub(crate) const ROUNDS_ASKED: &str = "MHNOS_TEST_ROUNDS";
 /// What the malice follows from.
 pub(crate) const SEED_ASKED: &str = "MHNOS_TEST_SEED";
 const MESSAGES: usize = 40;
-/// More than the keeper takes to end what waits for orders in vain.
-const AT_REST: Duration = Duration::from_mins(1);
 /// Good orders until one must have been obeyed: each comes when all that ran has been ended.
 const ORDERS: u32 = 1000;
 /// For the orders of one bridge; each has its own.
@@ -66,9 +62,6 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
     // What an earlier bridge has used of these it does not tell.
     bridge.next = bridge.next.max(bridge.generation * NUMBERS);
     clean_up(bridge, &mut alive);
-    if bridge.generation == 1 {
-        note_descriptors_at_rest();
-    }
     for _ in 0..asked(ROUNDS_ASKED, ROUNDS) {
         hold_a_program(bridge, &mut alive);
         for _ in 0..MESSAGES {
@@ -77,7 +70,6 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
         nobody_is_outside(bridge);
         clean_up(bridge, &mut alive);
     }
-    no_descriptor_was_leaked(bridge);
     if bridge.generation < GENERATIONS {
         for _ in 0..MESSAGES {
             attack(bridge, &mut random, Numbers::Honest);
@@ -91,45 +83,6 @@ pub(crate) fn a_hostile_bridge_breaks_nothing(bridge: &mut Bridge) {
     // Whatever numbers have been burnt, the last ones have not.
     bridge.next = u32::MAX - 10;
     assert_eq!(bridge.run("echo still here").0, "still here\n");
-}
-
-/// Looks without a change after which nothing is about to come or go: longer than supervisors rest without a program.
-const LOOKS: u32 = 300;
-
-/// How many descriptors the keeper has, if this process may know.
-fn descriptors_of_keeper() -> Option<usize> {
-    let keeper = rustix::process::getppid().expect("keeper").as_raw_nonzero();
-    Some(std::fs::read_dir(format!("/proc/{keeper}/fd")).ok()?.count())
-}
-
-/// Where the number is written for the next bridges.
-fn at_rest() -> std::path::PathBuf {
-    std::path::Path::new(&std::env::var("WORKSPACE").expect("workspace")).with_extension("rest")
-}
-
-fn note_descriptors_at_rest() {
-    let (mut last, mut same) = (descriptors_of_keeper(), 0);
-    let rest = eventually(AT_REST, "the keeper is at rest", || {
-        let now = descriptors_of_keeper();
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        (same >= LOOKS).then_some(now)
-    });
-    std::fs::write(at_rest(), rest.unwrap_or(0).to_string()).expect("write");
-}
-
-fn no_descriptor_was_leaked(bridge: &Bridge) {
-    let before: usize = std::fs::read_to_string(at_rest()).expect("read").parse().expect("a number");
-    // A keeper that has kept the power to give programs a user of their own shows nobody what it has open.
-    assert!(before > 0 || bridge.tier() == Tier::T3Plus, "the keeper's descriptors can be counted");
-    if before > 0 {
-        eventually(AT_REST, "the keeper has no more descriptors than before", || {
-            (descriptors_of_keeper()? <= before).then_some(())
-        });
-    }
-    if bridge.generation == GENERATIONS {
-        std::fs::remove_file(at_rest()).expect("it is there");
-    }
 }
 
 /// Whatever was wrong with the orders of an earlier bridge, none is being carried out for ever.

@@ -296,8 +296,9 @@ async fn a_client_that_spawns_and_vanishes_leaves_nothing() {
     spawn_and_vanish(&server, &mut wire, retained).await;
     let full = open_files_at_rest(&server).await;
     spawn_and_vanish(&server, &mut wire, retained).await;
-    // Supervisors without a program are kept for a second, each with its channel.
-    settles(&server, full + 4).await;
+    // Supervisors without a program are kept for a second, each with its channel; and those that wait for one may not all have been
+    // there. A file that stays for each client would be a hundred.
+    settles(&server, full + 20).await;
 }
 
 /// So many clients, one after the other; returns when what they have started has ended.
