@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mhnos_keeper::limits::SPARE_SUPERVISORS;
 use mhnos_testing::{Server, Wire, WireOptions, eventually_async};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -101,12 +102,14 @@ pub(crate) fn open_files(server: &Server) -> usize {
     count(the_bridge) + count(server.os_pid())
 }
 
-/// How many files are open once nothing comes and goes any more, such as the processes that wait for their programs.
+/// How many files are open once nothing comes and goes any more, and all processes that wait for their programs are there.
 async fn open_files_at_rest(server: &Server) -> usize {
     let (mut last, mut same) = (0, 0);
     eventually_async(PATIENCE, "the service is at rest", async || {
         let now = open_files(server);
-        same = if now == last { same + 1 } else { 0 };
+        // Bridge and init; supervisors, each with the process that waits.
+        let complete = server.descendants().len() == 2 + 2 * SPARE_SUPERVISORS;
+        same = if complete && now == last { same + 1 } else { 0 };
         last = now;
         (same >= 100).then_some(now)
     })
@@ -308,9 +311,8 @@ async fn a_client_that_spawns_and_vanishes_leaves_nothing() {
     spawn_and_vanish(&server, &mut wire, retained).await;
     let full = open_files_at_rest(&server).await;
     spawn_and_vanish(&server, &mut wire, retained).await;
-    // Supervisors without a program are kept for a second, each with its channel; and those that wait for one may not all have been
-    // there. A file that stays for each client would be a hundred.
-    settles(&server, full + 20).await;
+    // Supervisors without a program are kept for a second, each with its channel.
+    settles(&server, full + 4).await;
 }
 
 /// So many clients, one after the other; returns when what they have started has ended.

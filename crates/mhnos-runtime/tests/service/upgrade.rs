@@ -183,18 +183,23 @@ async fn an_upgrade_without_a_program_changes_nothing() {
     assert_eq!(bridge(&server), before);
 }
 
+/// Starts a script on pipes, which has taken so many bytes of input.
+async fn fed(wire: &mut Wire, script: &str, bytes: usize) -> u64 {
+    let spawn =
+        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}});
+    let pid = wire.spawn(spawn).await;
+    let data = "x".repeat(bytes);
+    let written = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": data})).await;
+    assert_eq!(written["type"], "written", "{written}");
+    pid
+}
+
 #[tokio::test]
 async fn input_that_was_taken_survives_an_upgrade() {
     let server = start();
     let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
     // Reads nothing until its input does not fit the pipe any more.
-    let script = "sleep 0.3; exec wc -c";
-    let spawn =
-        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}});
-    let pid = wire.spawn(spawn).await;
-    let data = "x".repeat(500_000);
-    let written = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": data})).await;
-    assert_eq!(written["type"], "written", "{written}");
+    let pid = fed(&mut wire, "sleep 0.3; exec wc -c", 500_000).await;
     wire.send(&json!({"type": "closeStdin", "pid": pid})).await;
     assert_eq!(wire.request(json!({"type": "ping", "id": 2})).await["type"], "pong");
     assert!(upgrade(&server).status.success());
@@ -208,13 +213,7 @@ async fn input_that_was_taken_survives_an_upgrade() {
 async fn input_that_nobody_reads_survives_an_upgrade() {
     let server = start();
     let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
-    let script = "until [ -e go ]; do sleep 0.05; done; exec wc -c";
-    let spawn =
-        json!({"processType": "shell", "command": "bash", "args": ["-c", script], "options": {"pty": false}});
-    let pid = wire.spawn(spawn).await;
-    let data = "x".repeat(900_000);
-    let written = wire.request(json!({"type": "write", "id": 1, "pid": pid, "data": data})).await;
-    assert_eq!(written["type"], "written", "{written}");
+    let pid = fed(&mut wire, "until [ -e go ]; do sleep 0.05; done; exec wc -c", 900_000).await;
     let closed = wire.request(json!({"type": "closeStdin", "id": 2, "pid": pid})).await;
     assert_eq!(closed["type"], "stdinClosed", "{closed}");
     assert!(upgrade(&server).status.success());
