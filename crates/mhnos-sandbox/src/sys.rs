@@ -10,6 +10,7 @@ use std::{
 
 use rustix::process::Pid;
 
+mod heap;
 mod landlock;
 mod notify;
 mod shared_map;
@@ -18,6 +19,7 @@ mod socket_filter;
 mod tries;
 mod users;
 
+pub use heap::give_large_blocks_back;
 pub use landlock::{LandlockScope, Ruleset, landlock_abi};
 pub use notify::{Notice, answer, install_notifying_filter, let_go_on, next_notice};
 pub use shared_map::SharedMap;

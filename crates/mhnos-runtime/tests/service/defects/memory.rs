@@ -132,6 +132,33 @@ async fn connections_that_have_sent_large_messages_keep_nothing_of_them() {
     assert!(grown < 2 * (BYTES as u64 >> 10), "grew by {grown} KiB");
 }
 
+/// Files of some MiB, as arrays of numbers: what their messages took goes back to the kernel, and not to a heap from which
+/// others may take it.
+#[tokio::test]
+async fn pushes_leave_nothing_behind_in_memory() {
+    const CLIENTS: u32 = 4;
+    const ROUNDS: u32 = 6;
+    const BYTES: usize = 3 << 20;
+    const KEPT_KIB: u64 = 12 << 10;
+    let server = start();
+    let before = resident_kib(&server);
+    let content = vec!["251"; BYTES].join(",");
+    let clients = (0..CLIENTS).map(async |client| {
+        let mut wire = Wire::connect(server.address()).await;
+        for round in 0..ROUNDS {
+            let file = format!(r#"{{"path":"/{client}","kind":"file","content":[{content}]}}"#);
+            let push = format!(r#"{{"type":"fsync","id":{round},"operation":"push","files":[{file}]}}"#);
+            wire.send_message(Message::text(push)).await.expect("sent");
+            let answer = wire.next_where(|answer| answer["id"] == round).await;
+            assert_eq!(answer["results"]["synced"], 1, "{answer}");
+        }
+        wire
+    });
+    let _clients = futures_util::future::join_all(clients).await;
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < KEPT_KIB, "grew by {grown} KiB");
+}
+
 /// The code of the error that answers request 1, or of the close frame.
 fn told(mut socket: TcpStream) -> String {
     let (mut seen, mut part) = (Vec::new(), [0; 4096]);
