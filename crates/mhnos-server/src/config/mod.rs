@@ -9,7 +9,7 @@ mod secret;
 mod settings;
 mod values;
 
-use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 pub use reference::reference;
 pub use secret::{GivenToken, SecretText};
@@ -324,7 +324,9 @@ impl Default for Config {
 
 fn unknown_variable(name: &str) -> Warning {
     Warning(match closest(name, SETTINGS.iter().map(|setting| setting.variable.to_owned())) {
-        Some(known) => format!("{name} is not a setting of this service; did you mean {known}?"),
+        Some(known) => {
+            format!("{name} is not a setting of this service and is ignored; did you mean {known}?")
+        }
         None => format!("{name} is not a setting of this service and is ignored"),
     })
 }
@@ -345,13 +347,16 @@ fn unknown_flag(flag: &str, value: &str) -> Mistake {
     Mistake { name: flag.to_owned(), value: value.to_owned(), accepts }
 }
 
-/// The candidate within two edits of `word`, if there is one.
+/// The candidate that `word` was meant to be, if there is one: a word of it is left out, or it is within two edits.
 fn closest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
-    candidates
-        .map(|known| (edits(word, &known), known))
-        .min()
-        .filter(|(n, _)| *n <= 2)
-        .map(|(_, known)| known)
+    let words = |name: &str| name.split(['_', '-']).map(str::to_owned).collect::<HashSet<_>>();
+    let given = words(word);
+    let distance = |known: &str| {
+        let edits = edits(word, known);
+        if edits > 1 && given.is_subset(&words(known)) { 2 } else { edits * 2 }
+    };
+    let nearest = candidates.map(|known| (distance(&known), known)).min();
+    nearest.filter(|(distance, _)| *distance <= 4).map(|(_, known)| known)
 }
 
 /// Insertions, removals and replacements between two words (Levenshtein).

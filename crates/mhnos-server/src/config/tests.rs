@@ -120,16 +120,23 @@ fn a_flag_wins_over_its_variable_and_an_unknown_flag_is_a_mistake() {
 
 #[test]
 fn an_empty_variable_is_as_none_and_an_unknown_one_warns() {
-    let given = env(&[("MHNOS_MAX_MEMORY", ""), ("MHNOS_MAX_MEMROY", "1g"), ("MHNOS_COLOUR", "blue")]);
+    let given = env(&[
+        ("MHNOS_MAX_MEMORY", ""),
+        ("MHNOS_MAX_MEMROY", "1g"),
+        ("MHNOS_PORT", "80"),
+        ("MHNOS_COLOUR", "blue"),
+    ]);
     let (config, warnings) = Config::parse(given.into_iter(), &[]).expect("accepted");
     assert_eq!(config, Config::default());
+    let ignored = |name: &str, hint: &str| {
+        Warning(format!("{name} is not a setting of this service and is ignored{hint}"))
+    };
     assert_eq!(
         warnings,
         [
-            Warning(
-                "MHNOS_MAX_MEMROY is not a setting of this service; did you mean MHNOS_MAX_MEMORY?".into()
-            ),
-            Warning("MHNOS_COLOUR is not a setting of this service and is ignored".into()),
+            ignored("MHNOS_MAX_MEMROY", "; did you mean MHNOS_MAX_MEMORY?"),
+            ignored("MHNOS_PORT", "; did you mean MHNOS_RUNTIME_PORT?"),
+            ignored("MHNOS_COLOUR", ""),
         ]
     );
 }
