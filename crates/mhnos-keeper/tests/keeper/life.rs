@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use mhnos_keeper::channel::{Descriptor, ExitStatus, Isolation, LimitHit, Scope, Stage, ToKeeper};
+use mhnos_keeper::channel::{
+    Descriptor, ExitStatus, FromKeeper, Isolation, LimitHit, Scope, Stage, ToKeeper,
+};
 use mhnos_sandbox::{ExtraFd, ExtraFdKind, Layer, Limits, Stdio, Tier, WindowSize, sys};
 use mhnos_testing::waive;
 
@@ -83,6 +85,34 @@ pub(crate) fn a_killed_tree_leaves_nothing(bridge: &mut Bridge) {
     let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
     let mut two_lines = [0; 4];
     out.read_exact(&mut two_lines).expect("both are up");
+    bridge.kill(pid);
+    assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
+    bridge.ended(pid);
+    assert_eq!(bridge.alive(&marker), 0);
+}
+
+/// What a program calls itself need not be text, and stands in what is read of it.
+const NAMED_BY_NO_TEXT: &str = "import ctypes\nctypes.CDLL(None).prctl(15, b'\\xff')\n";
+
+pub(crate) fn a_killed_tree_leaves_nothing_of_those_whose_name_is_no_text(bridge: &mut Bridge) {
+    let marker = bridge.marker();
+    let script = format!(
+        "{NAMED_BY_NO_TEXT}import os, time\nif os.fork() == 0:\n  os.setsid()\n  \
+         print('up', flush=True)\n  time.sleep(1000)\ntime.sleep(1000)\n"
+    );
+    let argv = ["python3", "-c", &script, &marker];
+    let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    out.read_exact(&mut [0; 3]).expect("both are up");
+    bridge.send(&ToKeeper::Members { pid });
+    let names = bridge.until(|message| match message {
+        FromKeeper::Members { pid: who, members } if *who == pid => {
+            Some(members.iter().map(|member| member.name.clone()).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert_eq!(names, ["\u{fffd}"; 2]);
     bridge.kill(pid);
     assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
     bridge.ended(pid);
@@ -223,17 +253,15 @@ pub(crate) fn memory_of_many_children_counts_together(bridge: &mut Bridge) {
     // None of them is over it alone.
     let family = "import os, time\nfor _ in range(4):\n  if os.fork() == 0:\n    x = bytearray(60 << 20)\n    \
                   time.sleep(1000)\nos._exit(os.wait()[1] != 0)\n";
-    let pid = bridge.order_within(
-        &["python3", "-c", family],
-        Stdio::Pipes { stdin: false },
-        Isolation::Shared,
-        limits,
-    );
-    bridge.started(pid).expect("starts");
-    let exit = bridge.exit_record(pid);
-    bridge.kill(pid);
-    bridge.ended(pid);
-    assert_eq!(exit.limit, Some(LimitHit::Memory), "{exit:?}");
+    for name in ["", NAMED_BY_NO_TEXT] {
+        let argv = ["python3", "-c", &format!("{name}{family}")];
+        let pid = bridge.order_within(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared, limits);
+        bridge.started(pid).expect("starts");
+        let exit = bridge.exit_record(pid);
+        bridge.kill(pid);
+        bridge.ended(pid);
+        assert_eq!(exit.limit, Some(LimitHit::Memory), "{name}{exit:?}");
+    }
 }
 
 pub(crate) fn processes_beyond_the_limit_are_refused_or_ended(bridge: &mut Bridge) {

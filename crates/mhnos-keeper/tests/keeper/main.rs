@@ -64,6 +64,7 @@ const TESTS: &[(&str, Script)] = tests! {
         orders_that_are_wrong_are_refused
         a_terminal_is_one_of_the_sandbox
         a_killed_tree_leaves_nothing
+        a_killed_tree_leaves_nothing_of_those_whose_name_is_no_text
         a_killed_fork_storm_leaves_nothing_and_spares_others
         programs_share_a_sandbox_unless_private
         a_killed_supervisor_takes_its_tree_along
