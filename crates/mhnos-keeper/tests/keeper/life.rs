@@ -195,6 +195,32 @@ pub(crate) fn a_killed_supervisor_takes_its_tree_along(bridge: &mut Bridge) {
     while bridge.alive(&marker) != 0 {}
 }
 
+/// By one of its own, say; its init alone would find what it leaves too slowly.
+pub(crate) fn a_killed_supervisor_takes_a_fork_storm_along(bridge: &mut Bridge) {
+    if bridge.tier() == Tier::T3Plus || !bridge.has(Layer::Cgroup) {
+        return waive(
+            "all of it",
+            "this bridge cannot signal supervisors, or nothing ends a storm without one",
+        );
+    }
+    let marker = bridge.marker();
+    // Each is followed by two, up to the limit: what is killed one by one makes room for more.
+    let storm = STORM.replace("if os.fork() != 0: os", "if os.fork() != 0 and os.fork() != 0: os");
+    let argv = ["python3", "-c", &storm, &marker];
+    let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    out.read_exact(&mut [0; 3]).expect("up");
+    let supervisor = bridge.supervisor(&marker);
+    sys::kill(supervisor, libc::SIGKILL).expect("kill the supervisor");
+    bridge.exit(pid);
+    bridge.ended(pid);
+    // The last of the storm held the other end.
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).expect("end of file");
+    assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3));
+}
+
 pub(crate) fn a_second_bridge_adopts(bridge: &mut Bridge) {
     if bridge.generation == 1 {
         let ended = bridge.start("echo early; exit 5");

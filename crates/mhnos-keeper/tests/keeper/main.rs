@@ -68,6 +68,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_killed_fork_storm_leaves_nothing_and_spares_others
         programs_share_a_sandbox_unless_private
         a_killed_supervisor_takes_its_tree_along
+        a_killed_supervisor_takes_a_fork_storm_along
         a_second_bridge_adopts
         a_bridge_whose_child_goes_on_talking_is_replaced_all_the_same
         memory_beyond_the_limit_ends_the_program_and_says_so
