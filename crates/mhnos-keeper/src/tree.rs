@@ -67,7 +67,7 @@ fn walk(mut step: impl FnMut(&Member, u64) -> ControlFlow<()>) -> Vec<Member> {
 /// Some of the descendants of this process, with their names; zombies are none.
 pub(crate) fn named() -> Vec<channel::Member> {
     let name = |member: &Member| {
-        let status = fs::read_to_string(member.dir.join("status")).ok()?;
+        let status = read(&member.dir.join("status"));
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let living = field("State:").is_some_and(|state| !state.starts_with('Z'));
         living.then(|| field("Name:").unwrap_or_default().to_owned())
@@ -124,11 +124,16 @@ fn children_of(dir: &Path, foreign: bool) -> (Vec<Member>, u32) {
     (found, threads)
 }
 
-/// A file of `/proc`, empty if it cannot be read. Without asking for its size, which those files do not know.
+/// A file of `/proc`, empty if it cannot be read. Without asking for its size, which those files do not know. The name
+/// in it is the process's own choice, and need not be text.
 pub(crate) fn read(path: &Path) -> String {
-    let mut text = String::with_capacity(READ_AHEAD);
-    let file = File::open(path).map(|file| file.take(u64::MAX).read_to_string(&mut text));
-    if file.is_ok_and(|read| read.is_ok()) { text } else { String::new() }
+    let mut bytes = Vec::with_capacity(READ_AHEAD);
+    let file = File::open(path).map(|file| file.take(u64::MAX).read_to_end(&mut bytes));
+    if file.is_ok_and(|read| read.is_ok()) {
+        String::from_utf8_lossy(&bytes).into_owned()
+    } else {
+        String::new()
+    }
 }
 
 fn member(shown: &str, foreign: bool) -> Option<Member> {
@@ -149,7 +154,7 @@ fn own() -> (PathBuf, bool) {
 }
 
 fn inner_number(dir: &Path) -> Option<i32> {
-    let status = fs::read_to_string(dir.join("status")).ok()?;
+    let status = read(&dir.join("status"));
     status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last()?.parse().ok())
 }
 

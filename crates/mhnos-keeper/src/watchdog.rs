@@ -127,6 +127,9 @@ mod tests {
         fs::write(dir.join("status"), status).expect("write");
         let member = || Member { pid: rustix::process::getpid(), dir: dir.clone(), threads: 1 };
         assert_eq!(held(&dir), 250 * 1024);
+        let named = [b"Name:\t\xff\n", status.as_bytes()].concat();
+        fs::write(dir.join("status"), named).expect("write");
+        assert_eq!(held(&dir), 250 * 1024, "whatever its name");
         assert_eq!(proportional(&[member(), member()]), 500 * 1024, "as good as it gets");
         fs::write(dir.join("smaps_rollup"), sums).expect("write");
         assert_eq!(proportional(&[member()]), 110 * 1024);

@@ -334,10 +334,11 @@ impl Machine {
         match (exit.status, exit.limit, self.memory.cause) {
             (ExitStatus::Lost, ..) => Reason::Lost,
             (_, Some(LimitHit::Memory), _) => Reason::Memory,
-            (_, Some(LimitHit::Pids), _) => Reason::Pids,
-            (_, None, Some(cause)) => cause.reason(),
+            // Where a fork is refused, that may have been long ago, and nothing came of it.
+            (_, _, Some(cause)) => cause.reason(),
+            (ExitStatus::Signal(signal), _, None) if by_client(signal) => Reason::Killed,
+            (_, Some(LimitHit::Pids), None) => Reason::Pids,
             (ExitStatus::Code(_), None, None) => Reason::Exited,
-            (ExitStatus::Signal(signal), None, None) if by_client(signal) => Reason::Killed,
             (ExitStatus::Signal(_), None, None) => Reason::Signaled,
         }
     }

@@ -110,7 +110,8 @@ impl Cgroups {
 
 /// The hierarchies of a process, as this one sees them.
 fn find_of(process: &str) -> Vec<Hierarchy> {
-    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    // Places of other mounts need not be text.
+    let read = |file: &str| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
     find(&read("/proc/self/mountinfo"), &read(&format!("/proc/{process}/cgroup")))
 }
 

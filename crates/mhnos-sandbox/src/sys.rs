@@ -321,7 +321,9 @@ pub fn mount_setattr(mount: impl AsFd, access: MountAccess) -> io::Result<()> {
 /// For children of [`fork`] that never exec: they would otherwise show the service's own. The process must
 /// not look at its arguments or environment afterwards (they read as empty strings).
 pub fn scrub_arguments(name: &str) -> io::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in it is the program file's, and need not be text.
+    let status = std::fs::read("/proc/self/stat")?;
+    let status = String::from_utf8_lossy(&status);
     let fields: Vec<&str> = status.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     // Counted from field 3 (proc_pid_stat(5)): arg_start is field 48, env_end is field 51.
     let address = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok());

@@ -252,6 +252,9 @@ pub const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
 /// The same, in times of what a count takes: a large workspace costs a twentieth of one core.
 pub const QUOTA_PAUSE_FACTOR: u32 = 20;
 
+/// Counts in a row that may fail, for want of a descriptor, say, before programs are ended for it.
+pub const QUOTA_FAILURES: u32 = 3;
+
 /// What a workspace beyond its quota may grow before programs are stopped: a shell that cleans up writes its history.
 pub const QUOTA_GROWTH: u64 = 1 << 20;
 

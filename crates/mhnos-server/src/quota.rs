@@ -3,64 +3,112 @@
 //! Who writes cannot be told, so all programs are ended. Not because there is too much, but because it grows: whoever
 //! cleans up is left alone.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use mhnos_process::Processes;
 use mhnos_workspace::{Usage, Workspace};
 use tracing::warn;
 
-use crate::limits::{QUOTA_GROWTH, QUOTA_INTERVAL, QUOTA_PAUSE_FACTOR};
+use crate::limits::{QUOTA_FAILURES, QUOTA_GROWTH, QUOTA_INTERVAL, QUOTA_PAUSE_FACTOR};
 
 /// Watches for ever; returns at once if there is no quota.
 ///
 /// # Cancel safety
 /// A count that is under way ends by itself.
 pub(crate) async fn watch(workspace: &Workspace, processes: &Processes) {
-    let mut tolerated = None;
+    let count = || {
+        let counting = workspace.clone();
+        async move { tokio::task::spawn_blocking(move || counting.measure()).await?.transpose() }
+    };
+    let mut growth = Growth::default();
+    let mut failures = 0;
     loop {
         let begin = Instant::now();
-        let counting = workspace.clone();
-        let counted = tokio::task::spawn_blocking(move || counting.measure()).await;
-        match counted {
-            Ok(Some(Ok(usage))) if over(usage, &mut tolerated) => {
-                let ended = processes.stop_over_quota();
-                warn!(
-                    used = usage.used,
-                    quota = usage.limit,
-                    ended,
-                    "the workspace grows beyond its quota; ending all programs"
-                );
+        match confirmed(&growth, count).await {
+            Ok(None) => return,
+            Ok(Some(usage)) => {
+                failures = 0;
+                if growth.look(usage) {
+                    let ended = processes.stop_over_quota();
+                    let Usage { used, limit } = usage;
+                    warn!(
+                        used,
+                        quota = limit,
+                        ended,
+                        "the workspace grows beyond its quota; ending all programs"
+                    );
+                }
             }
-            Ok(Some(Ok(_))) => {}
+            Err(error) if failures + 1 < QUOTA_FAILURES => {
+                failures += 1;
+                warn!(%error, "the workspace cannot be read to keep its quota; trying again");
+            }
             // A program must not have more for that nobody can look.
-            Ok(Some(Err(error))) => {
+            Err(error) => {
                 let ended = processes.stop_over_quota();
                 warn!(%error, ended, "the workspace cannot be read, so its quota cannot be kept; ending all programs");
             }
-            Ok(None) | Err(_) => return,
         }
         tokio::time::sleep(QUOTA_INTERVAL.max(begin.elapsed() * QUOTA_PAUSE_FACTOR)).await;
     }
 }
 
-/// Whether it has grown beyond what is tolerated: the quota, or as much as there was when it was last looked at.
-fn over(usage: Usage, tolerated: &mut Option<u64>) -> bool {
-    let most = tolerated.unwrap_or(usage.used).min(usage.used.max(usage.limit)).max(usage.limit);
-    let over = usage.used > most.saturating_add(QUOTA_GROWTH);
-    *tolerated = Some(if over { usage.used } else { most });
-    over
+/// Counts, and once more if that is too much: what is moved during a count may be counted twice.
+async fn confirmed<F: Future<Output = io::Result<Option<Usage>>>>(
+    growth: &Growth,
+    count: impl Fn() -> F,
+) -> io::Result<Option<Usage>> {
+    match count().await {
+        Ok(Some(usage)) if growth.is_over(usage) => count().await,
+        counted => counted,
+    }
+}
+
+/// Whether a workspace grows beyond what is tolerated: the quota, or as much as there was when it was last looked at.
+#[derive(Default)]
+struct Growth {
+    /// Nothing before the first look.
+    tolerated: Option<u64>,
+    last: u64,
+}
+
+impl Growth {
+    /// The most there may be. Less is tolerated when two counts say that there is less: one may have missed what was moved.
+    fn most(&self, usage: Usage) -> u64 {
+        let seen = usage.used.max(self.last);
+        self.tolerated.unwrap_or(usage.used).min(seen).max(usage.limit)
+    }
+
+    fn is_over(&self, usage: Usage) -> bool {
+        usage.used > self.most(usage).saturating_add(QUOTA_GROWTH)
+    }
+
+    /// Whether it is too much; if so, that much is tolerated from now on.
+    fn look(&mut self, usage: Usage) -> bool {
+        let over = self.is_over(usage);
+        self.tolerated = Some(if over { usage.used } else { self.most(usage) });
+        self.last = usage.used;
+        over
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    const LIMIT: u64 = 100 * QUOTA_GROWTH;
+
+    fn usage(used: u64) -> Usage {
+        Usage { used: used * QUOTA_GROWTH, limit: LIMIT }
+    }
 
     #[test]
     fn growth_beyond_the_quota_stops_programs_and_cleaning_up_does_not() {
-        let limit = 100 * QUOTA_GROWTH;
-        let mut tolerated = None;
+        let mut growth = Growth::default();
         let mut check = |used: u64, expected: bool| {
-            assert_eq!(over(Usage { used: used * QUOTA_GROWTH, limit }, &mut tolerated), expected, "{used}");
+            assert_eq!(growth.look(usage(used)), expected, "{used}");
         };
         check(50, false);
         check(101, false);
@@ -69,17 +117,44 @@ mod tests {
         check(102, false);
         check(110, true);
         check(105, false);
+        check(105, false);
         check(106, false);
         check(107, true);
+        check(90, false);
         check(90, false);
         check(102, true);
     }
 
     #[test]
+    fn a_count_that_misses_something_makes_no_growth_of_what_is_there() {
+        let mut growth = Growth::default();
+        for used in [150, 0, 150, 60, 151, 0] {
+            assert!(!growth.look(usage(used)), "{used}");
+        }
+        assert!(growth.look(usage(153)), "the control");
+    }
+
+    #[tokio::test]
+    async fn too_much_is_counted_again_before_anybody_is_ended() {
+        let growth = Growth { tolerated: Some(LIMIT), last: LIMIT };
+        // First count, second, and what is taken for true.
+        for (first, second, taken) in [(150, 80, 80), (150, 150, 150), (80, 150, 80)] {
+            let counts = Cell::new(vec![second, first]);
+            let count = || {
+                let mut left = counts.take();
+                let next = left.pop().map(usage);
+                counts.set(left);
+                std::future::ready(Ok(next))
+            };
+            let counted = confirmed(&growth, count).await.expect("counted");
+            assert_eq!(counted, Some(usage(taken)));
+        }
+    }
+
+    #[test]
     fn what_is_there_at_the_start_is_tolerated() {
-        let usage = |used| Usage { used: used * QUOTA_GROWTH, limit: QUOTA_GROWTH };
-        let mut tolerated = None;
-        assert!(!over(usage(10), &mut tolerated));
-        assert!(over(usage(12), &mut tolerated));
+        let mut growth = Growth::default();
+        assert!(!growth.look(usage(110)));
+        assert!(growth.look(usage(112)));
     }
 }

@@ -12,7 +12,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, OFlags, statat},
+    io::Errno,
+};
 
 use crate::{
     Workspace,
@@ -56,13 +59,14 @@ impl Workspace {
     /// Counts what the workspace holds, if it has a quota. Takes as long as to look at every file.
     ///
     /// # Errors
-    /// The workspace's own directory cannot be read: what it holds is not known.
+    /// The workspace's own directory cannot be read, or this process has no descriptor or memory left to look at all of
+    /// it: what it holds is not known.
     pub fn measure(&self) -> Option<io::Result<Usage>> {
         let quota = self.quota.as_ref()?;
         let mut count = Count::default();
-        match self.open_inside("", OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(root) => count.directory(&root, 0),
-            Err(errno) => return Some(Err(errno.into())),
+        let root = self.open_inside("", OFlags::RDONLY | OFlags::DIRECTORY);
+        if let Err(errno) = root.and_then(|root| count.directory(&root, 0)) {
+            return Some(Err(errno.into()));
         }
         quota.used.store(count.bytes, Ordering::Relaxed);
         Some(Ok(Usage { used: count.bytes, limit: quota.limit }))
@@ -78,19 +82,20 @@ struct Count {
 }
 
 impl Count {
-    fn directory(&mut self, directory: &OwnedFd, depth: usize) {
-        let Ok(entries) = Dir::read_from(directory) else { return };
-        for entry in entries.flatten() {
+    fn directory(&mut self, directory: &OwnedFd, depth: usize) -> rustix::io::Result<()> {
+        let Some(entries) = seen(Dir::read_from(directory))? else { return Ok(()) };
+        for entry in entries {
+            let Some(entry) = seen(entry)? else { continue };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
             self.entries += 1;
             if self.entries > limits::USAGE_ENTRIES {
-                return;
+                return Ok(());
             }
             // Gone meanwhile is gone.
-            let Ok(stat) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let Some(stat) = seen(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))? else { continue };
             let kind = FileType::from_raw_mode(stat.st_mode);
             let counted =
                 kind.is_dir() || stat.st_nlink <= 1 || self.linked.insert((stat.st_dev, stat.st_ino));
@@ -100,15 +105,67 @@ impl Count {
             }
             if kind.is_dir()
                 && depth < limits::USAGE_DEPTH
-                && let Ok(below) = open_beneath(
+                && let Some(below) = seen(open_beneath(
                     directory.as_fd(),
                     name.to_bytes(),
                     OFlags::RDONLY | OFlags::DIRECTORY,
                     Links::None,
-                )
+                ))?
             {
-                self.directory(&below, depth + 1);
+                self.directory(&below, depth + 1)?;
             }
         }
+        Ok(())
+    }
+}
+
+/// What cannot be seen does not count. That nothing is left to see it with says nothing of it.
+fn seen<T>(looked: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
+    match looked {
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(errno),
+        looked => Ok(looked.ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::fd::AsRawFd};
+
+    use mhnos_testing::Scratch;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::*;
+
+    /// A process of its own, as the limit is one of the whole process.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it starts itself anew")]
+    fn what_no_descriptor_is_left_to_look_at_is_an_error_and_not_nothing() {
+        const ALONE: &str = "MHNOS_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let this = std::env::current_exe().expect("this test");
+            let name = "quota::tests::what_no_descriptor_is_left_to_look_at_is_an_error_and_not_nothing";
+            let alone = std::process::Command::new(this).args([name, "--exact"]).env(ALONE, "1").output();
+            let alone = alone.expect("runs");
+            let said = String::from_utf8_lossy(&alone.stdout);
+            return assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+        }
+        let scratch = Scratch::new();
+        fs::create_dir_all(scratch.path().join("a/b")).expect("make");
+        fs::write(scratch.path().join("a/b/file"), vec![7; 1 << 20]).expect("write");
+        let root = OwnedFd::from(fs::File::open(scratch.path()).expect("open"));
+        let workspace = Workspace::open(root, "/workspace").expect("open").with_quota(1 << 30);
+        let counted = || workspace.measure().expect("it has a quota");
+        let all = counted().expect("readable");
+        let next = fs::File::open(scratch.path()).expect("open").as_fd().as_raw_fd() as u64;
+        let limit = getrlimit(Resource::Nofile);
+        for room in 0..6 {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(next + room), ..limit }).expect("fewer");
+            let error = counted().expect_err("there is more");
+            assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()), "{room}");
+            let refused = workspace.quota.as_ref().expect("it has one").refusal(all.limit);
+            assert_eq!(refused.map(|usage| usage.used), Some(all.used + all.limit), "what was known stays");
+        }
+        setrlimit(Resource::Nofile, limit).expect("as before");
+        assert_eq!(counted().expect("readable"), all);
     }
 }

@@ -251,8 +251,10 @@ impl Keeper {
 
     /// The supervisor is gone without a word.
     pub(super) fn lose(&mut self, pid: Pid) {
-        let Some(held) = self.held.get(&pid) else { return };
+        let Some(held) = self.held.get_mut(&pid) else { return };
         let sandbox = held.sandbox;
+        // Init alone would be left to find its tree, which may fork faster than it is found.
+        held.kill();
         match held.phase {
             Phase::Starting { .. } => {
                 // The word of its init may be on its way, and the end of both told by that.

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use mhnos_keeper::channel::{Descriptor, ExitStatus, Isolation, LimitHit, Scope, Stage, ToKeeper};
+use mhnos_keeper::channel::{
+    Descriptor, ExitStatus, FromKeeper, Isolation, LimitHit, Scope, Stage, ToKeeper,
+};
 use mhnos_sandbox::{ExtraFd, ExtraFdKind, Layer, Limits, Stdio, Tier, WindowSize, sys};
 use mhnos_testing::waive;
 
@@ -89,6 +91,34 @@ pub(crate) fn a_killed_tree_leaves_nothing(bridge: &mut Bridge) {
     assert_eq!(bridge.alive(&marker), 0);
 }
 
+/// What a program calls itself need not be text, and stands in what is read of it.
+const NAMED_BY_NO_TEXT: &str = "import ctypes\nctypes.CDLL(None).prctl(15, b'\\xff')\n";
+
+pub(crate) fn a_killed_tree_leaves_nothing_of_those_whose_name_is_no_text(bridge: &mut Bridge) {
+    let marker = bridge.marker();
+    let script = format!(
+        "{NAMED_BY_NO_TEXT}import os, time\nif os.fork() == 0:\n  os.setsid()\n  \
+         print('up', flush=True)\n  time.sleep(1000)\ntime.sleep(1000)\n"
+    );
+    let argv = ["python3", "-c", &script, &marker];
+    let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    out.read_exact(&mut [0; 3]).expect("both are up");
+    bridge.send(&ToKeeper::Members { pid });
+    let names = bridge.until(|message| match message {
+        FromKeeper::Members { pid: who, members } if *who == pid => {
+            Some(members.iter().map(|member| member.name.clone()).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert_eq!(names, ["\u{fffd}"; 2]);
+    bridge.kill(pid);
+    assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
+    bridge.ended(pid);
+    assert_eq!(bridge.alive(&marker), 0);
+}
+
 /// Processes that fork and end faster than anybody can list them.
 const STORM: &str = "
 import os, signal
@@ -165,6 +195,32 @@ pub(crate) fn a_killed_supervisor_takes_its_tree_along(bridge: &mut Bridge) {
     while bridge.alive(&marker) != 0 {}
 }
 
+/// By one of its own, say; its init alone would find what it leaves too slowly.
+pub(crate) fn a_killed_supervisor_takes_a_fork_storm_along(bridge: &mut Bridge) {
+    if bridge.tier() == Tier::T3Plus || !bridge.has(Layer::Cgroup) {
+        return waive(
+            "all of it",
+            "this bridge cannot signal supervisors, or nothing ends a storm without one",
+        );
+    }
+    let marker = bridge.marker();
+    // Each is followed by two, up to the limit: what is killed one by one makes room for more.
+    let storm = STORM.replace("if os.fork() != 0: os", "if os.fork() != 0 and os.fork() != 0: os");
+    let argv = ["python3", "-c", &storm, &marker];
+    let pid = bridge.order(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared);
+    bridge.started(pid).expect("starts");
+    let mut out = std::fs::File::from(bridge.fd(pid, Descriptor::Stdout));
+    out.read_exact(&mut [0; 3]).expect("up");
+    let supervisor = bridge.supervisor(&marker);
+    sys::kill(supervisor, libc::SIGKILL).expect("kill the supervisor");
+    bridge.exit(pid);
+    bridge.ended(pid);
+    // The last of the storm held the other end.
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).expect("end of file");
+    assert_eq!(bridge.run("exit 3").1, ExitStatus::Code(3));
+}
+
 pub(crate) fn a_second_bridge_adopts(bridge: &mut Bridge) {
     if bridge.generation == 1 {
         let ended = bridge.start("echo early; exit 5");
@@ -223,17 +279,15 @@ pub(crate) fn memory_of_many_children_counts_together(bridge: &mut Bridge) {
     // None of them is over it alone.
     let family = "import os, time\nfor _ in range(4):\n  if os.fork() == 0:\n    x = bytearray(60 << 20)\n    \
                   time.sleep(1000)\nos._exit(os.wait()[1] != 0)\n";
-    let pid = bridge.order_within(
-        &["python3", "-c", family],
-        Stdio::Pipes { stdin: false },
-        Isolation::Shared,
-        limits,
-    );
-    bridge.started(pid).expect("starts");
-    let exit = bridge.exit_record(pid);
-    bridge.kill(pid);
-    bridge.ended(pid);
-    assert_eq!(exit.limit, Some(LimitHit::Memory), "{exit:?}");
+    for name in ["", NAMED_BY_NO_TEXT] {
+        let argv = ["python3", "-c", &format!("{name}{family}")];
+        let pid = bridge.order_within(&argv, Stdio::Pipes { stdin: false }, Isolation::Shared, limits);
+        bridge.started(pid).expect("starts");
+        let exit = bridge.exit_record(pid);
+        bridge.kill(pid);
+        bridge.ended(pid);
+        assert_eq!(exit.limit, Some(LimitHit::Memory), "{name}{exit:?}");
+    }
 }
 
 pub(crate) fn processes_beyond_the_limit_are_refused_or_ended(bridge: &mut Bridge) {

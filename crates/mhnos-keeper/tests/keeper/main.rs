@@ -64,9 +64,11 @@ const TESTS: &[(&str, Script)] = tests! {
         orders_that_are_wrong_are_refused
         a_terminal_is_one_of_the_sandbox
         a_killed_tree_leaves_nothing
+        a_killed_tree_leaves_nothing_of_those_whose_name_is_no_text
         a_killed_fork_storm_leaves_nothing_and_spares_others
         programs_share_a_sandbox_unless_private
         a_killed_supervisor_takes_its_tree_along
+        a_killed_supervisor_takes_a_fork_storm_along
         a_second_bridge_adopts
         a_bridge_whose_child_goes_on_talking_is_replaced_all_the_same
         memory_beyond_the_limit_ends_the_program_and_says_so

@@ -127,7 +127,9 @@ fn the_reason_is_what_ended_it() {
     let usr1 = Event::Send { signal: Signal::from_number(10).expect("SIGUSR1"), scope: Scope::Leader };
     let drain = Event::Ask { signal: Signal::TERM, scope: Scope::Tree, cause: Cause::Drain };
     let limited = |limit| Exit { limit: Some(limit), ..exit(ExitStatus::Signal(9)) };
-    let cases: [(&[Event], Exit, Reason); 9] = [
+    // Of a tree that was refused a process at some time.
+    let refused = |signal| Exit { limit: Some(LimitHit::Pids), ..exit(ExitStatus::Signal(signal)) };
+    let cases: [(&[Event], Exit, Reason); 13] = [
         (&[], exit(ExitStatus::Code(3)), Reason::Exited),
         (&[], exit(ExitStatus::Signal(11)), Reason::Signaled),
         (&[usr1], exit(ExitStatus::Signal(10)), Reason::Killed),
@@ -136,6 +138,10 @@ fn the_reason_is_what_ended_it() {
         (&[drain, TERM_TREE], exit(ExitStatus::Signal(15)), Reason::Shutdown),
         (&[TERM_TREE], limited(LimitHit::Memory), Reason::Memory),
         (&[], limited(LimitHit::Pids), Reason::Pids),
+        (&[usr1], limited(LimitHit::Pids), Reason::Pids),
+        (&[TERM_TREE], refused(15), Reason::Killed),
+        (&[drain], refused(15), Reason::Shutdown),
+        (&[usr1], refused(10), Reason::Killed),
         (&[TERM_TREE], exit(ExitStatus::Lost), Reason::Lost),
     ];
     for (before, exit, reason) in cases {

@@ -111,3 +111,13 @@ async fn a_full_disk_is_told_and_corrupts_nothing() {
     assert_eq!(wire.run_to_exit(pid).await.0, "freed\n");
     assert_eq!(push(&mut wire, "kept", 600 << 10).await["synced"], 1);
 }
+
+#[tokio::test]
+async fn a_full_disk_keeps_no_service_from_starting() {
+    let disk = SmallDisk::mount();
+    std::fs::write(disk.0.path().join("fill"), vec![0; 4 << 20]).expect_err("a full disk");
+    let server = Server::start(options().workspace(disk.0.path()));
+    let mut wire = Wire::connect(server.address()).await;
+    let pid = wire.spawn(bash("ls -A; rm fill; echo text > file; cat file")).await;
+    assert_eq!(wire.run_to_exit(pid).await.0, "fill\ntext\n");
+}

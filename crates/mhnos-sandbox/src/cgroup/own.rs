@@ -35,9 +35,9 @@ pub(super) fn name() -> Option<String> {
 
 /// When a process started, in ticks since boot (proc_pid_stat(5)).
 fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in brackets, and may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    String::from_utf8_lossy(&stat).rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Removes what services that were killed have left: directories whose keeper is gone, though another process may have its
