@@ -79,12 +79,7 @@ pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -
         }
         (Route::Upstream(_), None) => return Err(DialError::NoSuchName),
         (Route::Direct(allowed), _) => {
-            let stream =
-                timeout(gateway.bounds.connect, connect(target.port, &allowed, &gateway.descriptors)).await;
-            stream.map(|stream| {
-                let stream = stream.map_err(DialError::Unreachable)?;
-                Ok(Reached { stream, whole_url: false })
-            })
+            timeout(gateway.bounds.connect, directly(gateway, target, &allowed)).await
         }
     };
     reached.map_err(|_| DialError::TimedOut)?
@@ -130,6 +125,15 @@ fn route(
     }
 }
 
+/// A connection to one of the addresses, none of them the operator's proxy: what opens its network does not open what it leads to.
+async fn directly(gateway: &Gateway, target: &Target, allowed: &[IpAddr]) -> Result<Reached, DialError> {
+    if let Some(upstream) = gateway.upstream.as_ref().filter(|upstream| upstream.port() == target.port) {
+        is_none_of(&addresses(gateway, upstream).await?, allowed)?;
+    }
+    let stream = connect(target.port, allowed, &gateway.descriptors).await;
+    Ok(Reached { stream: stream.map_err(DialError::Unreachable)?, whole_url: false })
+}
+
 /// A connection by way of the operator's proxy.
 async fn through(
     gateway: &Gateway,
@@ -138,17 +142,9 @@ async fn through(
     known: &[IpAddr],
     purpose: Purpose,
 ) -> Result<Reached, DialError> {
-    let broken = |error| DialError::Upstream(Declined::Broken(error));
-    let addresses = match upstream.host() {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => {
-            resolve(gateway, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into()))?
-        }
-    };
-    if target.port == upstream.port()
-        && known.iter().any(|known| addresses.iter().any(|address| is_same(*known, *address)))
-    {
-        return Err(DialError::Refused(UPSTREAM));
+    let addresses = addresses(gateway, upstream).await?;
+    if target.port == upstream.port() {
+        is_none_of(&addresses, known)?;
     }
     let mut stream = connect(upstream.port(), &addresses, &gateway.descriptors).await.map_err(broken)?;
     if purpose == Purpose::Bytes {
@@ -157,8 +153,23 @@ async fn through(
     Ok(Reached { stream, whole_url: purpose == Purpose::Request })
 }
 
-fn is_same(one: IpAddr, other: IpAddr) -> bool {
-    address::reached(one) == address::reached(other)
+/// Where the operator's proxy is.
+async fn addresses(gateway: &Gateway, upstream: &Upstream) -> Result<Vec<IpAddr>, DialError> {
+    match upstream.host() {
+        Host::Address(address) => Ok(vec![*address]),
+        Host::Name(name) => resolve(gateway, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into())),
+    }
+}
+
+fn broken(error: io::Error) -> DialError {
+    DialError::Upstream(Declined::Broken(error))
+}
+
+/// The operator's proxy is not what is asked for, in whatever form its address is written.
+fn is_none_of(upstream: &[IpAddr], asked: &[IpAddr]) -> Result<(), DialError> {
+    let is_upstream =
+        |asked: &IpAddr| upstream.iter().any(|own| address::reached(*own) == address::reached(*asked));
+    if asked.iter().any(is_upstream) { Err(DialError::Refused(UPSTREAM)) } else { Ok(()) }
 }
 
 /// The addresses that may be connected to. If there is none, the rule that refuses the first.
