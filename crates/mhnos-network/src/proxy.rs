@@ -19,6 +19,7 @@ use hyper::{
     body::Incoming,
     client,
     header::{self, HeaderMap, HeaderName, HeaderValue},
+    http::uri::PathAndQuery,
     server::conn::http1,
     service::service_fn,
     upgrade::OnUpgrade,
@@ -36,7 +37,7 @@ use crate::{
     gateway::Way,
     limits::{Bounds, MAX_HEAD, MAX_HEADERS},
     pace::Paced,
-    pipe::{self, Counted},
+    pipe::{self, Counted, WriteTimeout},
     report::Via,
     socks,
     target::Target,
@@ -109,7 +110,7 @@ pub(crate) async fn http<O: Outside>(
     let granted: Arc<Mutex<Option<Tunnel<O::Stream>>>> = Arc::new(Mutex::new(None));
     let exchange = {
         let (way, granted) = (Arc::clone(way), Arc::clone(&granted));
-        let ask = way.bounds().ask;
+        let Bounds { ask, idle, .. } = *way.bounds();
         let service = service_fn(move |request| {
             let (way, granted) = (Arc::clone(&way), Arc::clone(&granted));
             async move { Ok::<_, Infallible>(answer(request, &*way, &granted).await) }
@@ -120,7 +121,7 @@ pub(crate) async fn http<O: Outside>(
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .preserve_header_case(true)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream, idle)), service)
             .with_upgrades()
     };
     exchange.await.map_err(io::Error::other)?;
@@ -183,9 +184,10 @@ async fn pass_on(
 ) -> Answer {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if !outside.whole_url {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
-        *request.uri_mut() = path;
+        let path = request.uri().path_and_query().cloned();
+        // Without a path it is the whole of `?query`, which is sent as `/?query`.
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = path.into();
     }
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the servers of a test end with it")]
 
+mod resolving;
 mod upstream;
 
 use std::{
@@ -22,6 +23,7 @@ use mhnos_network::{Bounds, Egress, Gateway, Outlets, Owner, Resolver, Via};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::OwnedSemaphorePermit,
     task::JoinHandle,
     time::timeout,
 };
@@ -51,6 +53,7 @@ impl Resolver for Scripted {
     fn resolve<'r>(
         &'r self,
         _name: &'r str,
+        _place: OwnedSemaphorePermit,
     ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().expect("not poisoned");
@@ -318,6 +321,20 @@ async fn one_connection_takes_requests_for_many_hosts() {
 }
 
 #[tokio::test]
+async fn a_request_asks_the_server_for_what_its_url_says() {
+    let listener = TcpListener::bind((own_address(), 0)).await.expect("bind");
+    let at = listener.local_addr().expect("an address");
+    let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), Bounds::default()).await;
+    for (rest, expected) in [("", "/"), ("?x=1", "/?x=1"), ("/a?x=/b", "/a?x=/b"), ("/?", "/?")] {
+        let asked = sent(&sandbox, format!("GET http://{at}{rest} HTTP/1.1\r\n\r\n").as_bytes()).await;
+        let (mut stream, _) = timeout(LONG, listener.accept()).await.expect("soon").expect("a connection");
+        let head = until(&mut stream, "\r\n\r\n").await;
+        assert_eq!(head.lines().next(), Some(&*format!("GET {expected} HTTP/1.1")), "{rest}");
+        drop(asked);
+    }
+}
+
+#[tokio::test]
 async fn connections_of_a_sandbox_are_bounded() {
     let bounds = Bounds { connections: 2, ..Bounds::default() };
     let sandbox = sandbox("public", Scripted::default(), bounds).await;
@@ -439,6 +456,21 @@ async fn a_connection_on_which_nothing_moves_is_closed() {
     ends(&mut sent(&sandbox, get.as_bytes()).await).await;
 }
 
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let listener = TcpListener::bind((own_address(), 0)).await.expect("bind");
+    let at = listener.local_addr().expect("an address");
+    let bounds = Bounds { idle: Duration::from_millis(100), ..Bounds::default() };
+    let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), bounds).await;
+    let silent = sent(&sandbox, format!("GET http://{at}/ HTTP/1.1\r\n\r\n").as_bytes()).await;
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    until(&mut stream, "\r\n\r\n").await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("sent");
+    let endless = async { while stream.write_all(&[b'x'; 8 * 1024]).await.is_ok() {} };
+    timeout(LONG, endless).await.expect("it is told that nobody wants more");
+    drop(silent);
+}
+
 /// Two connections at once share the rate; the time they take together is the least it can be, and no bound for a slow machine.
 #[tokio::test]
 async fn a_sandbox_keeps_its_rate_over_all_its_connections() {
@@ -479,29 +511,6 @@ async fn an_address_that_does_not_answer_is_given_up() {
     let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), bounds).await;
     let (_, head) = connect(&sandbox, &at.to_string()).await;
     assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection_timeout"), "{head}");
-}
-
-/// Never answers.
-struct Mute;
-
-impl Resolver for Mute {
-    fn resolve<'r>(
-        &'r self,
-        _name: &'r str,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-#[tokio::test]
-async fn a_name_that_is_not_resolved_in_time_is_given_up() {
-    let bounds = Bounds { resolve: Duration::from_millis(50), ..Bounds::default() };
-    for upstream in [None, Some("http://127.0.0.1:9".parse().expect("a proxy"))] {
-        let gateway = Gateway::new(Egress::default(), vec![]).with(Box::new(Mute), bounds.clone());
-        let sandbox = serve(gateway.through(upstream)).await;
-        let (_, head) = connect(&sandbox, "slow.example:443").await;
-        assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection_timeout"), "{head}");
-    }
 }
 
 #[tokio::test]

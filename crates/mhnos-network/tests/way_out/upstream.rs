@@ -128,6 +128,31 @@ async fn the_operators_proxy_is_no_destination() {
     }
 }
 
+/// A rule for its network, or for its very address, opens what else is there.
+#[tokio::test]
+async fn no_rule_opens_the_operators_proxy_itself() {
+    let operator = Operator::default();
+    let at = operator.start("200 OK").await;
+    let check = async |proxy: &str, egress: &str, address: IpAddr, to: &str| {
+        let sandbox = behind(proxy, egress, Scripted::new(&[&[address]])).await;
+        let (_, head) = connect(&sandbox, to).await;
+        assert!(head.contains("x-mhnos-egress: upstream"), "{proxy} {egress} {to}: {head}");
+    };
+    let (named, rule) = ("http://proxy.example.org:3128", "public,10.0.0.0/8");
+    for to in ["10.1.2.3:3128", "other.example.org:3128", "[::ffff:10.1.2.3]:3128"] {
+        check(named, rule, PRIVATE, to).await;
+    }
+    check("http://10.1.2.3:3128", rule, PRIVATE, "other.example.org:3128").await;
+    let (port, rule) = (at.port(), format!("public,{}", at.ip()));
+    check(&format!("http://localhost:{port}"), &rule, at.ip(), &at.to_string()).await;
+    check(&format!("http://{at}"), &rule, at.ip(), &format!("other.example.org:{port}")).await;
+    // Which one it is cannot be said without its address.
+    let sandbox = behind(&format!("http://localhost:{port}"), &rule, Scripted::default()).await;
+    let (_, head) = connect(&sandbox, &at.to_string()).await;
+    assert!(head.starts_with("HTTP/1.1 502"), "{head}");
+    assert_eq!(operator.asked(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn what_the_operators_proxy_says_is_told() {
     let operator = Operator::default();
