@@ -97,13 +97,13 @@ impl Workspace {
             return Err(PathError::IsADirectory { path: entry.path.to_owned() });
         };
         let size = content.len() as u64;
-        if let Some(over) = self.quota.as_ref().and_then(|quota| quota.refusal(size)) {
-            return Err(PathError::Quota { path: entry.path.to_owned(), used: over.used, limit: over.limit });
-        }
+        let room = self.quota.as_ref().map(|quota| quota.room(size)).transpose().map_err(|over| {
+            PathError::Quota { path: entry.path.to_owned(), used: over.used, limit: over.limit }
+        })?;
         let target = Target { path: entry.path, parent: self.make_directories(entry.path, parents)?, leaf };
         target.write(content, entry.mtime_ms)?;
-        if let Some(quota) = &self.quota {
-            quota.add(size);
+        if let Some(room) = room {
+            room.fill();
         }
         Ok(())
     }

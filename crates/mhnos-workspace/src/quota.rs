@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -27,7 +27,27 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: u64,
-    used: AtomicU64,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By the last count.
+    counted: u64,
+    /// By all pushes, those that are being written with them.
+    reserved: u64,
+    /// By those that have been written.
+    written: u64,
+    /// Of those, what the last count has seen for certain.
+    seen: u64,
+}
+
+/// Room for what is being written; given back if it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room<'q> {
+    quota: &'q Quota,
+    bytes: u64,
+    written: bool,
 }
 
 /// As measured.
@@ -39,19 +59,53 @@ pub struct Usage {
     pub limit: u64,
 }
 
+impl Known {
+    fn used(&self) -> u64 {
+        self.counted.saturating_add(self.reserved - self.seen)
+    }
+}
+
 impl Quota {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+        Self { limit, known: Mutex::default() }
     }
 
-    /// What there would be with so many bytes more, if that is too much.
-    pub(crate) fn refusal(&self, bytes: u64) -> Option<Usage> {
-        let used = self.used.load(Ordering::Relaxed).saturating_add(bytes);
-        (used > self.limit).then_some(Usage { used, limit: self.limit })
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+    /// Room for so many bytes more, or what there would be with them, if that is too much.
+    pub(crate) fn room(&self, bytes: u64) -> Result<Room<'_>, Usage> {
+        let mut known = self.lock();
+        let used = known.used().saturating_add(bytes);
+        if used > self.limit {
+            return Err(Usage { used, limit: self.limit });
+        }
+        known.reserved += bytes;
+        Ok(Room { quota: self, bytes, written: false })
+    }
+
+    /// Takes notice of a count that began when so much had been written: it may have missed the rest.
+    fn take_count(&self, written: u64, bytes: u64) {
+        let mut known = self.lock();
+        (known.seen, known.counted) = (written, bytes);
+    }
+}
+
+impl Room<'_> {
+    pub(crate) fn fill(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut known = self.quota.lock();
+        if self.written {
+            known.written += self.bytes;
+        } else {
+            known.reserved -= self.bytes;
+        }
     }
 }
 
@@ -63,12 +117,13 @@ impl Workspace {
     /// it: what it holds is not known.
     pub fn measure(&self) -> Option<io::Result<Usage>> {
         let quota = self.quota.as_ref()?;
+        let written = quota.lock().written;
         let mut count = Count::default();
         let root = self.open_inside("", OFlags::RDONLY | OFlags::DIRECTORY);
         if let Err(errno) = root.and_then(|root| count.directory(&root, 0)) {
             return Some(Err(errno.into()));
         }
-        quota.used.store(count.bytes, Ordering::Relaxed);
+        quota.take_count(written, count.bytes);
         Some(Ok(Usage { used: count.bytes, limit: quota.limit }))
     }
 }
@@ -162,10 +217,38 @@ mod tests {
             setrlimit(Resource::Nofile, Rlimit { current: Some(next + room), ..limit }).expect("fewer");
             let error = counted().expect_err("there is more");
             assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()), "{room}");
-            let refused = workspace.quota.as_ref().expect("it has one").refusal(all.limit);
-            assert_eq!(refused.map(|usage| usage.used), Some(all.used + all.limit), "what was known stays");
+            let refused = workspace.quota.as_ref().expect("it has one").room(all.limit).map(drop);
+            assert_eq!(
+                refused.map_err(|usage| usage.used),
+                Err(all.used + all.limit),
+                "what was known stays"
+            );
         }
         setrlimit(Resource::Nofile, limit).expect("as before");
         assert_eq!(counted().expect("readable"), all);
+    }
+
+    #[test]
+    fn pushes_at_the_same_time_have_no_more_room_than_there_is() {
+        let quota = Quota::new(100);
+        let first = quota.room(60).expect("room");
+        assert_eq!(quota.room(60).expect_err("for one").used, 120);
+        drop(first);
+        quota.room(60).expect("given back").fill();
+        assert_eq!(quota.room(41).expect_err("too much").used, 101);
+    }
+
+    #[test]
+    fn what_is_pushed_during_a_count_is_not_forgotten() {
+        let quota = Quota::new(100);
+        let begun = quota.room(10).expect("room");
+        quota.room(20).expect("room").fill();
+        let written = quota.lock().written;
+        quota.room(30).expect("room").fill();
+        begun.fill();
+        quota.take_count(written, 25);
+        assert_eq!(quota.lock().used(), 65);
+        quota.take_count(60, 70);
+        assert_eq!(quota.lock().used(), 70);
     }
 }
