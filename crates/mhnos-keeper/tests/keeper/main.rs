@@ -97,6 +97,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_start_comes_to_an_end_although_it_is_told_to_stop
         a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting
         a_start_comes_to_an_end_although_those_that_wait_are_killed
+        a_spawn_just_after_the_end_of_an_init_gets_a_new_sandbox
         a_supervisor_serves_one_program_after_another
         a_supervisor_sleeps_while_its_program_ends;
     hostile:
