@@ -74,7 +74,8 @@ pub enum ToKeeper {
         /// Whose.
         pid: Pid,
     },
-    /// Connect to what a process listens on. Answered by [`FromKeeper::Dialed`].
+    /// Connect to what a process listens on. Answered by [`FromKeeper::Dialed`], unless its tree ends
+    /// before: then it may not be answered at all.
     Dial {
         /// Whose.
         pid: Pid,

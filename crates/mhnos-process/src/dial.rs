@@ -11,7 +11,7 @@ use std::{
 use mhnos_keeper::channel::{DialFailure, Pid, ToKeeper};
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
-use crate::{limits::DIAL_DEADLINE, registry::Inner};
+use crate::{limits::DIAL_DEADLINE, process::Process, registry::Inner};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +93,15 @@ impl Drop for Turn<'_> {
     }
 }
 
-pub(crate) async fn dial(inner: &Inner, pid: Pid, port: u16) -> Result<TcpStream, DialError> {
-    timeout(DIAL_DEADLINE, connect(inner, pid, port)).await.map_err(|_| DialError::Timeout)?
+pub(crate) async fn dial(inner: &Inner, process: &Process, port: u16) -> Result<TcpStream, DialError> {
+    tokio::select! {
+        biased;
+        dialed = timeout(DIAL_DEADLINE, connect(inner, process.pid, port)) => {
+            dialed.map_err(|_| DialError::Timeout)?
+        }
+        // A supervisor whose tree is over does not answer what was meant for that.
+        _ = process.until(|view| view.tree_ended) => Err(DialError::Gone),
+    }
 }
 
 async fn connect(inner: &Inner, pid: Pid, port: u16) -> Result<TcpStream, DialError> {

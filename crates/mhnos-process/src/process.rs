@@ -368,7 +368,7 @@ impl Process {
     }
 
     /// Waits until what is shown satisfies `done`. `Err` if the process's task ends before.
-    async fn until(&self, mut done: impl FnMut(&View) -> bool) -> Result<(), Gone> {
+    pub(crate) async fn until(&self, mut done: impl FnMut(&View) -> bool) -> Result<(), Gone> {
         let mut view = self.view.subscribe();
         tokio::select! {
             biased;

@@ -25,6 +25,9 @@ pub use word::Word;
 /// The quota period, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// The longest the kernel takes, for shares of which it would take no quota otherwise: one is a millisecond or more.
+const LONG_CPU_PERIOD_US: u64 = 1_000_000;
+
 /// Bytes that may still be charged to a group that is used again: what the kernel sets aside for each CPU is some
 /// 256 KiB, and the smallest limit anybody sets is many times this.
 const MOST_LEFT: u64 = 1 << 20;
@@ -207,7 +210,8 @@ impl Hierarchy {
 
     fn limit(&self, limits: &Limits) -> io::Result<()> {
         let write = |file: &str, value: String| fs::write(self.dir.join(file), value);
-        let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
+        let period = if limits.cpu_millis < 10 { LONG_CPU_PERIOD_US } else { CPU_PERIOD_US };
+        let quota = u64::from(limits.cpu_millis) * period / 1000;
         let optional = |result: io::Result<()>| match result {
             // Swap accounting may be switched off in the kernel: then there is nothing to limit.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -224,7 +228,7 @@ impl Hierarchy {
                     write("pids.max", limits.pids.to_string())?;
                 }
                 if self.has("cpu") {
-                    write("cpu.cfs_period_us", CPU_PERIOD_US.to_string())?;
+                    write("cpu.cfs_period_us", period.to_string())?;
                     write("cpu.cfs_quota_us", quota.to_string())?;
                 }
             }
@@ -239,7 +243,7 @@ impl Hierarchy {
                     write("pids.max", limits.pids.to_string())?;
                 }
                 if self.has("cpu") {
-                    write("cpu.max", format!("{quota} {CPU_PERIOD_US}"))?;
+                    write("cpu.max", format!("{quota} {period}"))?;
                 }
             }
         }
@@ -363,6 +367,22 @@ mod tests {
         ];
         let expected: Vec<_> = expected.into_iter().map(|(dir, k, c)| (PathBuf::from(dir), k, c)).collect();
         assert_eq!(found, expected);
+    }
+
+    /// The kernel takes no less than a millisecond, and no period of more than a second.
+    #[test]
+    fn the_smallest_share_of_a_processor_is_one_that_the_kernel_takes() {
+        let scratch = mhnos_testing::Scratch::new();
+        let part =
+            Hierarchy { dir: scratch.path().to_owned(), kind: Kind::V2, controllers: vec!["cpu".to_owned()] };
+        for cpu_millis in [1, 5, 9, 10, 500, 64_000] {
+            part.limit(&Limits { memory: 1 << 30, pids: 100, cpu_millis }).expect("a file");
+            let written = fs::read_to_string(scratch.path().join("cpu.max")).expect("written");
+            let (quota, period) = written.split_once(' ').expect("two numbers");
+            let (quota, period): (u64, u64) = (quota.parse().expect("one"), period.parse().expect("one"));
+            assert_eq!(quota * 1000 / period, u64::from(cpu_millis));
+            assert!(quota >= 1000 && period <= 1_000_000, "{cpu_millis}: {written}");
+        }
     }
 
     /// Nobody walks a tree here, so it is the group that ends them, and says so.

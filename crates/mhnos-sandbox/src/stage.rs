@@ -5,12 +5,18 @@
 //! staging tree that anybody can walk; from then on sources are reached there. The host sees none of it.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Gid, Uid, chownat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Gid, Mode as FileMode, OFlags, ResolveFlags, Uid, chownat, fstat,
+        openat, openat2,
+    },
+    io::Errno,
     mount::{
         MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
         open_tree,
@@ -116,24 +122,45 @@ pub fn stage(policy: &mut Policy) -> Result<bool, SetupError> {
 
 /// Gives the workspace's files that are root's to `account`. Returns how many. Links are not followed, and a
 /// file with a second name is left alone: that name may lie outside.
+///
+/// Some of it may be somebody else's already, who moves it or puts links in its place meanwhile: so each file is opened
+/// beneath the workspace first, and what was looked at is what is given. What is gone by then is passed over.
 pub fn hand_over(workspace: &Path, account: Account) -> io::Result<u64> {
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let list = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, workspace, list | OFlags::NOFOLLOW, FileMode::empty())?;
     let mut given = 0;
-    let mut pending: Vec<PathBuf> = vec![workspace.to_owned()];
+    let mut pending = vec![PathBuf::from(".")];
     while let Some(path) = pending.pop() {
-        let stat = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?;
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        if stat.st_uid == 0 && (kind.is_dir() || stat.st_nlink == 1) {
-            let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-            chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        let Some(file) = beneath(&root, &path)? else { continue };
+        let stat = fstat(&file)?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
+        if stat.st_uid == 0 && (is_dir || stat.st_nlink == 1) {
+            chownat(&file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
             given += 1;
         }
-        if kind.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                pending.push(entry?.path());
+        if is_dir {
+            for entry in Dir::new(openat(&file, ".", list, FileMode::empty())?)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name != c"." && name != c".." {
+                    pending.push(path.join(OsStr::from_bytes(name.to_bytes())));
+                }
             }
         }
     }
     Ok(given)
+}
+
+/// A file, or a link itself, that is reached without following any.
+fn beneath(root: &OwnedFd, path: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match openat2(root, path, flags, FileMode::empty(), resolve) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Becomes `account`. No supplementary groups, and no capability but those of the [`Reserve`], which is there
@@ -241,6 +268,14 @@ fn hold(permitted: CapabilitySet, effective: CapabilitySet) -> Result<(), SetupE
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::unix::fs::{MetadataExt, symlink},
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use mhnos_testing::{Scratch, waive};
+    use rustix::fs::{RenameFlags, renameat_with};
+
     use super::*;
 
     #[test]
@@ -254,5 +289,44 @@ mod tests {
     #[test]
     fn the_workspace_owner_goes_first() {
         assert_eq!(Account::for_root(Account { uid: 5, gid: 6 }), Account { uid: 5, gid: 6 });
+    }
+
+    /// Somebody to whom a directory belongs already may put a link in its place at any time.
+    #[test]
+    fn a_flipped_link_leads_no_hand_over_out_of_the_workspace() {
+        if !geteuid().is_root() {
+            return waive("all of it", "only root hands files over");
+        }
+        let scratch = Scratch::new();
+        let [workspace, outside] = ["workspace", "outside"].map(|name| scratch.path().join(name));
+        for dir in [&workspace.join("flips"), &outside] {
+            fs::create_dir_all(dir).expect("make");
+            fs::write(dir.join("file"), "root's").expect("write");
+        }
+        symlink(&outside, workspace.join("link")).expect("link");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, b) = (workspace.join("flips"), workspace.join("link"));
+                while !done.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("flip");
+                }
+            });
+            let outcomes: Vec<_> = (0..1000)
+                .map(|_| hand_over(&workspace, Account { uid: FALLBACK_ID, gid: FALLBACK_ID }))
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            for outcome in outcomes {
+                outcome.expect("whatever is where");
+            }
+        });
+        let owner = |path: &Path| fs::symlink_metadata(path).expect("there").uid();
+        assert_eq!((owner(&outside), owner(&outside.join("file"))), (0, 0));
+        hand_over(&workspace, Account { uid: FALLBACK_ID, gid: FALLBACK_ID }).expect("the control");
+        for name in ["", "flips", "link"] {
+            assert_eq!(owner(&workspace.join(name)), FALLBACK_ID, "{name}");
+        }
+        let dir = if workspace.join("link").is_symlink() { "flips/file" } else { "link/file" };
+        assert_eq!(owner(&workspace.join(dir)), FALLBACK_ID);
     }
 }

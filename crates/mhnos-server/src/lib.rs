@@ -182,8 +182,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
     }
     let serving = async {
         let discovery = async {
-            let upkeep = async { tokio::join!(keep_tls(tls), quota::watch(&service.workspace, &processes)) };
-            tokio::join!(discovery::discover(&service, &found), tokens.keep(), upkeep);
+            tokio::join!(discovery::discover(&service, &found), tokens.keep(), keep_tls(tls));
         };
         let replaced = tokio::select! {
             () = discovery => false,
@@ -203,6 +202,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         Err(error) = drive(driver, &mut driving) => Err(error),
         Err(error) = egress::serve(&gateway, processes.networks(), programs) => Err(RunError::Task(error)),
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
+        () = quota::watch(&service.workspace, &processes) => unreachable!("it watches for ever"),
     };
     // Before what serves the processes ends: no client is to be told that a process has ended because of that.
     accepting.shutdown().await;

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::limits::{QUOTA_FAILURES, QUOTA_GROWTH, QUOTA_INTERVAL, QUOTA_PAUSE_FACTOR};
 
-/// Watches for ever; returns at once if there is no quota.
+/// Watches for ever, if there is a quota. What is tolerated stays so for the next bridge: it is in the service's note.
 ///
 /// # Cancel safety
 /// A count that is under way ends by itself.
@@ -20,14 +20,15 @@ pub(crate) async fn watch(workspace: &Workspace, processes: &Processes) {
         let counting = workspace.clone();
         async move { tokio::task::spawn_blocking(move || counting.measure()).await?.transpose() }
     };
-    let mut growth = Growth::default();
+    let mut growth = Growth::noted(&processes.service_note());
     let mut failures = 0;
     loop {
         let begin = Instant::now();
         match confirmed(&growth, count).await {
-            Ok(None) => return,
+            Ok(None) => return std::future::pending().await,
             Ok(Some(usage)) => {
                 failures = 0;
+                let before = growth.tolerated;
                 if growth.look(usage) {
                     let ended = processes.stop_over_quota();
                     let Usage { used, limit } = usage;
@@ -37,6 +38,10 @@ pub(crate) async fn watch(workspace: &Workspace, processes: &Processes) {
                         ended,
                         "the workspace grows beyond its quota; ending all programs"
                     );
+                }
+                if growth.tolerated != before {
+                    // Without a keeper there is no next bridge.
+                    let _ = processes.set_service_note(growth.note()).await;
                 }
             }
             Err(error) if failures + 1 < QUOTA_FAILURES => {
@@ -73,6 +78,16 @@ struct Growth {
 }
 
 impl Growth {
+    /// As an earlier bridge has left it, if one has.
+    fn noted(note: &[u8]) -> Self {
+        let tolerated = note.try_into().ok().map(u64::from_le_bytes);
+        Self { tolerated, last: tolerated.unwrap_or(0) }
+    }
+
+    fn note(&self) -> Vec<u8> {
+        self.tolerated.map(u64::to_le_bytes).map(Vec::from).unwrap_or_default()
+    }
+
     /// The most there may be. Less is tolerated when two counts say that there is less: one may have missed what was moved.
     fn most(&self, usage: Usage) -> u64 {
         let seen = usage.used.max(self.last);
@@ -132,6 +147,18 @@ mod tests {
             assert!(!growth.look(usage(used)), "{used}");
         }
         assert!(growth.look(usage(153)), "the control");
+    }
+
+    #[test]
+    fn the_next_bridge_tolerates_what_this_one_does() {
+        let mut growth = Growth::default();
+        assert!(!growth.look(usage(150)));
+        let mut next = Growth::noted(&growth.note());
+        assert!(!next.look(usage(0)), "one count");
+        assert!(!next.look(usage(150)));
+        assert!(next.look(usage(152)));
+        let mut first = Growth::noted(&Growth::default().note());
+        assert!(!first.look(usage(152)), "what is there at the start");
     }
 
     #[tokio::test]

@@ -35,6 +35,8 @@ impl Keeper {
     }
 
     pub(super) fn try_spawn(&mut self, order: &mut Order) -> Result<(), Failure> {
+        // The end of its init may be there to be read still: nothing would run in it any more, or not for long.
+        self.on_sandbox(SHARED);
         let id = self.sandbox_for(order.isolation)?;
         self.spawn_in(id, order).map_err(|failure| {
             let failure = match failure.errno {

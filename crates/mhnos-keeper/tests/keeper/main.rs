@@ -82,6 +82,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_program_that_ends_well_without_a_child_killed_for_memory_says_so
         a_private_process_has_its_share_of_processes_beside_many_others
         limits_are_the_kernels_where_there_are_control_groups
+        the_smallest_share_of_a_processor_is_enough_to_start
         a_refused_order_leaves_no_private_sandbox_behind
         a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map
         pages_of_files_end_no_program;
@@ -96,6 +97,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_start_comes_to_an_end_although_it_is_told_to_stop
         a_word_of_a_child_that_has_not_ended_keeps_no_program_waiting
         a_start_comes_to_an_end_although_those_that_wait_are_killed
+        a_spawn_just_after_the_end_of_an_init_gets_a_new_sandbox
         a_supervisor_serves_one_program_after_another
         a_supervisor_sleeps_while_its_program_ends;
     hostile:

@@ -127,6 +127,15 @@ pub(crate) fn limits_are_the_kernels_where_there_are_control_groups(bridge: &mut
     }
 }
 
+pub(crate) fn the_smallest_share_of_a_processor_is_enough_to_start(bridge: &mut Bridge) {
+    let limits = Limits { memory: 1 << 30, pids: 64, cpu_millis: 1 };
+    let pid = bridge.order_within(&["cat"], Stdio::Pipes { stdin: true }, Isolation::Shared, limits);
+    bridge.started(pid).expect("starts");
+    bridge.kill(pid);
+    assert_eq!(bridge.exit(pid), ExitStatus::Signal(libc::SIGKILL));
+    bridge.ended(pid);
+}
+
 /// The kernel takes no such share of the processors, and says so when the sandbox is there already.
 pub(crate) fn a_refused_order_leaves_no_private_sandbox_behind(bridge: &mut Bridge) {
     if !bridge.has(Layer::Cgroup) {

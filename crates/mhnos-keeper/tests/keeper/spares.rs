@@ -209,6 +209,27 @@ fn cpu_time(pid: Pid) -> Option<f64> {
     Some((user + system) as f64 / clock_ticks_per_second() as f64)
 }
 
+/// The keeper reads the order before it hears of that.
+pub(crate) fn a_spawn_just_after_the_end_of_an_init_gets_a_new_sandbox(bridge: &mut Bridge) {
+    let keeper = rustix::process::getppid().expect("the keeper");
+    let state = |pid: Pid| stat(pid.as_raw_nonzero().get(), 3);
+    for _ in 0..5 {
+        let Some((running, _, init)) = beside_those_that_wait(bridge) else { return };
+        let init = Pid::from_raw(init).expect("a pid");
+        sys::kill(keeper, libc::SIGSTOP).expect("stop the keeper");
+        while state(keeper).is_some_and(|state| state != "T") {}
+        let pid = bridge.order(&["true"], Stdio::Pipes { stdin: false }, Isolation::Shared);
+        sys::kill(init, libc::SIGKILL).expect("kill init");
+        while state(init).is_some_and(|state| state != "Z") {}
+        sys::kill(keeper, libc::SIGCONT).expect("let the keeper go on");
+        bridge.started(pid).expect("starts");
+        assert_eq!(bridge.exit(pid), ExitStatus::Code(0));
+        bridge.ended(pid);
+        assert_eq!(bridge.exit(running), ExitStatus::Lost);
+        bridge.ended(running);
+    }
+}
+
 /// A program that runs, its supervisor and its init; `None` where those that wait belong to the programs' user, whom this
 /// bridge cannot signal.
 fn beside_those_that_wait(bridge: &mut Bridge) -> Option<(OurPid, i32, i32)> {

@@ -245,7 +245,7 @@ impl Processes {
     /// # Cancel safety
     /// A connection may have been made, and is closed.
     pub async fn dial(&self, process: &Process, port: u16) -> Result<TcpStream, DialError> {
-        dial::dial(&self.inner, process.pid, port).await
+        dial::dial(&self.inner, process, port).await
     }
 
     /// The networks of sandboxes, as they come and go.

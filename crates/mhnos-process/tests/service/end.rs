@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mhnos_process::{ExitStatus, Gone, Reason, Scope, Signal, SignalOutcome, SpawnError, State};
+use mhnos_process::{DialError, ExitStatus, Gone, Reason, Scope, Signal, SignalOutcome, SpawnError, State};
 
 use super::{pace::eventually, *};
 
@@ -39,6 +39,17 @@ async fn descendants_that_survive_their_leader_are_killed_with_the_tree() {
     assert!(begun.elapsed() >= Duration::from_millis(300), "somebody ignored SIGTERM");
     assert_eq!(process.exit().expect("exit").status, ExitStatus::Signal(15));
     assert!(!process.lingers());
+}
+
+/// What a supervisor is asked for as its tree ends it does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_under_way_as_the_tree_ends_is_given_up() {
+    let (_keeper, bridge) = bridge().await;
+    let process = bridge.sh("exec sleep 1000").await;
+    let dial = bridge.processes.dial(&process, keeper::UNANSWERED);
+    let (dialed, ended) = tokio::join!(dial, process.signal(Signal::KILL, Scope::Tree));
+    assert_eq!(ended, Ok(SignalOutcome::Ended));
+    assert!(matches!(dialed, Err(DialError::Gone)), "{dialed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

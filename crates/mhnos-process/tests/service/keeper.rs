@@ -28,6 +28,9 @@ use rustix::{
     pty::OpenptFlags,
 };
 
+/// A port to which connections are neither made nor refused.
+pub(crate) const UNANSWERED: u16 = 1;
+
 /// The keeper's side, shared by its threads.
 pub(crate) struct Keeper {
     state: Mutex<State>,
@@ -183,6 +186,7 @@ impl Keeper {
                 let members = FromKeeper::Members { pid, members: Vec::new() };
                 self.tell(&mut state, &members, &[]);
             }
+            ToKeeper::Dial { port: UNANSWERED, .. } => {}
             ToKeeper::Dial { token, .. } => {
                 let outcome = Err(DialFailure::Refused);
                 self.tell(&mut state, &FromKeeper::Dialed { token, outcome }, &[]);

@@ -2,11 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use mhnos_testing::{Scratch, Server, Wire};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use mhnos_testing::{Scratch, Server, Wire, WireOptions, eventually};
+use rustix::{
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+    process::Signal,
+};
 use serde_json::{Value, json};
 
-use crate::{options, requests::bash};
+use crate::{
+    bridge_killed::kill_bridge,
+    options,
+    requests::{bash, bridge},
+};
 
 /// For the next count, on a busy machine.
 const COUNTED: Duration = Duration::from_mins(1);
@@ -68,6 +75,43 @@ async fn no_program_keeps_on_beyond_the_quota() {
             assert_eq!(exit["reason"], "quota", "{host}, {trick}: {exit}");
         }
     }
+}
+
+/// Its programs have their grace to end in, and no room beyond the quota.
+#[tokio::test]
+async fn a_program_that_fills_the_workspace_during_a_drain_is_ended() {
+    let settings = options().env("MHNOS_WORKSPACE_QUOTA", "4m").env("MHNOS_KILL_GRACE", "1h");
+    let mut server = Server::start(settings);
+    let mut wire = Wire::connect(server.address()).await;
+    let fill = "n=0; while :; do n=$((n+1)); head -c 4000000 /dev/zero > fill-$n; sleep 0.2; done";
+    let pid = wire.spawn(bash(&format!("trap '{fill}' TERM; echo up; while :; do sleep 0.1; done"))).await;
+    wire.stdout_until(pid, "up").await;
+    server.signal(Signal::TERM);
+    assert!(server.wait(COUNTED).success());
+}
+
+#[tokio::test]
+async fn what_grows_while_a_bridge_is_replaced_is_not_forgiven() {
+    let server = Server::start(options().env("MHNOS_WORKSPACE_QUOTA", "4m"));
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    // The first count is over, and what it says is kept, when another has been made.
+    server.write("large", vec![7; 4 << 20]);
+    while push(&mut wire, "small", 1000).await["synced"] == 1 {}
+    std::fs::remove_file(server.workspace().join("large")).expect("there");
+    while push(&mut wire, "small", 1000).await["synced"] != 1 {}
+    let fill = "echo up; until [ -e go ]; do sleep 0.1; done; head -c 20000000 /dev/zero > fill; touch done; sleep 1000";
+    let pid = wire.spawn(bash(fill)).await;
+    wire.stdout_until(pid, "up").await;
+    let bridge = bridge(&server).expect("a bridge");
+    rustix::process::kill_process(bridge, Signal::STOP).expect("stop the bridge");
+    server.write("go", "");
+    let done = server.workspace().join("done");
+    eventually(COUNTED, "the workspace is full", || done.exists().then_some(()));
+    kill_bridge(&server);
+    wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    wire.send(&json!({"type": "attach", "id": "again", "pid": pid})).await;
+    let end = tokio::time::timeout(COUNTED, wire.run_to_exit(pid)).await;
+    assert_eq!(end.expect("it is ended").2["reason"], "quota");
 }
 
 /// A file system of a few megabytes.
