@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -14,7 +15,7 @@ use tokio::{
 
 use crate::{
     address,
-    gateway::Gateway,
+    gateway::{Gateway, Way},
     limits::NEXT_ADDRESS,
     policy::RuleName,
     target::{Host, Target},
@@ -67,27 +68,32 @@ enum Route {
 ///
 /// # Cancel safety
 /// Attempts end.
-pub(crate) async fn dial(gateway: &Gateway, target: &Target, purpose: Purpose) -> Result<Reached, DialError> {
+pub(crate) async fn dial(way: &Way, target: &Target, purpose: Purpose) -> Result<Reached, DialError> {
+    let gateway = &*way.gateway;
     gateway.egress.admit(target).map_err(DialError::Refused)?;
     let found = match &target.host {
         Host::Address(address) => Ok(vec![*address]),
-        Host::Name(name) => resolve(gateway, name).await,
+        Host::Name(name) => resolve(way, name).await,
     };
     let reached = match (route(gateway, target, found)?, &gateway.upstream) {
         (Route::Upstream(known), Some(upstream)) => {
-            timeout(gateway.bounds.connect, through(gateway, upstream, target, &known, purpose)).await
+            timeout(gateway.bounds.connect, through(way, upstream, target, &known, purpose)).await
         }
         (Route::Upstream(_), None) => return Err(DialError::NoSuchName),
-        (Route::Direct(allowed), _) => {
-            timeout(gateway.bounds.connect, directly(gateway, target, &allowed)).await
-        }
+        (Route::Direct(allowed), _) => timeout(gateway.bounds.connect, directly(way, target, &allowed)).await,
     };
     reached.map_err(|_| DialError::TimedOut)?
 }
 
-async fn resolve(gateway: &Gateway, name: &str) -> Result<Vec<IpAddr>, DialError> {
-    match timeout(gateway.bounds.resolve, gateway.resolver.resolve(name)).await {
+async fn resolve(way: &Way, name: &str) -> Result<Vec<IpAddr>, DialError> {
+    let resolved = async {
+        let place = Arc::clone(&way.resolving).acquire_owned().await.map_err(io::Error::other)?;
+        way.gateway.resolver.resolve(name, place).await
+    };
+    match timeout(way.gateway.bounds.resolve, resolved).await {
         Err(_) => Err(DialError::TimedOut),
+        // Nobody has been asked, so nothing is known of the name.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(DialError::TimedOut),
         Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
         Ok(_) => Err(DialError::NoSuchName),
     }
@@ -126,9 +132,10 @@ fn route(
 }
 
 /// A connection to one of the addresses, none of them the operator's proxy: what opens its network does not open what it leads to.
-async fn directly(gateway: &Gateway, target: &Target, allowed: &[IpAddr]) -> Result<Reached, DialError> {
+async fn directly(way: &Way, target: &Target, allowed: &[IpAddr]) -> Result<Reached, DialError> {
+    let gateway = &way.gateway;
     if let Some(upstream) = gateway.upstream.as_ref().filter(|upstream| upstream.port() == target.port) {
-        is_none_of(&addresses(gateway, upstream).await?, allowed)?;
+        is_none_of(&addresses(way, upstream).await?, allowed)?;
     }
     let stream = connect(target.port, allowed, &gateway.descriptors).await;
     Ok(Reached { stream: stream.map_err(DialError::Unreachable)?, whole_url: false })
@@ -136,17 +143,17 @@ async fn directly(gateway: &Gateway, target: &Target, allowed: &[IpAddr]) -> Res
 
 /// A connection by way of the operator's proxy.
 async fn through(
-    gateway: &Gateway,
+    way: &Way,
     upstream: &Upstream,
     target: &Target,
     known: &[IpAddr],
     purpose: Purpose,
 ) -> Result<Reached, DialError> {
-    let addresses = addresses(gateway, upstream).await?;
+    let addresses = addresses(way, upstream).await?;
     if target.port == upstream.port() {
         is_none_of(&addresses, known)?;
     }
-    let mut stream = connect(upstream.port(), &addresses, &gateway.descriptors).await.map_err(broken)?;
+    let mut stream = connect(upstream.port(), &addresses, &way.gateway.descriptors).await.map_err(broken)?;
     if purpose == Purpose::Bytes {
         tunnel(&mut stream, target).await.map_err(DialError::Upstream)?;
     }
@@ -154,10 +161,10 @@ async fn through(
 }
 
 /// Where the operator's proxy is.
-async fn addresses(gateway: &Gateway, upstream: &Upstream) -> Result<Vec<IpAddr>, DialError> {
+async fn addresses(way: &Way, upstream: &Upstream) -> Result<Vec<IpAddr>, DialError> {
     match upstream.host() {
         Host::Address(address) => Ok(vec![*address]),
-        Host::Name(name) => resolve(gateway, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into())),
+        Host::Name(name) => resolve(way, name).await.map_err(|_| broken(io::ErrorKind::NotFound.into())),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     address, captured,
     dial::{DialError, Purpose, Reached, dial},
     dns::{self, Answer},
-    limits::{ACCEPT_PAUSE, Bounds, DESCRIPTORS, MAX_QUESTION, OF_A_CONNECTION},
+    limits::{ACCEPT_PAUSE, Bounds, DESCRIPTORS, MAX_QUESTION, OF_A_CONNECTION, RESOLVING_OF_ONE},
     names::{self, Names},
     pace::{Pace, Paced},
     policy::{Egress, Machine, RuleName},
@@ -162,6 +162,7 @@ impl Gateway {
             owner,
             names: Mutex::new(Names::new(self.bounds.names, self.bridge)),
             places: Arc::new(Semaphore::new(self.bounds.connections)),
+            resolving: Arc::new(Semaphore::new(RESOLVING_OF_ONE)),
             pace: Arc::new(Pace::new(self.rate)),
             admits: outlets.admits,
             told: Mutex::default(),
@@ -183,6 +184,8 @@ pub(crate) struct Way {
     owner: Owner,
     names: Mutex<Names>,
     places: Arc<Semaphore>,
+    /// Places for names being resolved.
+    pub(crate) resolving: Arc<Semaphore>,
     pace: Arc<Pace>,
     admits: Option<Admits>,
     told: Mutex<Told>,
@@ -213,7 +216,7 @@ impl Way {
     ) -> Result<Reached<Paced>, DialError> {
         let named = self.named(target);
         let target = named.as_ref().unwrap_or(target);
-        let outcome = dial(&self.gateway, target, purpose).await;
+        let outcome = dial(self, target, purpose).await;
         match &outcome {
             Ok(reached) => _ = reached.stream.set_nodelay(true),
             Err(DialError::Refused(rule)) => {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the servers of a test end with it")]
 
+mod resolving;
 mod upstream;
 
 use std::{
@@ -22,6 +23,7 @@ use mhnos_network::{Bounds, Egress, Gateway, Outlets, Owner, Resolver, Via};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::OwnedSemaphorePermit,
     task::JoinHandle,
     time::timeout,
 };
@@ -51,6 +53,7 @@ impl Resolver for Scripted {
     fn resolve<'r>(
         &'r self,
         _name: &'r str,
+        _place: OwnedSemaphorePermit,
     ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().expect("not poisoned");
@@ -479,29 +482,6 @@ async fn an_address_that_does_not_answer_is_given_up() {
     let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), bounds).await;
     let (_, head) = connect(&sandbox, &at.to_string()).await;
     assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection_timeout"), "{head}");
-}
-
-/// Never answers.
-struct Mute;
-
-impl Resolver for Mute {
-    fn resolve<'r>(
-        &'r self,
-        _name: &'r str,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'r>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-#[tokio::test]
-async fn a_name_that_is_not_resolved_in_time_is_given_up() {
-    let bounds = Bounds { resolve: Duration::from_millis(50), ..Bounds::default() };
-    for upstream in [None, Some("http://127.0.0.1:9".parse().expect("a proxy"))] {
-        let gateway = Gateway::new(Egress::default(), vec![]).with(Box::new(Mute), bounds.clone());
-        let sandbox = serve(gateway.through(upstream)).await;
-        let (_, head) = connect(&sandbox, "slow.example:443").await;
-        assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection_timeout"), "{head}");
-    }
 }
 
 #[tokio::test]
