@@ -19,6 +19,7 @@ use hyper::{
     body::Incoming,
     client,
     header::{self, HeaderMap, HeaderName, HeaderValue},
+    http::uri::PathAndQuery,
     server::conn::http1,
     service::service_fn,
     upgrade::OnUpgrade,
@@ -183,9 +184,10 @@ async fn pass_on(
 ) -> Answer {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if !outside.whole_url {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let path = if path.is_empty() { Uri::from_static("/") } else { path.parse().unwrap_or_default() };
-        *request.uri_mut() = path;
+        let path = request.uri().path_and_query().cloned();
+        // Without a path it is the whole of `?query`, which is sent as `/?query`.
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = path.into();
     }
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());

@@ -321,6 +321,20 @@ async fn one_connection_takes_requests_for_many_hosts() {
 }
 
 #[tokio::test]
+async fn a_request_asks_the_server_for_what_its_url_says() {
+    let listener = TcpListener::bind((own_address(), 0)).await.expect("bind");
+    let at = listener.local_addr().expect("an address");
+    let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), Bounds::default()).await;
+    for (rest, expected) in [("", "/"), ("?x=1", "/?x=1"), ("/a?x=/b", "/a?x=/b"), ("/?", "/?")] {
+        let asked = sent(&sandbox, format!("GET http://{at}{rest} HTTP/1.1\r\n\r\n").as_bytes()).await;
+        let (mut stream, _) = timeout(LONG, listener.accept()).await.expect("soon").expect("a connection");
+        let head = until(&mut stream, "\r\n\r\n").await;
+        assert_eq!(head.lines().next(), Some(&*format!("GET {expected} HTTP/1.1")), "{rest}");
+        drop(asked);
+    }
+}
+
+#[tokio::test]
 async fn connections_of_a_sandbox_are_bounded() {
     let bounds = Bounds { connections: 2, ..Bounds::default() };
     let sandbox = sandbox("public", Scripted::default(), bounds).await;
