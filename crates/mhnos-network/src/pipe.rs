@@ -1,13 +1,14 @@
 //! Bytes both ways between a program and the outside, until both have ended or nothing has moved for long.
 
 use std::{
-    io,
+    future::Future,
+    io::{self, IoSlice},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -88,11 +89,144 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         self.count(outcome)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.count(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A program's connection. What is written and not taken fails when nothing has moved for [`stalled`]'s time: whoever only writes
+/// has no other deadline then.
+pub(crate) struct WriteTimeout<S> {
+    stream: Counted<S>,
+    idle: Duration,
+    /// Set while something is not taken.
+    stalled: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<S> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, idle: Duration) -> Self {
+        Self { stream: Counted::new(stream), idle, stalled: None }
+    }
+
+    fn bound(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let (moves, idle) = (self.stream.moves(), self.idle);
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(stalled(moves, idle))).as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.bound(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.bound(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::timeout,
+    };
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(10);
+
+    /// On the paused clock.
+    async fn pass(time: Duration) {
+        let _ = timeout(time, std::future::pending::<()>()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_taken_fails_unless_something_comes_the_other_way() {
+        let (near, mut far) = duplex(1);
+        let (mut read, mut write) = tokio::io::split(WriteTimeout::new(near, IDLE));
+        let sending = async { write.write_all(b"two").await.expect_err("not taken").kind() };
+        let begun = tokio::time::Instant::now();
+        let coming = async {
+            for _ in 0..5 {
+                pass(IDLE / 2).await;
+                far.write_all(b"x").await.expect("sent");
+                read.read_u8().await.expect("it has come");
+            }
+        };
+        let (failed, ()) = tokio::join!(sending, coming);
+        assert_eq!(failed, io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= 3 * IDLE, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_slowly_does_not_fail() {
+        let (near, mut far) = duplex(1);
+        let mut near = WriteTimeout::new(near, IDLE);
+        let taking = async {
+            for _ in 0..5 {
+                pass(IDLE * 9 / 10).await;
+                far.read_u8().await.expect("a byte");
+            }
+        };
+        let (sent, ()) = tokio::join!(near.write_all(b"slowly"), taking);
+        sent.expect("taken");
     }
 }

@@ -37,7 +37,7 @@ use crate::{
     gateway::Way,
     limits::{Bounds, MAX_HEAD, MAX_HEADERS},
     pace::Paced,
-    pipe::{self, Counted},
+    pipe::{self, Counted, WriteTimeout},
     report::Via,
     socks,
     target::Target,
@@ -110,7 +110,7 @@ pub(crate) async fn http<O: Outside>(
     let granted: Arc<Mutex<Option<Tunnel<O::Stream>>>> = Arc::new(Mutex::new(None));
     let exchange = {
         let (way, granted) = (Arc::clone(way), Arc::clone(&granted));
-        let ask = way.bounds().ask;
+        let Bounds { ask, idle, .. } = *way.bounds();
         let service = service_fn(move |request| {
             let (way, granted) = (Arc::clone(&way), Arc::clone(&granted));
             async move { Ok::<_, Infallible>(answer(request, &*way, &granted).await) }
@@ -121,7 +121,7 @@ pub(crate) async fn http<O: Outside>(
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .preserve_header_case(true)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream, idle)), service)
             .with_upgrades()
     };
     exchange.await.map_err(io::Error::other)?;

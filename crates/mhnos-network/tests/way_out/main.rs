@@ -456,6 +456,21 @@ async fn a_connection_on_which_nothing_moves_is_closed() {
     ends(&mut sent(&sandbox, get.as_bytes()).await).await;
 }
 
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let listener = TcpListener::bind((own_address(), 0)).await.expect("bind");
+    let at = listener.local_addr().expect("an address");
+    let bounds = Bounds { idle: Duration::from_millis(100), ..Bounds::default() };
+    let sandbox = sandbox(&at.ip().to_string(), Scripted::default(), bounds).await;
+    let silent = sent(&sandbox, format!("GET http://{at}/ HTTP/1.1\r\n\r\n").as_bytes()).await;
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    until(&mut stream, "\r\n\r\n").await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("sent");
+    let endless = async { while stream.write_all(&[b'x'; 8 * 1024]).await.is_ok() {} };
+    timeout(LONG, endless).await.expect("it is told that nobody wants more");
+    drop(silent);
+}
+
 /// Two connections at once share the rate; the time they take together is the least it can be, and no bound for a slow machine.
 #[tokio::test]
 async fn a_sandbox_keeps_its_rate_over_all_its_connections() {
