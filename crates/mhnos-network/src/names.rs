@@ -27,10 +27,11 @@ const NUMBERS: u32 = (1 << 17) - FIRST;
 const APART: u32 = 80_997;
 
 /// The names one sandbox has asked for, the oldest first. Their numbers, the last part of their addresses, follow each
-/// other.
+/// other. One that is asked for again before it goes has two places for a while.
 #[derive(Debug)]
 pub(crate) struct Names {
     places: VecDeque<String>,
+    /// Of a name with two places the later.
     numbers: HashMap<String, u32>,
     /// How far the oldest's number is from [`FIRST`].
     oldest: u32,
@@ -44,16 +45,14 @@ impl Names {
         Self { places: VecDeque::new(), numbers: HashMap::new(), oldest, most }
     }
 
-    /// The number that stands for a name from now on.
+    /// The number that stands for a name from now on, until half as many more have been given as there are places.
     pub(crate) fn number(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
+        let number = self.numbers.get(name).copied();
+        if let Some(number) = number.filter(|number| !self.goes_soon(*number)) {
+            return number;
         }
-        if self.places.len() >= self.most
-            && let Some(gone) = self.places.pop_front()
-        {
-            self.numbers.remove(&gone);
-            self.oldest = (self.oldest + 1) % NUMBERS;
+        if self.places.len() >= self.most {
+            self.forget_the_oldest();
         }
         let number = FIRST + (self.oldest + self.places.len() as u32) % NUMBERS;
         self.places.push_back(name.to_owned());
@@ -63,9 +62,26 @@ impl Names {
 
     /// What an address of ours stands for; `None` if it is one and stands for nothing any more.
     pub(crate) fn name(&self, number: u32) -> Option<&str> {
+        self.places.get(self.place(number)?).map(String::as_str)
+    }
+
+    fn place(&self, number: u32) -> Option<usize> {
         let number = number.checked_sub(FIRST).filter(|number| *number < NUMBERS)?;
-        let place = (number + NUMBERS - self.oldest) % NUMBERS;
-        self.places.get(place as usize).map(String::as_str)
+        Some(((number + NUMBERS - self.oldest) % NUMBERS) as usize)
+    }
+
+    fn goes_soon(&self, number: u32) -> bool {
+        let free = self.most.saturating_sub(self.places.len());
+        self.place(number).is_none_or(|place| free + place < self.most / 2)
+    }
+
+    fn forget_the_oldest(&mut self) {
+        let Some(gone) = self.places.pop_front() else { return };
+        // It may have a later place.
+        if self.numbers.get(&gone) == Some(&(FIRST + self.oldest)) {
+            self.numbers.remove(&gone);
+        }
+        self.oldest = (self.oldest + 1) % NUMBERS;
     }
 }
 
@@ -106,6 +122,33 @@ mod tests {
         names.number("d.example");
         assert_eq!(names.name(first), None);
         assert_ne!(names.number("a.example"), first);
+    }
+
+    #[test]
+    fn a_name_that_is_asked_for_again_does_not_go_first() {
+        let mut names = Names::new(4, 0);
+        let [first, ..] = ["a.example", "b.example", "c.example"].map(|name| names.number(name));
+        let again = names.number("a.example");
+        assert_ne!(again, first);
+        assert_eq!((names.name(first), names.name(again)), (Some("a.example"), Some("a.example")));
+        // The first place goes, and the name is not asked for once more.
+        names.number("d.example");
+        assert_eq!((names.name(first), names.name(again)), (None, Some("a.example")));
+        assert_eq!(names.number("a.example"), again);
+        names.number("e.example");
+        assert_eq!(names.name(again), Some("a.example"));
+    }
+
+    /// As a program does that needs the same few all the time.
+    #[test]
+    fn names_that_are_asked_for_in_turn_keep_their_numbers() {
+        let mut names = Names::new(8, 0);
+        for number in 0..8 {
+            names.number(&format!("{number}.example"));
+        }
+        let mut round = || ["a", "b", "c", "d"].map(|name| names.number(name));
+        let first = round();
+        assert!((0..10).all(|_| round() == first));
     }
 
     #[test]
