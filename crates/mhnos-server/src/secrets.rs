@@ -149,6 +149,8 @@ pub(crate) struct Watched {
     path: PathBuf,
     /// What it looked like when it was last read.
     seen: Option<Look>,
+    /// What it looked like when that was last tried: a failure may pass without a change, and is told once.
+    tried: Option<Look>,
 }
 
 /// Device, inode, size, time of change: another look is another content.
@@ -157,7 +159,7 @@ struct Look([i64; 5]);
 
 impl Watched {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, seen: None }
+        Self { path, seen: None, tried: None }
     }
 
     fn look(&self) -> io::Result<Look> {
@@ -170,26 +172,36 @@ impl Watched {
         self.look().ok() != self.seen
     }
 
-    /// Its text. Looked at before it is read, so that no change is missed.
-    pub(crate) fn read(&mut self) -> io::Result<String> {
-        self.seen = self.look().ok();
-        read(&self.path)
+    /// Whether it looks otherwise than when it was last tried to read it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.look().ok() != self.tried
     }
 
-    /// Its text if it has changed since the last time. Looked at before it is read, so that no change is missed.
+    /// Its text.
+    pub(crate) fn read(&mut self) -> io::Result<String> {
+        self.read_by(read)
+    }
+
+    /// Looked at before it is read, so that no change is missed.
+    fn read_by(&mut self, read: impl FnOnce(&Path) -> io::Result<String>) -> io::Result<String> {
+        let look = self.look();
+        self.tried = look.as_ref().ok().copied();
+        let text = look.and_then(|_| read(&self.path));
+        self.seen = self.tried.filter(|_| text.is_ok());
+        text
+    }
+
+    /// Its text if it has changed since it was last read; why it cannot be read, once for each change.
     fn changed(&mut self) -> Option<io::Result<String>> {
-        let look = match self.look() {
-            Ok(look) => Some(look),
-            Err(error) => {
-                // Gone, or not to be reached: told once.
-                return self.seen.take().map(|_| Err(error));
-            }
-        };
-        if look == self.seen {
+        self.changed_by(read)
+    }
+
+    fn changed_by(&mut self, read: impl FnOnce(&Path) -> io::Result<String>) -> Option<io::Result<String>> {
+        if !self.has_changed() {
             return None;
         }
-        self.seen = look;
-        Some(read(&self.path))
+        let is_new = self.is_new();
+        Some(self.read_by(read)).filter(|text| is_new || text.is_ok())
     }
 }
 
@@ -315,6 +327,24 @@ mod tests {
         std::fs::write(&path, ONE).expect("written");
         assert!(!Secrets::gather(&config(&path)).expect("accepted").is_empty());
         assert!(Secrets::gather(&Config::default()).expect("accepted").is_empty());
+    }
+
+    /// Want of a descriptor, say.
+    #[test]
+    fn a_change_that_could_not_be_read_is_read_later() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("tokens");
+        let knows = |keeper: &TokenKeeper, token| keeper.tokens().borrow().find(token).is_some();
+        std::fs::write(&path, ONE).expect("written");
+        let secrets = Secrets::gather(&config(&path)).expect("accepted");
+        let mut keeper = TokenKeeper::new(&config(&path), secrets);
+        std::fs::write(&path, format!("{TWO}\n")).expect("written");
+        let file = keeper.file.as_mut().expect("a file");
+        let mut fail = || file.changed_by(|_| Err(rustix::io::Errno::MFILE.into()));
+        assert!(fail().expect("told").is_err());
+        assert!(fail().is_none(), "told once");
+        keeper.look();
+        assert!(knows(&keeper, TWO) && !knows(&keeper, ONE));
     }
 
     #[test]

@@ -96,18 +96,20 @@ impl TlsKeeper {
         if !changed.contains(&true) {
             return;
         }
+        let is_new = self.files.iter().any(Watched::is_new);
         match read(&mut self.files) {
             Ok(config) => {
                 self.config.send_replace(config);
                 info!("the certificate has been read again");
             }
+            // Tried again, and told.
+            Err(TlsMistake::Unreadable(_)) if !is_new => {}
             Err(error) => error!(%error, "the new certificate or key is wrong; the old ones stay in force"),
         }
     }
 }
 
 fn read(files: &mut [Watched; 2]) -> Result<Arc<ServerConfig>, TlsMistake> {
-    let certificate = files[0].read().map_err(TlsMistake::Unreadable)?;
-    let key = files[1].read().map_err(TlsMistake::Unreadable)?;
-    server_config(&certificate, &key)
+    let [certificate, key] = files.each_mut().map(|file| file.read().map_err(TlsMistake::Unreadable));
+    server_config(&certificate?, &key?)
 }
