@@ -26,6 +26,9 @@ pub const MIN_HEAP_MIB: u64 = 32;
 /// Modules a generated worker may consist of.
 pub const WORKER_MODULES: usize = 1000;
 
+/// Names that its modules may import, whether there is such a module or not: each is looked for.
+pub const WORKER_IMPORTS: usize = 4 * WORKER_MODULES;
+
 /// Bytes of all modules of a generated worker together. They travel inside its configuration.
 pub const WORKER_BYTES: usize = 16 * 1024 * 1024;
 

@@ -17,7 +17,7 @@ use crate::{limits as bounds, service::Service, translate};
 ///
 /// # Cancel safety
 /// The program may be started all the same; it is then listed like any other.
-pub(crate) async fn launch(service: &Service, spawn: &wire::Spawn) -> Result<Arc<Process>, ErrorReply> {
+pub(crate) async fn launch(service: &Arc<Service>, spawn: &wire::Spawn) -> Result<Arc<Process>, ErrorReply> {
     let in_pace = service.spawns.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
     if !in_pace {
         let text = format!("More than {} spawns a second: wait a little", bounds::SPAWNS_PER_SECOND);
@@ -25,7 +25,7 @@ pub(crate) async fn launch(service: &Service, spawn: &wire::Spawn) -> Result<Arc
     }
     let toolbox = toolbox(service).await?;
     let limits = limits(service, &spawn.options.limits);
-    let recipe = prepare(service, spawn, &toolbox, limits).inspect_err(|error| {
+    let recipe = prepared(service, spawn, toolbox, limits).await.inspect_err(|error| {
         if error.code == ErrorCode::ProgramNotFound {
             service.missed.notify_one();
         }
@@ -82,6 +82,24 @@ fn limits(service: &Service, asked: &wire::LimitsRequest) -> Limits {
         pids: asked.pids.map_or(config.max_pids, |pids| pids.min(config.max_pids)),
         cpu_millis: asked.cpu_millis.map_or(config.max_cpu_millis, |cpu| cpu.min(config.max_cpu_millis)),
     }
+}
+
+/// Where a worker's files are read, on a thread that holds up nobody.
+async fn prepared(
+    service: &Arc<Service>,
+    spawn: &wire::Spawn,
+    toolbox: Arc<Toolbox>,
+    limits: Limits,
+) -> Result<Recipe, ErrorReply> {
+    if spawn.process_type != wire::ProcessType::Workerd {
+        return prepare(service, spawn, &toolbox, limits);
+    }
+    let (service, spawn) = (Arc::clone(service), spawn.clone());
+    let preparing = tokio::task::spawn_blocking(move || prepare(&service, &spawn, &toolbox, limits));
+    preparing.await.unwrap_or_else(|error| {
+        let text = format!("The worker's files could not be read: {error}");
+        Err(ErrorReply::new(ErrorCode::Internal, text))
+    })
 }
 
 fn prepare(

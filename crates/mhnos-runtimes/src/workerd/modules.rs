@@ -11,7 +11,7 @@
 //! out `.ts`, `.js` or `.mjs`, and may say `.js` for a `.ts` file, as TypeScript's authors do; a file imported
 //! in two spellings becomes two modules.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::has_extension;
 use crate::{RecipeError, Sources, limits};
@@ -62,8 +62,15 @@ impl ModuleKind {
 impl Script {
     /// Reads the source file at `path` and all it imports, as far as it lies in `workspace`.
     pub(super) fn collect(path: &str, workspace: &str, sources: &dyn Sources) -> Result<Self, RecipeError> {
-        let mut collection =
-            Collection { workspace, sources, found: BTreeMap::new(), bytes: 0, typescript: false };
+        let mut collection = Collection {
+            workspace,
+            sources,
+            named: HashSet::new(),
+            to_read: VecDeque::new(),
+            found: BTreeMap::new(),
+            bytes: 0,
+            typescript: false,
+        };
         if ModuleKind::of(path) != Some(ModuleKind::EsModule) {
             let text = "a worker is a .capnp configuration or a .js, .mjs, .ts or .mts source";
             return Err(collection.refused(path, text));
@@ -78,12 +85,11 @@ impl Script {
                 Module { name: base_name(&main).to_owned(), kind: ModuleKind::ServiceWorker, content };
             return Ok(Self { modules: vec![module], typescript: false });
         }
-        let mut to_read = VecDeque::from(imports(&main, &content));
+        collection.named.insert(main.clone());
+        collection.note_imports(&main, &content)?;
         collection.found.insert(main.clone(), (ModuleKind::EsModule, content));
-        while let Some(name) = to_read.pop_front() {
-            if !collection.found.contains_key(&name) {
-                to_read.extend(collection.add(name)?);
-            }
+        while let Some(name) = collection.to_read.pop_front() {
+            collection.add(name)?;
         }
         Ok(collection.into_script(&main))
     }
@@ -93,14 +99,17 @@ impl Script {
 struct Collection<'a> {
     workspace: &'a str,
     sources: &'a dyn Sources,
+    /// Whatever has been imported, there or not: nothing is looked for twice.
+    named: HashSet<String>,
+    to_read: VecDeque<String>,
     found: BTreeMap<String, (ModuleKind, Vec<u8>)>,
     bytes: usize,
     typescript: bool,
 }
 
 impl Collection<'_> {
-    /// Adds the module that is imported as `name`, if there is one; answers what it imports itself.
-    fn add(&mut self, name: String) -> Result<Vec<String>, RecipeError> {
+    /// Adds the module that is imported as `name`, if there is one, and notes what it imports itself.
+    fn add(&mut self, name: String) -> Result<(), RecipeError> {
         for candidate in candidates(&name) {
             let Some(kind) = ModuleKind::of(&candidate) else { continue };
             let Some(content) = self.read(&candidate)? else { continue };
@@ -109,14 +118,28 @@ impl Collection<'_> {
                 return Err(self.refused(&candidate, &text));
             }
             self.note_language(&candidate);
-            let wanted = match kind {
-                ModuleKind::EsModule | ModuleKind::CommonJs => imports(&name, &content),
-                _ => Vec::new(),
-            };
+            if matches!(kind, ModuleKind::EsModule | ModuleKind::CommonJs) {
+                self.note_imports(&name, &content)?;
+            }
             self.found.insert(name, (kind, content));
-            return Ok(wanted);
+            return Ok(());
         }
-        Ok(Vec::new())
+        Ok(())
+    }
+
+    fn note_imports(&mut self, name: &str, content: &[u8]) -> Result<(), RecipeError> {
+        for import in imports(name, &String::from_utf8_lossy(content)) {
+            if self.named.contains(&import) {
+                continue;
+            }
+            if self.named.len() > limits::WORKER_IMPORTS {
+                let text = format!("a worker may import at most {} files", limits::WORKER_IMPORTS);
+                return Err(self.refused(&import, &text));
+            }
+            self.named.insert(import.clone());
+            self.to_read.push_back(import);
+        }
+        Ok(())
     }
 
     fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>, RecipeError> {
@@ -161,21 +184,17 @@ fn candidates(name: &str) -> Vec<String> {
 }
 
 /// What the module `name` imports by relative paths, as absolute names.
-fn imports(name: &str, content: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(content);
-    let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let keywords = ["from", "import", "require"];
-    let mut found = Vec::new();
-    for keyword in keywords {
-        for (at, _) in text.match_indices(keyword) {
-            let after = at + keyword.len();
-            let reach = text.floor_char_boundary(after + limits::IMPORT_REACH);
-            let after = &text[after..reach];
-            let specifier = if stands_alone(&text, at) { specifier(keyword, after) } else { None };
-            found.extend(specifier.map(|specifier| normal(&format!("{directory}/{specifier}"))));
-        }
-    }
-    found
+fn imports<'t>(name: &str, text: &'t str) -> impl Iterator<Item = String> + use<'t> {
+    let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
+    let words = ["from", "import", "require"].into_iter();
+    let words = words.flat_map(|keyword| text.match_indices(keyword));
+    words.filter_map(move |(at, keyword)| {
+        let after = at + keyword.len();
+        let reach = text.floor_char_boundary(after + limits::IMPORT_REACH);
+        let after = &text[after..reach];
+        let specifier = if stands_alone(text, at) { specifier(keyword, after) } else { None };
+        specifier.map(|specifier| normal(&format!("{directory}/{specifier}")))
+    })
 }
 
 /// Whether the word at this place is not the end of a longer one or a property.
@@ -255,6 +274,8 @@ fn common_directory<'p>(paths: impl Iterator<Item = &'p String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     /// A workspace at `/w` with these files.
@@ -335,7 +356,7 @@ mod tests {
     #[test]
     fn only_relative_specifiers_after_a_keyword_are_imports() {
         let check = |text: &str, expected: &[&str]| {
-            assert_eq!(imports("/w/d/m.js", text.as_bytes()), expected, "{text:?}");
+            assert_eq!(imports("/w/d/m.js", text).collect::<Vec<_>>(), expected, "{text:?}");
         };
         check("import x from './a.js'", &["/w/d/a.js"]);
         check("import x, { y } from\n  \"../b.js\"", &["/w/b.js"]);
@@ -349,6 +370,36 @@ mod tests {
         check("import", &[]);
         check("é import 'é' from './ü/日.js'", &["/w/d/ü/日.js"]);
         check(&format!("import{}'./far.js'", " ".repeat(limits::IMPORT_REACH)), &[]);
+    }
+
+    /// A main module, and nothing else; counts what is looked for.
+    struct Alone(String, AtomicUsize);
+
+    impl Sources for Alone {
+        fn read(&self, path: &str, _max: usize) -> Result<Option<Vec<u8>>, String> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Ok((path == "/w/w.mjs").then(|| self.0.clone().into_bytes()))
+        }
+    }
+
+    #[test]
+    fn what_is_imported_many_times_is_looked_for_once() {
+        let alone = Alone("import'./a.txt'\n".repeat(100_000), AtomicUsize::new(0));
+        let script = Script::collect("/w/w.mjs", "/w", &alone).unwrap();
+        // The main module, and the candidates of one name.
+        let looked_for = alone.1.into_inner();
+        assert_eq!((script.modules.len(), looked_for), (1, 1 + candidates("/w/a.txt").len()));
+    }
+
+    #[test]
+    fn imports_of_many_files_are_refused() {
+        let importing = |many: usize| {
+            let text = (0..many).map(|number| format!("import './{number}.js'\n")).collect();
+            Script::collect("/w/w.mjs", "/w", &Alone(text, AtomicUsize::new(0))).map(drop)
+        };
+        importing(limits::WORKER_IMPORTS).unwrap();
+        let error = importing(limits::WORKER_IMPORTS + 1).unwrap_err();
+        assert_eq!(error.to_string(), "4000.js: a worker may import at most 4000 files");
     }
 
     #[test]
