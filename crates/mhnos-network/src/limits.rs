@@ -19,10 +19,10 @@ pub const ASK_TIME: Duration = Duration::from_secs(30);
 pub const RESOLVE_TIME: Duration = Duration::from_secs(10);
 
 /// Names being resolved at once: each takes a thread while the machine's resolver waits for its servers.
-pub const RESOLVING: usize = 32;
+pub const RESOLVING: usize = 64;
 
 /// Of those, names of one sandbox: servers that do not answer its questions keep nobody else from asking.
-pub const RESOLVING_OF_ONE: usize = 8;
+pub const RESOLVING_OF_ONE: usize = 16;
 
 /// For a connection to the outside to stand, over all addresses of a name.
 pub const CONNECT_TIME: Duration = Duration::from_secs(20);

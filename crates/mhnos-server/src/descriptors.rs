@@ -13,7 +13,8 @@ use crate::{
 
 /// What serving all that the settings allow takes, at the same time.
 pub fn needed(config: &Config) -> u64 {
-    let clients = config.max_connections.saturating_add(MAX_HANDSHAKES + MAX_PREVIEWS_CONNECTIONS);
+    // A handshake has two (`http::Arrival`).
+    let clients = config.max_connections.saturating_add(2 * MAX_HANDSHAKES + MAX_PREVIEWS_CONNECTIONS);
     let processes = config.max_processes.saturating_mul(PROCESS_DESCRIPTORS);
     clients.saturating_add(processes).saturating_add(mhnos_network::MAX_DESCRIPTORS + OWN_DESCRIPTORS) as u64
 }

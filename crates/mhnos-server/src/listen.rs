@@ -140,9 +140,9 @@ async fn welcome(
     front: &Arc<Front>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Guest> {
-    // To tell a slow client, whoever owns the socket then.
-    let told = stream.as_fd().try_clone_to_owned().ok();
-    let arrival = Arc::new(Arrival::new(front, peer));
+    // Through TLS nothing can be said beside it.
+    let second = if front.tls.is_none() { stream.as_fd().try_clone_to_owned().ok() } else { None };
+    let arrival = Arc::new(Arrival::new(front, peer).told_by(second));
     let way = async {
         let stream = open(stream, peer, front).await?;
         http::receive(stream, front, &arrival).await
@@ -162,7 +162,7 @@ async fn welcome(
     }
     debug!(%peer, "a first request took too long, or others needed the room");
     front.turn_away(peer, Refused::Slow, "The request did not come in time.");
-    if let Some(socket) = told.filter(|_| front.tls.is_none()) {
+    if let Some(socket) = arrival.socket() {
         // Its buffer takes this at once, or the client gets nothing.
         let _ = rustix::net::send(&socket, SLOW, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }

@@ -64,7 +64,8 @@ impl Walk {
     /// The next file or empty directory; `None` after the last.
     pub(crate) fn next(&mut self, settings: &PullSettings) -> Result<Option<Found>, PullError> {
         if let Some(root) = self.start.take() {
-            self.descend(root, String::new(), settings)?;
+            let entries = Dir::read_from(&root).map_err(|error| unreadable("", error))?;
+            self.descend(root, entries, String::new(), settings)?;
         }
         while let Some(level) = self.levels.last_mut() {
             let Some(name) = level.names.next() else {
@@ -79,7 +80,14 @@ impl Walk {
                 continue;
             };
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                self.descend(file, path, settings)?;
+                match Dir::read_from(&file) {
+                    // It may be read and not searched: nothing in it may be opened.
+                    Err(Errno::ACCESS | Errno::PERM) => self.passed_over += 1,
+                    entries => {
+                        let entries = entries.map_err(|error| unreadable(&path, error))?;
+                        self.descend(file, entries, path, settings)?;
+                    }
+                }
                 continue;
             }
             level.fruitful = true;
@@ -93,6 +101,7 @@ impl Walk {
     fn descend(
         &mut self,
         directory: OwnedFd,
+        entries: Dir,
         path: String,
         settings: &PullSettings,
     ) -> Result<(), PullError> {
@@ -100,7 +109,7 @@ impl Walk {
             let path = path.chars().take(limits::SHOWN_CHARACTERS).collect();
             return Err(PullError::TooDeep { path, max: limits::DEPTH });
         }
-        let names = self.names(&directory, &path, settings)?.into_iter();
+        let names = self.names(entries, &path, settings)?.into_iter();
         self.levels.push(Level { directory, path, names, fruitful: false });
         Ok(())
     }
@@ -112,14 +121,9 @@ impl Walk {
         (!done.fruitful).then_some(Found::EmptyDirectory { path: done.path })
     }
 
-    fn names(
-        &mut self,
-        directory: &OwnedFd,
-        path: &str,
-        settings: &PullSettings,
-    ) -> Result<Vec<String>, PullError> {
+    fn names(&mut self, entries: Dir, path: &str, settings: &PullSettings) -> Result<Vec<String>, PullError> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(directory).map_err(|error| unreadable(path, error))? {
+        for entry in entries {
             let entry = entry.map_err(|error| unreadable(path, error))?;
             if matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 continue;

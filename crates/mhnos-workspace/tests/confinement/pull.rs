@@ -1,8 +1,9 @@
 //! What a pull gives back, and what it passes over.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs::Permissions, os::unix::fs::PermissionsExt};
 
 use mhnos_workspace::{Content, Entry, PathError, Piece, PullError, PullSettings, Survey};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::tree::Tree;
 
@@ -74,6 +75,44 @@ fn what_is_not_plain_is_passed_over_and_counted() {
     assert_eq!(found.keys().collect::<Vec<_>>(), ["kept", "x"]);
     let survey = tree.workspace.survey(&PullSettings::default()).unwrap();
     assert_eq!(survey, Survey { files: 2, bytes: 2, directories: 0, passed_over: 5 });
+}
+
+/// Without root's power over what it may not read, as most services are.
+fn unprivileged<T: Send>(body: impl Fn() -> T + Sync) -> T {
+    let without = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+        // Of this thread alone.
+        set_capabilities(None, sets).unwrap();
+        body()
+    };
+    std::thread::scope(|scope| scope.spawn(without).join().unwrap())
+}
+
+#[test]
+fn what_may_not_be_read_is_passed_over_and_counted() {
+    let tree = Tree::new();
+    for path in ["kept", "listed/a", "searched/a", "closed/a", "file"] {
+        tree.file(path, "1");
+    }
+    let modes = [("listed", 0o444), ("searched", 0o111), ("closed", 0), ("file", 0o222)];
+    let set =
+        |path: &str, mode| std::fs::set_permissions(tree.path(path), Permissions::from_mode(mode)).unwrap();
+    for (path, mode) in modes {
+        set(path, mode);
+    }
+    let pulled = unprivileged(|| pull(&tree, &PullSettings::default()));
+    let survey = unprivileged(|| tree.workspace.survey(&PullSettings::default()));
+    set("", 0o444);
+    let of_the_root = unprivileged(|| tree.workspace.survey(&PullSettings::default()));
+    set("", 0o700);
+    for (path, _) in modes {
+        set(path, 0o700);
+    }
+    assert_eq!(pulled.unwrap().into_keys().collect::<Vec<_>>(), ["kept"]);
+    assert_eq!(survey.unwrap(), Survey { files: 1, bytes: 1, directories: 0, passed_over: 4 });
+    let error = of_the_root.unwrap_err();
+    assert!(matches!(&error, PullError::Io { path, .. } if path == "/"), "{error}");
 }
 
 #[test]

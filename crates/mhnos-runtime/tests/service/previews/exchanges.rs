@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 
 use serde_json::{Value, json};
 
-use mhnos_testing::eventually;
+use mhnos_testing::{Exposition, eventually};
 
 use super::{DEADLINE, Preview, SERVER, get, opened, read_until, send};
 use crate::{requests::resident_kib, start};
@@ -39,6 +39,25 @@ async fn the_process_sees_the_request_and_who_sent_it() {
     assert!(
         answer.header("content-security-policy").is_some_and(|policy| policy.contains("frame-ancestors"))
     );
+}
+
+#[tokio::test]
+async fn a_connection_takes_one_descriptor_and_one_to_the_process() {
+    const CLIENTS: u64 = 20;
+    let preview = Preview::of(SERVER).await;
+    let open = || Exposition::of(preview.server.address()).count("process_open_fds");
+    let before = open();
+    let clients = (0..CLIENTS).map(|_| {
+        let mut stream = preview.connect();
+        send(&mut stream, &format!("GET /release HTTP/1.1\r\nHost: {}\r\n\r\n", preview.host()));
+        read_until(&mut stream, "released");
+        stream
+    });
+    let clients: Vec<_> = clients.collect();
+    // Some come and go meanwhile.
+    let taken = open() - before;
+    assert!((CLIENTS..2 * CLIENTS + CLIENTS / 2).contains(&taken), "{taken}");
+    drop(clients);
 }
 
 #[tokio::test]
