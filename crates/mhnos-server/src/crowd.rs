@@ -68,8 +68,10 @@ impl Message {
 pub(crate) struct Share {
     crowd: Arc<Crowd>,
     number: u64,
-    /// Since the last message was dealt with.
+    /// Of messages that have not been dealt with.
     bytes: AtomicUsize,
+    /// Of these, what had come when the message that is being dealt with was whole.
+    whole: AtomicUsize,
     fate: Arc<Fate>,
     /// To read more of a large message.
     turn: Mutex<Turn>,
@@ -85,7 +87,10 @@ pub(crate) struct Kept {
 
 impl Crowd {
     pub(crate) fn new(budget: usize) -> Arc<Self> {
-        let turnstile = Turnstile::new(available_parallelism().map_or(1, usize::from));
+        Self::with(budget, Turnstile::new(available_parallelism().map_or(1, usize::from)))
+    }
+
+    pub(crate) fn with(budget: usize, turnstile: Turnstile) -> Arc<Self> {
         Arc::new_cyclic(|this| Self { held: Mutex::default(), budget, turnstile, this: this.clone() })
     }
 
@@ -93,8 +98,8 @@ impl Crowd {
     pub(crate) fn share(&self) -> Arc<Share> {
         let crowd = self.this.upgrade().expect("called through an Arc");
         let number = self.lock().number();
-        let (bytes, fate, turn) = (AtomicUsize::new(0), Arc::default(), Mutex::default());
-        Arc::new(Share { crowd, number, bytes, fate, turn })
+        let (bytes, whole) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Share { crowd, number, bytes, whole, fate: Arc::default(), turn: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -137,6 +142,11 @@ impl Held {
         self.next
     }
 
+    fn insert(&mut self, number: u64, message: Message) {
+        self.total += message.bytes;
+        self.messages.insert(number, message);
+    }
+
     fn forget(&mut self, number: u64) -> Option<Message> {
         let message = self.messages.remove(&number)?;
         self.total -= message.bytes;
@@ -162,27 +172,61 @@ impl Share {
         *self.turn() = Turn::None;
     }
 
-    /// Bytes have come.
+    /// Bytes were read, of whatever.
+    pub(crate) fn has_read(&self, bytes: usize) {
+        self.turn().used(bytes);
+    }
+
+    /// Bytes of a message have come.
     pub(crate) fn received(self: &Arc<Self>, bytes: usize) {
         let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if now > limits::FREE_MESSAGE {
-            self.turn().used(bytes);
             self.crowd.hold(self, now);
         }
     }
 
     /// A message is whole, and is being dealt with.
     pub(crate) fn begin(&self) {
+        self.whole.store(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.fate.busy.store(true, Ordering::Relaxed);
-        self.rest();
     }
 
     /// It has been dealt with.
     pub(crate) fn end(&self) {
         self.fate.busy.store(false, Ordering::Relaxed);
-        if self.bytes.swap(0, Ordering::Relaxed) > limits::FREE_MESSAGE {
-            self.crowd.lock().forget(self.number);
+        if self.bytes.load(Ordering::Relaxed) > limits::FREE_MESSAGE {
+            self.release(&mut self.crowd.lock());
+        } else {
+            self.take_whole();
         }
+    }
+
+    /// No longer holds the message that is being dealt with, but what has come after it. Since when that one had been held.
+    fn release(&self, held: &mut Held) -> Option<Instant> {
+        let left = self.take_whole();
+        let message = held.forget(self.number)?;
+        if left > limits::FREE_MESSAGE {
+            let fate = message.fate.clone();
+            held.insert(self.number, Message { bytes: left, since: Instant::now(), fate });
+        }
+        Some(message.since)
+    }
+
+    /// What is left without the message that is being dealt with.
+    fn take_whole(&self) -> usize {
+        let whole = self.whole.swap(0, Ordering::Relaxed);
+        self.bytes.fetch_sub(whole, Ordering::Relaxed) - whole
+    }
+
+    /// What still comes is thrown away.
+    pub(crate) fn lose(&self) {
+        let _held = self.crowd.lock();
+        self.fate.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing is held any more.
+    pub(crate) fn forget(&self) {
+        self.crowd.lock().forget(self.number);
     }
 
     /// For what keeps this much of the message that is being dealt with for longer than that takes. From now on it
@@ -193,11 +237,9 @@ impl Share {
         }
         let fate = Arc::<Fate>::default();
         let mut held = self.crowd.lock();
-        self.bytes.store(0, Ordering::Relaxed);
-        let since = held.forget(self.number).map_or_else(Instant::now, |message| message.since);
+        let since = self.release(&mut held).unwrap_or_else(Instant::now);
         let number = held.number();
-        held.total += bytes;
-        held.messages.insert(number, Message { bytes, since, fate: Arc::downgrade(&fate) });
+        held.insert(number, Message { bytes, since, fate: Arc::downgrade(&fate) });
         Some(Kept { crowd: Arc::clone(&self.crowd), number, fate })
     }
 
@@ -222,7 +264,7 @@ impl Drop for Kept {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.crowd.lock().forget(self.number);
+        self.forget();
     }
 }
 
@@ -269,6 +311,45 @@ mod tests {
         assert_eq!(crowd.lock().total, 9 * MIB);
         drop(slow);
         assert_eq!(crowd.lock().total, 9 * MIB);
+    }
+
+    /// As when a rule was broken, and the client goes on sending.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_only_thrown_away_takes_nothing_of_the_budget() {
+        let crowd = Crowd::new(10 * MIB);
+        let (broken, slow) = (crowd.share(), crowd.share());
+        slow.received(4 * MIB);
+        broken.received(2 * MIB);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        broken.lose();
+        broken.received(20 * MIB);
+        assert!(!is_given_up(&slow));
+        assert_eq!(crowd.lock().total, 6 * MIB, "what is in memory counts");
+        broken.forget();
+        broken.received(20 * MIB);
+        assert_eq!(crowd.lock().total, 4 * MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_come_of_the_next_message_is_held_when_one_has_been_dealt_with() {
+        let crowd = Crowd::new(10 * MIB);
+        let share = crowd.share();
+        share.received(4 * MIB);
+        share.begin();
+        share.received(3 * MIB);
+        share.end();
+        assert_eq!(crowd.lock().total, 3 * MIB);
+        share.begin();
+        share.received(2 * MIB);
+        let kept = share.keep(MIB);
+        assert_eq!(crowd.lock().total, 3 * MIB);
+        share.end();
+        assert_eq!(crowd.lock().total, 3 * MIB);
+        drop(kept);
+        share.begin();
+        share.end();
+        let held = crowd.lock();
+        assert_eq!((held.total, held.messages.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,9 @@ use crate::{limits, stream::Excess};
 /// Longest head: two bytes, eight of length, four of mask.
 const MAX_HEAD: usize = 14;
 
+/// Largest payload of a control frame (RFC 6455, section 5.5).
+const MAX_CONTROL: u64 = 125;
+
 /// Counts over the bytes of one connection, however they are cut.
 #[derive(Debug)]
 pub(crate) struct FrameMeter {
@@ -18,6 +21,8 @@ pub(crate) struct FrameMeter {
     have: usize,
     /// How much of the frame's payload is still to come.
     payload: u64,
+    /// The frame is one that stands for itself, and has the size of one.
+    control: bool,
     /// Of the message that has begun.
     fragments: usize,
     /// How many frames may come now; below zero they came too fast.
@@ -25,19 +30,29 @@ pub(crate) struct FrameMeter {
     since: Instant,
 }
 
+/// What the meter has taken notice of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fed {
+    /// So many bytes.
+    pub(crate) bytes: usize,
+    /// So many of them are a message's: they are held until it is whole, whatever pings come in between.
+    pub(crate) held: usize,
+}
+
 impl FrameMeter {
     pub(crate) fn new(now: Instant) -> Self {
         let level = limits::FRAME_BURST;
-        Self { head: [0; MAX_HEAD], have: 0, payload: 0, fragments: 0, level, since: now }
+        Self { head: [0; MAX_HEAD], have: 0, payload: 0, control: false, fragments: 0, level, since: now }
     }
 
-    /// Takes notice of bytes that came, up to the payload of a large frame. How many those are.
-    pub(crate) fn feed(&mut self, all: &[u8]) -> Result<usize, Excess> {
-        let mut bytes = all;
+    /// Takes notice of bytes that came, up to the payload of a large frame.
+    pub(crate) fn feed(&mut self, all: &[u8]) -> Result<Fed, Excess> {
+        let (mut bytes, mut held) = (all, 0);
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let skip = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
                 self.payload -= skip as u64;
+                held += if self.control { 0 } else { skip };
                 bytes = &bytes[skip..];
                 continue;
             }
@@ -47,13 +62,15 @@ impl FrameMeter {
             self.have += take;
             bytes = &bytes[take..];
             if self.have >= 2 && self.have == self.head_length() {
+                let head = self.have;
                 self.begin_frame()?;
+                held += if self.control { 0 } else { head };
                 if self.payload > limits::FREE_MESSAGE as u64 {
                     break;
                 }
             }
         }
-        Ok(all.len() - bytes.len())
+        Ok(Fed { bytes: all.len() - bytes.len(), held })
     }
 
     /// As long as the first two bytes are not there, those.
@@ -79,6 +96,8 @@ impl FrameMeter {
         self.have = 0;
         self.level -= 1.0;
         let (last, opcode) = (self.head[0] & 0x80 != 0, self.head[0] & 0x0f);
+        // A larger one is an error, which the library sees when all of it is there.
+        self.control = opcode >= 8 && self.payload <= MAX_CONTROL;
         if opcode >= 8 {
             return Ok(());
         }
@@ -150,6 +169,15 @@ mod tests {
         assert_eq!(meter.pause(now + pause + Duration::from_micros(1)), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_message_holds_its_fragments_and_no_pings() {
+        let mut meter = FrameMeter::new(Instant::now());
+        let (fragment, ping, too_large) = (frame(0x00, 1000), frame(0x89, 125), frame(0x89, 126));
+        let bytes = [&fragment[..], &ping, &fragment, &too_large].concat();
+        let held: usize = bytes.chunks(7).map(|piece| meter.feed(piece).expect("no excess").held).sum();
+        assert_eq!(held, 2 * fragment.len() + too_large.len());
+    }
+
     proptest! {
         #[test]
         fn frames_are_counted_however_they_are_cut(
@@ -161,7 +189,7 @@ mod tests {
             let (mut rest, mut cuts) = (&bytes[..], cuts.into_iter().cycle());
             while !rest.is_empty() {
                 let part = &rest[..rest.len().min(cuts.next().unwrap_or(1))];
-                let taken = meter.feed(part).expect("no excess");
+                let taken = meter.feed(part).expect("no excess").bytes;
                 prop_assert!(taken == part.len() || meter.payload > limits::FREE_MESSAGE as u64);
                 rest = &rest[taken..];
             }

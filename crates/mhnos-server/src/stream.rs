@@ -153,10 +153,11 @@ impl Intake {
     /// anything before it. So its buffer has just its size, has no room left when it is whole, and goes with it; the
     /// connection would keep it otherwise, for as long as it lives.
     fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.meter.feed(bytes).map_err(io::Error::other)?;
-        self.share.received(taken);
+        let fed = self.meter.feed(bytes).map_err(io::Error::other)?;
+        self.share.has_read(fed.bytes);
+        self.share.received(fed.held);
         self.pause = self.meter.pause(Instant::now()).map(|pause| Box::pin(tokio::time::sleep(pause)));
-        Ok(taken)
+        Ok(fed.bytes)
     }
 }
 
@@ -164,7 +165,10 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(intake) = &mut this.intake {
-            ready!(intake.poll_pace(cx));
+            if intake.poll_pace(cx).is_pending() {
+                intake.share.rest();
+                return Poll::Pending;
+            }
             ready!(intake.share.poll_turn(cx));
         }
         let before = buf.filled().len();
@@ -208,5 +212,35 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_io!(&mut self.get_mut().io, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{crowd::Crowd, turnstile::Turnstile};
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_ahead_of_its_pace_lets_others_read() {
+        let crowd = Crowd::with(limits::MESSAGE_BUDGET, Turnstile::new(1));
+        let (mut client, io) = tokio::io::duplex(1 << 20);
+        let mut stream = Stream::memory(io).into_web_socket(Bytes::new(), crowd.share(), true);
+        let payload = limits::FREE_MESSAGE + 1;
+        let head = [&[0x01, 0xff][..], &(payload as u64).to_be_bytes(), &[0; 4]].concat();
+        let fragments = b"\0\x80\0\0\0\0".repeat(limits::FRAME_BURST as usize + 5000);
+        let sent = [head, vec![b' '; payload], fragments].concat();
+        client.write_all(&sent).await.expect("there is room");
+        let (mut buf, mut read) = ([0; 4096], 0);
+        while let Some(more) = stream.read(&mut buf).now_or_never() {
+            read += more.expect("no excess");
+        }
+        assert!(read > payload && read < sent.len(), "{read} bytes were read before the pause");
+        let other = crowd.share();
+        other.received(limits::FREE_MESSAGE + 1);
+        let turn = std::future::poll_fn(|cx| other.poll_turn(cx));
+        assert!(turn.now_or_never().is_some(), "the pause holds the place");
     }
 }

@@ -35,7 +35,13 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("maxPullBytes", &["a_pull_that_is_too_large_is_refused_before_anything_is_sent"]),
     ("maxQueuedBytes", &["whoever_takes_no_answers_is_read_no_further"]),
     ("maxViewers", &["viewers_beyond_the_limit_are_refused_until_one_leaves"]),
-    ("messageBudgetBytes", &["large_messages_of_many_are_bounded_all_together"]),
+    (
+        "messageBudgetBytes",
+        &[
+            "large_messages_of_many_are_bounded_all_together",
+            "fragments_with_pings_between_are_bounded_all_together",
+        ],
+    ),
     ("outputLogBytes", &["replay_reports_a_gap_when_the_log_wrapped"]),
     (
         "pingIntervalMs",

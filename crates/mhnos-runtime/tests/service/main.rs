@@ -29,6 +29,7 @@ mod floods;
 mod health;
 mod hostile;
 mod ipc;
+mod large_messages;
 mod life;
 mod limits;
 mod metrics;

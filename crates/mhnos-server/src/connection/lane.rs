@@ -154,20 +154,20 @@ impl<'c> Lane<'c> {
                 Some(Ok(message)) => message,
             };
             pulse.heard();
+            self.service.metrics.received_bytes.add(message.len() as u64);
+            let (message, text) = match message {
+                Message::Text(text) => (text.into(), true),
+                Message::Binary(bytes) => (bytes, false),
+                // They come between the fragments of a message, too.
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+            };
+            self.share.begin();
             if message.len() > limits::FREE_MESSAGE {
                 // While it is there: the connection gets another buffer, and this one goes with the message.
                 ahead = poll_fn(|cx| Poll::Ready(stream.poll_next_unpin(cx))).await;
             }
-            self.service.metrics.received_bytes.add(message.len() as u64);
-            self.share.begin();
-            let parsed = match message {
-                Message::Text(text) => self.parse(text.into(), true).await,
-                Message::Binary(bytes) => self.parse(bytes, false).await,
-                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
-                    self.share.end();
-                    continue;
-                }
-            };
+            self.share.rest();
+            let parsed = self.parse(message, text).await;
             self.handle(parsed).await;
             self.share.end();
         }

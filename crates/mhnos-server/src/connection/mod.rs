@@ -176,7 +176,9 @@ pub(crate) async fn serve(
     debug!(%peer, ?end, "disconnected");
     presence.ends(&end);
     if let (End::Broken(..) | End::Revoked, Ok(socket)) = (&end, stream.reunite(writer.into_sink())) {
-        discard(socket.into_inner()).await;
+        let socket = socket.into_inner();
+        guest.share.forget();
+        discard(socket).await;
     }
 }
 
@@ -201,6 +203,9 @@ async fn converse(
     };
     // What follows need not read, and holds up nobody who does.
     share.rest();
+    if matches!(end, End::Broken(..) | End::Revoked) {
+        share.lose();
+    }
     let patience = match *phase.borrow() {
         Phase::Leaving => limits::LEAVE_CLOSE,
         Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
