@@ -28,6 +28,7 @@ mod metrics;
 mod neighbours;
 mod places;
 mod preview;
+mod pulse;
 mod quota;
 mod secrets;
 mod service;

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::{crowd::Share, limits, meter::FrameMeter};
+use crate::{crowd::Share, limits, meter::FrameMeter, pulse::Pulse};
 
 /// A bound that a client has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +67,8 @@ pub(crate) struct Stream {
     early: Bytes,
     /// What may still come before a token is shown.
     allowance: Option<usize>,
+    /// Signs of life of the other end.
+    pulse: Arc<Pulse>,
     /// Once it is a WebSocket.
     intake: Option<Intake>,
 }
@@ -94,7 +96,7 @@ impl Stream {
     }
 
     fn new(io: Io) -> Self {
-        Self { io, early: Bytes::new(), allowance: None, intake: None }
+        Self { io, early: Bytes::new(), allowance: None, pulse: Arc::default(), intake: None }
     }
 
     /// From now on a WebSocket, which begins with these bytes. `known`: a token was shown, or none is asked for.
@@ -109,6 +111,10 @@ impl Stream {
     /// A token has been shown.
     pub(crate) fn lift_allowance(&mut self) {
         self.allowance = None;
+    }
+
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -177,6 +183,9 @@ impl AsyncRead for Stream {
             intake.share.rest();
         }
         ready!(read)?;
+        if buf.filled().len() > before {
+            this.pulse.heard();
+        }
         if let Some(intake) = &mut this.intake {
             let now = before + intake.take(&buf.filled()[before..])?;
             if now < buf.filled().len() {

@@ -27,6 +27,7 @@ mod egress;
 mod few_files;
 mod floods;
 mod health;
+mod heartbeat;
 mod hostile;
 mod ipc;
 mod large_messages;

@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 use tracing::debug;
 
 use super::{
-    Dialect, End, Phase, Pulse, broken,
+    Dialect, End, Phase, broken,
     outbox::{Item, Outbox},
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     crowd::Share,
     door::{self, Admission},
     limits,
+    pulse::Pulse,
     service::Service,
     stream::Stream,
     web_os,
@@ -131,7 +132,7 @@ impl<'c> Lane<'c> {
         let mut stopping = false;
         let mut ahead = Poll::Pending;
         loop {
-            self.room().await;
+            self.room(pulse).await;
             let next = async {
                 match std::mem::replace(&mut ahead, Poll::Pending) {
                     Poll::Ready(next) => next,
@@ -153,7 +154,6 @@ impl<'c> Lane<'c> {
                 Some(Err(error)) => return broken(&error),
                 Some(Ok(message)) => message,
             };
-            pulse.heard();
             self.service.metrics.received_bytes.add(message.len() as u64);
             let (message, text) = match message {
                 Message::Text(text) => (text.into(), true),
@@ -167,6 +167,7 @@ impl<'c> Lane<'c> {
                 ahead = poll_fn(|cx| Poll::Ready(stream.poll_next_unpin(cx))).await;
             }
             self.share.rest();
+            let _deaf = pulse.deaf();
             let parsed = self.parse(message, text).await;
             self.handle(parsed).await;
             self.share.end();
@@ -281,8 +282,10 @@ impl<'c> Lane<'c> {
     }
 
     /// Waits until another request may be taken on.
-    async fn room(&mut self) {
+    async fn room(&mut self, pulse: &Pulse) {
         while self.pending.len() >= limits::MAX_PENDING || self.pending_bytes >= limits::MAX_PENDING_BYTES {
+            // A client that takes no answers is another matter: it does not live.
+            let _deaf = pulse.deaf();
             let Some(late) = self.pending.next().await else { break };
             self.settle(late);
         }

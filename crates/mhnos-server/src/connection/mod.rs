@@ -16,15 +16,7 @@ mod requests;
 mod view;
 mod writer;
 
-use std::{
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use mhnos_protocol as wire;
@@ -49,6 +41,7 @@ use crate::{
     http::{Front, Guest, Subprotocol},
     limits,
     preview::Base,
+    pulse::Pulse,
     service::Service,
     stream::{Excess, Stream},
 };
@@ -127,16 +120,6 @@ enum End {
     Revoked,
 }
 
-/// Rounds of pings since the client was last heard.
-#[derive(Default)]
-struct Pulse(AtomicU32);
-
-impl Pulse {
-    fn heard(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
 /// Serves a client until it leaves or the service stops.
 pub(crate) async fn serve(
     guest: Guest,
@@ -147,7 +130,7 @@ pub(crate) async fn serve(
 ) {
     let dialect = Dialect::of(&guest);
     let _until_the_end = guest.place;
-    let (outbox, pulse) = (Outbox::default(), Pulse::default());
+    let outbox = Outbox::default();
     let connected = wire::Event::Connected(wire::Connected::new(service.wire_config()));
     outbox.push(Item::text(connected.to_json()));
 
@@ -165,6 +148,7 @@ pub(crate) async fn serve(
     debug!(%peer, ?dialect, visitor = ?guest.visitor, token = admission.name(), "connected");
     let who = service.who(peer, &guest.visitor, admission.name());
     let presence = Presence::begin(&service, who, dialect);
+    let pulse = socket.get_ref().pulse();
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, &outbox, &service.metrics, &pulse);
     // On the heap: whatever holds a future by value has room for it in each of its own states.
@@ -255,7 +239,7 @@ async fn heartbeat(every: Duration, outbox: &Outbox, pulse: &Pulse) {
     rounds.tick().await;
     loop {
         rounds.tick().await;
-        if pulse.0.fetch_add(1, Ordering::Relaxed) >= limits::MISSED_ROUNDS {
+        if pulse.round() >= limits::MISSED_ROUNDS {
             return;
         }
         outbox.push(Item::Ping);

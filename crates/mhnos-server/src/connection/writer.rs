@@ -20,13 +20,12 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Pulse,
     outbox::{Item, Outbox},
     pull::PullMessage,
     text_message, until,
     view::View,
 };
-use crate::{limits, metrics::Metrics, stream::Stream, translate};
+use crate::{limits, metrics::Metrics, pulse::Pulse, stream::Stream, translate};
 
 type Sink = SplitSink<WebSocketStream<Stream>, Message>;
 
