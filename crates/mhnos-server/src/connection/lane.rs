@@ -132,15 +132,18 @@ impl<'c> Lane<'c> {
         let mut stopping = false;
         let mut ahead = Poll::Pending;
         loop {
-            self.room(pulse).await;
             let next = async {
-                match std::mem::replace(&mut ahead, Poll::Pending) {
-                    Poll::Ready(next) => next,
-                    Poll::Pending => stream.next().await,
-                }
+                self.room(pulse).await;
+                let next = async {
+                    match std::mem::replace(&mut ahead, Poll::Pending) {
+                        Poll::Ready(next) => next,
+                        Poll::Pending => stream.next().await,
+                    }
+                };
+                self.beside(next).await
             };
             let next = tokio::select! {
-                next = self.beside(next) => next,
+                next = next => next,
                 () = Phase::closing(&mut phase), if !stopping => {
                     stopping = true;
                     self.share.rest();

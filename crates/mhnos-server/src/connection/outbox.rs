@@ -29,8 +29,19 @@ pub(super) enum Item {
     AfterExit { process: Arc<Process>, messages: Vec<String> },
     /// Send this answer as it is read from disk.
     Pull(Box<PullMessage>),
-    /// Send everything that can still be sent, then this, then nothing more.
-    Close(CloseFrame),
+    /// Send this after what is queued and that much of output, then nothing more.
+    Close(CloseFrame, Rest),
+}
+
+/// How much of output a client that is sent away still gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// All there will be: nothing writes any more.
+    All,
+    /// What has been written by now, for which there is time; it resumes after that. A flood has no end.
+    Written,
+    /// None.
+    Nothing,
 }
 
 impl Item {
@@ -38,8 +49,8 @@ impl Item {
         Self::Text(message)
     }
 
-    pub(super) fn close(code: CloseCode, reason: &'static str) -> Self {
-        Self::Close(CloseFrame { code, reason: reason.into() })
+    pub(super) fn close(code: CloseCode, reason: &'static str, rest: Rest) -> Self {
+        Self::Close(CloseFrame { code, reason: reason.into() }, rest)
     }
 
     fn bytes(&self) -> usize {

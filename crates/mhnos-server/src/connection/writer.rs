@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    outbox::{Item, Outbox},
+    outbox::{Item, Outbox, Rest},
     pull::PullMessage,
     text_message, until,
     view::View,
@@ -120,7 +120,12 @@ impl<'c> Writer<'c> {
             Item::Exited(process) => self.tell_owed(&process),
             Item::AfterExit { process, messages } => self.after_exit(&process, messages),
             Item::Pull(pull) => self.send_pull(*pull).await?,
-            Item::Close(frame) => {
+            Item::Close(frame, rest) => {
+                match rest {
+                    Rest::All => {}
+                    Rest::Written => self.views.iter_mut().for_each(View::ends_here),
+                    Rest::Nothing => self.views.clear(),
+                }
                 self.views.iter_mut().for_each(|view| view.release_exit(&mut self.ready));
                 self.closing = Some(frame);
             }
