@@ -41,6 +41,20 @@ async fn descendants_that_survive_their_leader_are_killed_with_the_tree() {
     assert!(!process.lingers());
 }
 
+/// Its record still waits for output that a descendant holds open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_of_a_leader_that_has_just_ended_is_answered_after_the_exit() {
+    let (_keeper, bridge) = bridge().await;
+    let process = bridge.sh("sleep 1000 & exit 0").await;
+    let cont = Signal::from_number(18).expect("SIGCONT");
+    while process.signal(cont, Scope::Leader).await == Ok(SignalOutcome::Delivered) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(process.signal(Signal::TERM, Scope::Leader).await, Err(Gone));
+    assert_eq!(process.exit().expect("exit").reason, Reason::Exited);
+    process.signal(Signal::KILL, Scope::Tree).await.expect("there was something to kill");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_signals_are_answered_when_they_are_sent() {
     let (_keeper, bridge) = bridge().await;
