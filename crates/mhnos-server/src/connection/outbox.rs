@@ -21,8 +21,8 @@ pub(super) enum Item {
     Ping,
     /// Show a process's output from now on, instead of an earlier view of it.
     View(Box<View>),
-    /// Show it no longer. `tell_exit`: its exit is still to be told.
-    Unview { pid: Pid, tell_exit: Option<Arc<Process>> },
+    /// Show it no longer. `tell_exit`: its exit is still to be told; if it had `ended` before, only one that was viewed.
+    Unview { pid: Pid, tell_exit: Option<Arc<Process>>, ended: bool },
     /// A process that is not viewed has ended, and its exit was still to be told.
     Exited(Arc<Process>),
     /// Send these messages, after the exit if that is still to be told.
