@@ -333,13 +333,19 @@ impl Process {
 
     /// Sends a signal. SIGTERM, SIGINT and SIGHUP begin a stop: SIGKILL follows to the same scope after the
     /// grace period, and this returns when the exit record is set and, for [`Scope::Tree`], no descendant
-    /// is left. SIGKILL returns likewise. Other signals return as soon as they are sent.
+    /// is left. SIGKILL returns likewise, and both if there was nobody to send it to. Other signals return as soon as they are sent.
     ///
     /// # Cancel safety
     /// The signal may have been sent, and a stop that began goes on.
     pub async fn signal(&self, signal: Signal, scope: Scope) -> Result<SignalOutcome, Gone> {
         let stop = signal.stops();
-        self.send(signal, scope, stop).await?;
+        if let Err(gone) = self.send(signal, scope, stop).await {
+            if stop {
+                // The record of what has ended may still be waiting for output.
+                _ = tokio::time::timeout(KILL_PATIENCE, self.exited()).await;
+            }
+            return Err(gone);
+        }
         if !stop {
             return Ok(SignalOutcome::Delivered);
         }

@@ -47,9 +47,9 @@ pub(crate) struct Memory {
     pub(crate) timeout_at: Option<Millis>,
     /// The stop that is going on.
     pub(crate) stop: Stop,
-    /// Why the first stop was asked for, if one ever was.
+    /// Why the first stop was asked for, if one was before the program's exit.
     pub(crate) cause: Option<Cause>,
-    /// The signals clients have sent besides, a bit each: one of them may end the program.
+    /// The signals clients have sent besides until then, a bit each: one of them may end the program.
     pub(crate) sent: u64,
 }
 
@@ -166,7 +166,9 @@ impl Machine {
             Event::Ask { signal, scope, cause } => effects.signal = self.ask(now, signal, scope, cause),
             Event::Send { signal, scope } => {
                 if self.reachable(scope) {
-                    self.memory.sent |= signal.bit();
+                    if self.program == Program::Running {
+                        self.memory.sent |= signal.bit();
+                    }
                     effects.signal = Some((signal, scope));
                 }
             }
@@ -251,7 +253,10 @@ impl Machine {
         if !self.reachable(scope) {
             return None;
         }
-        self.memory.cause.get_or_insert(cause);
+        // Of what has ended already it is no cause.
+        if self.program == Program::Running {
+            self.memory.cause.get_or_insert(cause);
+        }
         let deadline = now.saturating_add(self.memory.grace);
         let repeat = now + KILL_REPEAT.as_millis() as Millis;
         // Whatever comes later, nothing that was promised to a wider scope is put off.

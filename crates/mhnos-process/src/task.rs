@@ -279,7 +279,9 @@ impl Task {
         }
         self.show(record, earlier);
         if over {
-            self.inner.shown_over(self.process.pid);
+            // When the tree of one that has lived on ended is not known to a later bridge.
+            let ended_ms = self.process.exit().map(|record| record.ended_ms);
+            self.inner.shown_over(self.process.pid, ended_ms.filter(|_| self.note.recorded_at.is_none()));
         }
     }
 

@@ -103,9 +103,9 @@ impl Inner {
     }
 
     /// The same has been shown to whoever looks.
-    pub(crate) fn shown_over(&self, pid: Pid) {
+    pub(crate) fn shown_over(&self, pid: Pid, ended_ms: Option<u64>) {
         let mut table = self.lock();
-        table.shown_over(pid);
+        table.shown_over(pid, ended_ms);
         self.alive.send_replace(table.alive());
         self.retire.notify_one();
     }

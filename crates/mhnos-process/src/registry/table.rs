@@ -11,6 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Inner, Stats, Tally};
 use crate::{
+    clock::unix_ms,
     note::{Note, ServiceNote},
     process::Process,
     request::{Info, Settings, SpawnError},
@@ -236,24 +237,32 @@ impl Table {
         }
     }
 
-    pub(super) fn shown_over(&mut self, pid: Pid) {
+    /// `ended_ms`: when, as its record says, if its tree ended with it. What had ended before it was adopted is told in no
+    /// particular order.
+    pub(super) fn shown_over(&mut self, pid: Pid, ended_ms: Option<u64>) {
         if let Some(entry) = self.processes.get_mut(&pid).filter(|entry| !entry.shown) {
             entry.shown = true;
-            self.unsettled.remove(&pid);
-            self.retired.push_back((Instant::now(), pid));
+            let had_ended = self.unsettled.remove(&pid);
+            let earlier = ended_ms.filter(|_| had_ended);
+            let age = earlier.map_or(0, |ended_ms| unix_ms().saturating_sub(ended_ms));
+            let now = Instant::now();
+            let since = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+            let place = self.retired.partition_point(|(other, _)| *other <= since);
+            self.retired.insert(place, (since, pid));
         }
     }
 
     /// Takes out what is no longer retained, and counts it in the service's note.
     pub(super) fn expire(&mut self, retain_count: usize, retain_for: Duration) -> Vec<Arc<Process>> {
         let now = Instant::now();
-        let mut excess = self.retired.len().saturating_sub(retain_count);
+        let ended = self.retired.iter().filter(|(_, pid)| !is_probe(*pid)).count();
+        let mut excess = ended.saturating_sub(retain_count);
         let (processes, service) = (&mut self.processes, &mut self.service);
         let mut expired = Vec::new();
         service.forgetting.clear();
         self.retired.retain(|(since, pid)| {
             let keep = !is_probe(*pid) && excess == 0 && now.duration_since(*since) < retain_for;
-            excess = excess.saturating_sub(1);
+            excess = excess.saturating_sub(usize::from(!is_probe(*pid)));
             if !keep && let Some(entry) = processes.remove(pid) {
                 if !is_probe(*pid) {
                     service.forgotten += 1;

@@ -153,6 +153,27 @@ fn the_reason_is_what_ended_it() {
     }
 }
 
+#[test]
+fn what_is_sent_after_the_exit_is_no_reason_for_it() {
+    let after = [
+        TERM_TREE,
+        Event::Ask { signal: Signal::KILL, scope: Scope::Tree, cause: Cause::Quota },
+        Event::Send { signal: Signal::from_number(11).expect("SIGSEGV"), scope: Scope::Tree },
+    ];
+    let before = [(ExitStatus::Code(0), Reason::Exited), (ExitStatus::Signal(11), Reason::Signaled)];
+    for (event, (status, reason)) in after.into_iter().flat_map(|event| before.map(|one| (event, one))) {
+        let (mid, effects) = run(machine(), &[(0, Event::Exited(exit(status))), (100, event)]);
+        assert!(effects[1].signal.is_some(), "descendants get it");
+        // A bridge that takes over from here learns of the exit anew.
+        let adopted = run(Machine::new(mid.memory), &[(200, Event::Exited(exit(status)))]).0;
+        for machine in [mid, adopted] {
+            let (_, effects) = run(machine, &[(300, Event::CaughtUp), (800, Event::Tick)]);
+            let verdict = effects.into_iter().find_map(|one| one.record).expect("recorded");
+            assert_eq!(verdict.reason, reason, "{event:?} {status:?}");
+        }
+    }
+}
+
 fn scope() -> impl Strategy<Value = Scope> {
     prop_oneof![Just(Scope::Leader), Just(Scope::Tree)]
 }

@@ -1,6 +1,6 @@
 //! How processes end, and what of them stays: stops, limits, retention, the drain.
 
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use mhnos_process::{DialError, ExitStatus, Gone, Reason, Scope, Signal, SignalOutcome, SpawnError, State};
 
@@ -41,6 +41,7 @@ async fn descendants_that_survive_their_leader_are_killed_with_the_tree() {
     assert!(!process.lingers());
 }
 
+<<<<<<< HEAD
 /// What a supervisor is asked for as its tree ends it does not answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_under_way_as_the_tree_ends_is_given_up() {
@@ -50,6 +51,20 @@ async fn a_connection_under_way_as_the_tree_ends_is_given_up() {
     let (dialed, ended) = tokio::join!(dial, process.signal(Signal::KILL, Scope::Tree));
     assert_eq!(ended, Ok(SignalOutcome::Ended));
     assert!(matches!(dialed, Err(DialError::Gone)), "{dialed:?}");
+=======
+/// Its record still waits for output that a descendant holds open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_of_a_leader_that_has_just_ended_is_answered_after_the_exit() {
+    let (_keeper, bridge) = bridge().await;
+    let process = bridge.sh("sleep 1000 & exit 0").await;
+    let cont = Signal::from_number(18).expect("SIGCONT");
+    while process.signal(cont, Scope::Leader).await == Ok(SignalOutcome::Delivered) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(process.signal(Signal::TERM, Scope::Leader).await, Err(Gone));
+    assert_eq!(process.exit().expect("exit").reason, Reason::Exited);
+    process.signal(Signal::KILL, Scope::Tree).await.expect("there was something to kill");
+>>>>>>> h/delivery
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +157,44 @@ async fn only_the_newest_ended_ones_are_retained() {
     let last = bridge.processes.get(1004).expect("retained");
     assert_eq!(finish(&last).await.out, b"4\n");
     assert!(bridge.processes.get(1000).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_bridge_retains_the_newest_too() {
+    let keeper = Keeper::new(LOG_BYTES);
+    let few = Settings { retain_count: 2, ..settings() };
+    let first = Bridge::start(&keeper, few.clone()).await;
+    let [newer, older] = [first.sh("read x").await, first.sh("read x").await];
+    let mut ended_ms = 0;
+    for process in [&older, &newer] {
+        // In another millisecond than the last.
+        eventually(|| UNIX_EPOCH.elapsed().is_ok_and(|now| now.as_millis() > u128::from(ended_ms))).await;
+        process.write("\n".into()).await.expect("write");
+        ended_ms = process.exited().await.expect("exit").ended_ms;
+        eventually(|| !process.lingers()).await;
+    }
+    first.die().await;
+    let second = Bridge::start(&keeper, few).await;
+    eventually(|| second.processes.list(false).is_empty()).await;
+    let newest = second.sh("true").await;
+    finish(&newest).await;
+    assert_eq!(keeper.forgotten(&[older.pid()]), [newer.pid(), newest.pid()]);
+}
+
+/// A probe that has ended is forgotten, and takes the place of none that has.
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_none_of_those_that_are_retained() {
+    let keeper = Keeper::new(LOG_BYTES);
+    let bridge = Bridge::start(&keeper, Settings { retain_count: 2, ..settings() }).await;
+    for _ in 0..2 {
+        let process = bridge.sh("true").await;
+        finish(&process).await;
+        eventually(|| !process.lingers()).await;
+    }
+    let probe = bridge.spawn(SpawnRequest { probe: true, ..sh("true") }).await;
+    finish(&probe).await;
+    assert_eq!(keeper.forgotten(&[probe.pid()]), [1000, 1001]);
+    assert_eq!(bridge.processes.list(true).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,10 @@
 //! Programs that write without end while bridges die and are replaced, and viewers come, go, crawl and sleep: every viewer has
 //! every byte, or is told which ones it has missed.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use mhnos_testing::{Server, Wire, WireOptions, eventually, eventually_async};
@@ -9,6 +12,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
+    bad_clients::web_socket,
     requests::{bash, bridge, resident_kib},
     start,
 };
@@ -143,6 +147,39 @@ async fn take_more(followers: &mut [Follower]) {
     .await;
 }
 
+/// There is always more to send to it.
+#[tokio::test]
+async fn a_slow_viewer_of_floods_is_told_of_an_upgrade() {
+    let server = start();
+    let mut socket = web_socket(server.address());
+    for _ in 0..4 {
+        let pid = Wire::connect(server.address()).await.spawn(bash(&flood())).await;
+        let attach = json!({"type": "attach", "id": 1, "pid": pid}).to_string();
+        let head = [0x81, 0x80 | attach.len() as u8, 0, 0, 0, 0];
+        socket.write_all(&[&head[..], attach.as_bytes()].concat()).expect("it reads");
+    }
+    let (mut end, mut piece, mut read, mut told) = (Vec::new(), vec![0; 64 << 10], 0, false);
+    loop {
+        let more = socket.read(&mut piece).unwrap_or(0);
+        if more == 0 {
+            break;
+        }
+        end = [&end[end.len().saturating_sub(200)..], &piece[..more]].concat();
+        read += more;
+        if read > 16 << 20 && !told {
+            server.signal(Signal::USR2);
+            told = true;
+        }
+        // Slowness is what this is about.
+        if !told {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+    let code = 1012_u16.to_be_bytes();
+    let close = end.windows(4).rposition(|frame| frame[0] == 0x88 && frame[2..] == code);
+    assert!(close.is_some(), "cut: {:?}", String::from_utf8_lossy(&end[end.len().saturating_sub(100)..]));
+}
+
 /// Twenty programs write at full speed, twenty clients view them.
 #[tokio::test]
 async fn an_upgrade_under_load_loses_no_byte() {
@@ -158,6 +195,8 @@ async fn an_upgrade_under_load_loses_no_byte() {
         // Each is sent away, with all that was written to it before, and comes back when it has that.
         join_all(followers.iter_mut().map(async |follower| {
             follower.take_rest().await;
+            let close = follower.wire.closed().await.expect("a close frame");
+            assert_eq!(u16::from(close.code), 1012);
             follower.resume(&server).await;
         }))
         .await;

@@ -159,6 +159,21 @@ async fn a_token_that_is_removed_ends_its_connections_and_no_others() {
     assert_serves(&mut stays).await;
 }
 
+/// However much there is to send: what is written from then on is not this client's to see.
+#[tokio::test]
+async fn a_token_that_is_removed_ends_its_connections_amid_a_flood() {
+    let guarded = guarded();
+    let address = guarded.server.address();
+    let pid = Wire::connect_as(address, bearer(TOKEN)).await.spawn(bash("exec yes")).await;
+    let mut goes = Wire::connect_as(address, bearer(VIEW)).await;
+    goes.send(&json!({"type": "attach", "id": 1, "pid": pid})).await;
+    goes.stdout_until(pid, "y").await;
+    fs::write(&guarded.file, "screen view another-token-altogether\n").expect("written");
+    while goes.next_or_end().await.is_some() {}
+    let close = goes.closed().await.expect("a close frame");
+    assert_eq!(u16::from(close.code), 1008, "{close:?}");
+}
+
 #[tokio::test]
 async fn tokens_hold_over_a_bridge_that_is_killed() {
     let server = guarded().server;

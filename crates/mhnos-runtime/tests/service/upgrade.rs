@@ -10,7 +10,11 @@ use mhnos_testing::{Options, Scratch, Server, Wire, WireOptions, eventually};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::{SERVICE, options, requests::bridge, start};
+use crate::{
+    SERVICE, options,
+    requests::{bash, bridge},
+    start,
+};
 
 /// Longest time for what takes milliseconds.
 const SOON: Duration = Duration::from_secs(20);
@@ -104,6 +108,19 @@ async fn an_upgrade_starts_the_new_program_and_clients_go_on_where_they_were() {
     assert_eq!((&attached["seq"], &attached["status"]), (&json!(2), &json!("running")), "{attached}");
     count(&mut wire, pid).await;
     assert_eq!(wire.stdout_until(pid, "2\n").await, "2\n");
+}
+
+/// Its connection is not read meanwhile.
+#[tokio::test]
+async fn a_client_whose_input_waits_for_a_program_is_sent_away_too() {
+    let server = start();
+    let mut wire = Wire::connect_as(server.address(), WireOptions::modern()).await;
+    let pid = wire.spawn(bash("head -c 1; while head -c 4096 > /dev/null; do sleep 0.2; done")).await;
+    wire.send(&json!({"type": "write", "id": 1, "pid": pid, "data": "x".repeat(5 << 20)})).await;
+    wire.stdout_until(pid, "x").await;
+    server.signal(Signal::USR2);
+    let close = wire.closed().await.expect("a close frame");
+    assert_eq!(u16::from(close.code), 1012);
 }
 
 #[tokio::test]

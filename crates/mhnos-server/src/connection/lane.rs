@@ -132,15 +132,22 @@ impl<'c> Lane<'c> {
         let mut stopping = false;
         let mut ahead = Poll::Pending;
         loop {
+<<<<<<< HEAD
             self.room(pulse).await;
+=======
+>>>>>>> h/delivery
             let next = async {
-                match std::mem::replace(&mut ahead, Poll::Pending) {
-                    Poll::Ready(next) => next,
-                    Poll::Pending => stream.next().await,
-                }
+                self.room(pulse).await;
+                let next = async {
+                    match std::mem::replace(&mut ahead, Poll::Pending) {
+                        Poll::Ready(next) => next,
+                        Poll::Pending => stream.next().await,
+                    }
+                };
+                self.beside(next).await
             };
             let next = tokio::select! {
-                next = self.beside(next) => next,
+                next = next => next,
                 () = Phase::closing(&mut phase), if !stopping => {
                     stopping = true;
                     self.share.rest();

@@ -30,7 +30,7 @@ use tracing::debug;
 
 use self::{
     lane::Lane,
-    outbox::{Item, Outbox},
+    outbox::{Item, Outbox, Rest},
     presence::Presence,
     writer::Writer,
 };
@@ -97,8 +97,12 @@ impl Phase {
     /// How connections are closed then.
     fn farewell(self) -> Item {
         match self {
-            Self::Leaving => Item::close(CloseCode::Restart, "the service is being upgraded; connect again"),
-            Self::Serving | Self::Closing => Item::close(CloseCode::Away, "the service is stopping"),
+            Self::Leaving => {
+                Item::close(CloseCode::Restart, "the service is being upgraded; connect again", Rest::Written)
+            }
+            Self::Serving | Self::Closing => {
+                Item::close(CloseCode::Away, "the service is stopping", Rest::All)
+            }
         }
     }
 }
@@ -201,11 +205,12 @@ async fn converse(
             let _ = timeout(patience, lane).await;
         }
         End::Broken(code, reason) => {
-            outbox.push(Item::close(*code, reason));
+            outbox.push(Item::close(*code, reason, Rest::Nothing));
             let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
         }
         End::Revoked => {
-            outbox.push(Item::close(CloseCode::Policy, "the token of this connection is no longer accepted"));
+            let reason = "the token of this connection is no longer accepted";
+            outbox.push(Item::close(CloseCode::Policy, reason, Rest::Nothing));
             let _ = timeout(limits::CLOSE_DEADLINE, writer).await;
         }
         End::Stopping => {

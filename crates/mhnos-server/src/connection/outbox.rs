@@ -21,16 +21,27 @@ pub(super) enum Item {
     Ping,
     /// Show a process's output from now on, instead of an earlier view of it.
     View(Box<View>),
-    /// Show it no longer. `tell_exit`: its exit is still to be told.
-    Unview { pid: Pid, tell_exit: Option<Arc<Process>> },
+    /// Show it no longer. `tell_exit`: its exit is still to be told; if it had `ended` before, only one that was viewed.
+    Unview { pid: Pid, tell_exit: Option<Arc<Process>>, ended: bool },
     /// A process that is not viewed has ended, and its exit was still to be told.
     Exited(Arc<Process>),
     /// Send these messages, after the exit if that is still to be told.
     AfterExit { process: Arc<Process>, messages: Vec<String> },
     /// Send this answer as it is read from disk.
     Pull(Box<PullMessage>),
-    /// Send everything that can still be sent, then this, then nothing more.
-    Close(CloseFrame),
+    /// Send this after what is queued and that much of output, then nothing more.
+    Close(CloseFrame, Rest),
+}
+
+/// How much of output a client that is sent away still gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// All there will be: nothing writes any more.
+    All,
+    /// What has been written by now, for which there is time; it resumes after that. A flood has no end.
+    Written,
+    /// None.
+    Nothing,
 }
 
 impl Item {
@@ -38,8 +49,8 @@ impl Item {
         Self::Text(message)
     }
 
-    pub(super) fn close(code: CloseCode, reason: &'static str) -> Self {
-        Self::Close(CloseFrame { code, reason: reason.into() })
+    pub(super) fn close(code: CloseCode, reason: &'static str, rest: Rest) -> Self {
+        Self::Close(CloseFrame { code, reason: reason.into() }, rest)
     }
 
     fn bytes(&self) -> usize {

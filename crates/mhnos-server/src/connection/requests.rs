@@ -118,10 +118,11 @@ impl Lane<'_> {
     fn detach(&mut self, id: &Id, pid: Pid) {
         self.egress.remove(&pid);
         let tell_exit = self.service.processes.get(pid).filter(|_| self.dialect.web_os);
+        let ended = tell_exit.as_ref().is_some_and(|process| process.exit().is_some());
         if let Some(process) = &tell_exit {
             self.watch_exit(process);
         }
-        self.outbox.push(Item::Unview { pid, tell_exit });
+        self.outbox.push(Item::Unview { pid, tell_exit, ended });
         self.reply(id, &Reply::Detached(OfPid { pid }));
     }
 

@@ -56,6 +56,8 @@ pub(super) struct View {
     /// The terminal's size the client knows of, if it is to be told of others.
     size: Option<WindowSize>,
     stage: Stage,
+    /// Output after this is left to another connection.
+    last: Option<u64>,
     /// What the client knows of the process's ports.
     ports: PortEvents,
     /// Messages that must come after the exit.
@@ -112,6 +114,7 @@ impl View {
             sent: None,
             size,
             stage,
+            last: None,
             ports,
             after_exit: Vec::new(),
         }
@@ -124,6 +127,9 @@ impl View {
     /// Moves one step; what is to be sent goes to `ready`. `false`: there is nothing to do for now. `hurry`:
     /// output waits for nothing more.
     pub(super) fn advance(&mut self, ready: &mut VecDeque<Message>, hurry: bool, metrics: &Metrics) -> bool {
+        if self.has_got_last() {
+            return false;
+        }
         // Somebody who has written to a terminal waits for the echo.
         let inputs = self.process.inputs();
         if hurry || self.is_terminal() && inputs != self.inputs {
@@ -174,6 +180,18 @@ impl View {
             return true;
         }
         moved
+    }
+
+    /// What is written from now on is left to another connection.
+    pub(super) fn ends_here(&mut self) {
+        self.last = Some(self.process.end_position());
+    }
+
+    /// Whether nothing is left for this one: an attach is answered yet, and an exit that is there is told.
+    fn has_got_last(&self) -> bool {
+        self.last.is_some_and(|last| self.viewer.position() >= last)
+            && !matches!(self.stage, Stage::Replaying { .. })
+            && (self.process.exit().is_none() || self.has_seen_exit())
     }
 
     /// Tells the terminal's size if somebody has changed it, the client itself included.

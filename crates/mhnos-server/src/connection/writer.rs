@@ -20,7 +20,11 @@ use tokio_tungstenite::{
 };
 
 use super::{
+<<<<<<< HEAD
     outbox::{Item, Outbox},
+=======
+    outbox::{Item, Outbox, Rest},
+>>>>>>> h/delivery
     pull::PullMessage,
     text_message, until,
     view::View,
@@ -116,11 +120,16 @@ impl<'c> Writer<'c> {
             Item::Text(message) => self.ready.push_back(text_message(message)),
             Item::Ping => self.ready.push_back(Message::Ping(bytes::Bytes::new())),
             Item::View(view) => self.view(*view),
-            Item::Unview { pid, tell_exit } => self.unview(pid, tell_exit.as_deref()),
+            Item::Unview { pid, tell_exit, ended } => self.unview(pid, tell_exit.as_deref(), ended),
             Item::Exited(process) => self.tell_owed(&process),
             Item::AfterExit { process, messages } => self.after_exit(&process, messages),
             Item::Pull(pull) => self.send_pull(*pull).await?,
-            Item::Close(frame) => {
+            Item::Close(frame, rest) => {
+                match rest {
+                    Rest::All => {}
+                    Rest::Written => self.views.iter_mut().for_each(View::ends_here),
+                    Rest::Nothing => self.views.clear(),
+                }
                 self.views.iter_mut().for_each(|view| view.release_exit(&mut self.ready));
                 self.closing = Some(frame);
             }
@@ -139,9 +148,10 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn unview(&mut self, pid: Pid, tell_exit: Option<&Process>) {
+    fn unview(&mut self, pid: Pid, tell_exit: Option<&Process>, ended: bool) {
         let position = self.views.iter().position(|view| view.pid() == pid);
-        let mut told = false;
+        // One that had ended and is not viewed any more was told of, or was never asked about.
+        let mut told = ended;
         if let Some(view) = position.map(|position| self.views.swap_remove(position)) {
             told = view.has_seen_exit();
             view.finish(&mut self.ready);

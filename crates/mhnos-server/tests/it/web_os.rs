@@ -110,6 +110,30 @@ async fn fact_20_the_exit_reaches_a_spawner_that_has_detached() {
 }
 
 #[tokio::test]
+async fn an_exit_is_told_once_however_often_a_client_detaches() {
+    let service = Service::start();
+    let mut wire = page(&service).await;
+    let pid = wire.spawn(python("input()")).await;
+    wire.request(json!({"type": "attach", "id": "a", "pid": pid})).await;
+    wire.request(json!({"type": "detach", "id": "d", "pid": pid})).await;
+    wire.request(json!({"type": "detach", "id": "d", "pid": pid})).await;
+    wire.send(&json!({"type": "write", "pid": pid, "data": "\n"})).await;
+    wire.next_where(|value| value["type"] == "exit").await;
+    let mut other = page(&service).await;
+    for wire in [&mut wire, &mut other] {
+        wire.request(json!({"type": "detach", "id": "e", "pid": pid})).await;
+        wire.send(&json!({"type": "ping", "id": "p"})).await;
+        loop {
+            let value = wire.next().await;
+            assert_ne!(value["type"], "exit", "a second one");
+            if value["type"] == "pong" {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn fact_24_enter_ends_a_line_for_a_program_on_pipes() {
     let service = Service::start();
     let mut wire = page(&service).await;
