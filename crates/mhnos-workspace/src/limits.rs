@@ -24,8 +24,8 @@ pub const DEPTH: usize = 64;
 /// Directories inside each other that are counted for a quota; each level holds one descriptor.
 pub const USAGE_DEPTH: usize = 200;
 
-/// Files and directories that are counted for a quota: some seconds of looking.
-pub const USAGE_ENTRIES: u64 = 2_000_000;
+/// Files with several names that a count for a quota remembers; each more is counted by every name, so that nothing escapes.
+pub const USAGE_LINKED: usize = 1_000_000;
 
 /// Characters of a path that is too long, or of a directory too deep, which its error shows.
 pub const SHOWN_CHARACTERS: usize = 80;

@@ -131,12 +131,17 @@ impl Workspace {
 #[derive(Default)]
 struct Count {
     bytes: u64,
-    entries: u64,
     /// Files with several names that have been counted, by device and number.
     linked: HashSet<(u64, u64)>,
 }
 
 impl Count {
+    /// Whether a file has not been met by another of its names, as far as those are remembered.
+    fn is_new(&mut self, file: (u64, u64)) -> bool {
+        !self.linked.contains(&file)
+            && (self.linked.len() >= limits::USAGE_LINKED || self.linked.insert(file))
+    }
+
     fn directory(&mut self, directory: &OwnedFd, depth: usize) -> rustix::io::Result<()> {
         let Some(entries) = seen(Dir::read_from(directory))? else { return Ok(()) };
         for entry in entries {
@@ -145,16 +150,10 @@ impl Count {
             if name == c"." || name == c".." {
                 continue;
             }
-            self.entries += 1;
-            if self.entries > limits::USAGE_ENTRIES {
-                return Ok(());
-            }
             // Gone meanwhile is gone.
             let Some(stat) = seen(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))? else { continue };
             let kind = FileType::from_raw_mode(stat.st_mode);
-            let counted =
-                kind.is_dir() || stat.st_nlink <= 1 || self.linked.insert((stat.st_dev, stat.st_ino));
-            if counted {
+            if kind.is_dir() || stat.st_nlink <= 1 || self.is_new((stat.st_dev, stat.st_ino)) {
                 // In units of 512 bytes, whatever the file system's own are (stat(2)).
                 self.bytes += stat.st_blocks as u64 * 512;
             }

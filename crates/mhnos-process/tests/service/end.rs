@@ -41,7 +41,6 @@ async fn descendants_that_survive_their_leader_are_killed_with_the_tree() {
     assert!(!process.lingers());
 }
 
-<<<<<<< HEAD
 /// What a supervisor is asked for as its tree ends it does not answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_under_way_as_the_tree_ends_is_given_up() {
@@ -51,7 +50,8 @@ async fn a_connection_under_way_as_the_tree_ends_is_given_up() {
     let (dialed, ended) = tokio::join!(dial, process.signal(Signal::KILL, Scope::Tree));
     assert_eq!(ended, Ok(SignalOutcome::Ended));
     assert!(matches!(dialed, Err(DialError::Gone)), "{dialed:?}");
-=======
+}
+
 /// Its record still waits for output that a descendant holds open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_of_a_leader_that_has_just_ended_is_answered_after_the_exit() {
@@ -64,7 +64,6 @@ async fn a_kill_of_a_leader_that_has_just_ended_is_answered_after_the_exit() {
     assert_eq!(process.signal(Signal::TERM, Scope::Leader).await, Err(Gone));
     assert_eq!(process.exit().expect("exit").reason, Reason::Exited);
     process.signal(Signal::KILL, Scope::Tree).await.expect("there was something to kill");
->>>>>>> h/delivery
 }
 
 #[tokio::test(flavor = "multi_thread")]

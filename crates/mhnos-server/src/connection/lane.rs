@@ -132,10 +132,6 @@ impl<'c> Lane<'c> {
         let mut stopping = false;
         let mut ahead = Poll::Pending;
         loop {
-<<<<<<< HEAD
-            self.room(pulse).await;
-=======
->>>>>>> h/delivery
             let next = async {
                 self.room(pulse).await;
                 let next = async {

@@ -20,11 +20,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-<<<<<<< HEAD
-    outbox::{Item, Outbox},
-=======
     outbox::{Item, Outbox, Rest},
->>>>>>> h/delivery
     pull::PullMessage,
     text_message, until,
     view::View,
