@@ -36,8 +36,8 @@ pub use mhnos_keeper::channel::{
     ExitStatus, FIRST_PID, Failure, Isolation, Member, Pid, Port, Scope, Stage, Welcome,
 };
 pub use network::{Network, Networks};
-pub use process::{Gone, Process, SignalOutcome, WriteError};
+pub use process::{Gone, Process, WriteError};
 pub use registry::{Census, ConnectError, Driver, DriverEnd, Processes, Stats, Tally};
 pub use request::{Encoding, End, Info, OnEnd, Settings, SpawnError, SpawnRequest};
-pub use signal::{NoSignal, Signal};
+pub use signal::{NoSignal, Signal, SignalOutcome};
 pub use viewer::{Next, Piece, Replay, Viewer};

@@ -15,11 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     exit::{ExitRecord, State},
     input::Input,
-    limits::KILL_PATIENCE,
     log::OutputLog,
     note::new_key,
     request::Info,
-    signal::Signal,
+    signal::Command,
     threads::Notify,
     viewer::{Replay, Viewer},
     watched::Watched,
@@ -64,7 +63,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    fn ended(&self, scope: Scope) -> bool {
+    pub(crate) fn ended(&self, scope: Scope) -> bool {
         matches!(self.state, State::Exited(_)) && (scope == Scope::Leader || self.tree_ended)
     }
 }
@@ -98,17 +97,6 @@ pub(crate) struct Mail {
     pub(crate) new_key: bool,
 }
 
-/// A client's signal, on its way to the process's task.
-#[derive(Debug)]
-pub(crate) struct Command {
-    pub(crate) signal: Signal,
-    pub(crate) scope: Scope,
-    /// Whether it begins a stop, or is only sent.
-    pub(crate) stop: bool,
-    /// Answered when it is sent, or there is nobody to send it to.
-    pub(crate) sent: oneshot::Sender<Result<(), Gone>>,
-}
-
 /// Why input was not taken, or not all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
@@ -139,18 +127,6 @@ impl WriteError {
             Self::Closed { taken } | Self::Full { taken } | Self::Exited { taken } => taken,
         }
     }
-}
-
-/// What became of a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignalOutcome {
-    /// It was sent.
-    Delivered,
-    /// All it was for has been reaped, and the exit record is set.
-    Ended,
-    /// SIGKILL was sent and the kernel has not ended everything yet
-    /// ([`KILL_PATIENCE`](crate::limits::KILL_PATIENCE)). It goes on being repeated.
-    Survives,
 }
 
 /// The process had ended already, with all its descendants, or this bridge is ending.
@@ -329,48 +305,6 @@ impl Process {
         drop(terminal);
         self.log.wake_viewers();
         Ok(())
-    }
-
-    /// Sends a signal. SIGTERM, SIGINT and SIGHUP begin a stop: SIGKILL follows to the same scope after the
-    /// grace period, and this returns when the exit record is set and, for [`Scope::Tree`], no descendant
-    /// is left. SIGKILL returns likewise, and both if there was nobody to send it to. Other signals return as soon as they are sent.
-    ///
-    /// # Cancel safety
-    /// The signal may have been sent, and a stop that began goes on.
-    pub async fn signal(&self, signal: Signal, scope: Scope) -> Result<SignalOutcome, Gone> {
-        let stop = signal.stops();
-        if let Err(gone) = self.send(signal, scope, stop).await {
-            if stop {
-                // The record of what has ended may still be waiting for output.
-                _ = tokio::time::timeout(KILL_PATIENCE, self.exited()).await;
-            }
-            return Err(gone);
-        }
-        if !stop {
-            return Ok(SignalOutcome::Delivered);
-        }
-        let patience =
-            KILL_PATIENCE.saturating_add(if signal == Signal::KILL { Duration::ZERO } else { self.grace });
-        match tokio::time::timeout(patience, self.until(|view| view.ended(scope))).await {
-            Ok(Ok(())) => Ok(SignalOutcome::Ended),
-            Ok(Err(gone)) => Err(gone),
-            Err(_) => Ok(SignalOutcome::Survives),
-        }
-    }
-
-    /// Sends SIGINT to the whole tree as Ctrl-C on a terminal does: it begins no stop, so a program that
-    /// handles it goes on. Returns as soon as it is sent.
-    ///
-    /// # Cancel safety
-    /// The signal may have been sent.
-    pub async fn interrupt(&self) -> Result<(), Gone> {
-        self.send(Signal::INT, Scope::Tree, false).await
-    }
-
-    async fn send(&self, signal: Signal, scope: Scope, stop: bool) -> Result<(), Gone> {
-        let (sent, answer) = oneshot::channel();
-        self.commands.send(Command { signal, scope, stop, sent }).await.map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)?
     }
 
     /// Waits until what is shown satisfies `done`. `Err` if the process's task ends before.

@@ -1,6 +1,15 @@
-//! Signal numbers that can be sent.
+//! Signals: their numbers, and how one is sent to a process.
 
+use std::time::Duration;
+
+use mhnos_keeper::channel::Scope;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::{
+    limits::KILL_PATIENCE,
+    process::{Gone, Process},
+};
 
 /// A signal number, 1..=64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,5 +63,72 @@ impl TryFrom<u8> for Signal {
 impl From<Signal> for u8 {
     fn from(signal: Signal) -> Self {
         signal.0
+    }
+}
+
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalOutcome {
+    /// It was sent.
+    Delivered,
+    /// All it was for has been reaped, and the exit record is set.
+    Ended,
+    /// SIGKILL was sent and the kernel has not ended everything yet
+    /// ([`KILL_PATIENCE`](crate::limits::KILL_PATIENCE)). It goes on being repeated.
+    Survives,
+}
+
+/// A client's signal, on its way to the process's task.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) signal: Signal,
+    pub(crate) scope: Scope,
+    /// Whether it begins a stop, or is only sent.
+    pub(crate) stop: bool,
+    /// Answered when it is sent, or there is nobody to send it to.
+    pub(crate) sent: oneshot::Sender<Result<(), Gone>>,
+}
+
+impl Process {
+    /// Sends a signal. SIGTERM, SIGINT and SIGHUP begin a stop: SIGKILL follows to the same scope after the
+    /// grace period, and this returns when the exit record is set and, for [`Scope::Tree`], no descendant
+    /// is left. SIGKILL returns likewise, and both if there was nobody to send it to. Other signals return as soon as they are sent.
+    ///
+    /// # Cancel safety
+    /// The signal may have been sent, and a stop that began goes on.
+    pub async fn signal(&self, signal: Signal, scope: Scope) -> Result<SignalOutcome, Gone> {
+        let stop = signal.stops();
+        if let Err(gone) = self.send(signal, scope, stop).await {
+            if stop {
+                // The record of what has ended may still be waiting for output.
+                _ = tokio::time::timeout(KILL_PATIENCE, self.exited()).await;
+            }
+            return Err(gone);
+        }
+        if !stop {
+            return Ok(SignalOutcome::Delivered);
+        }
+        let patience =
+            KILL_PATIENCE.saturating_add(if signal == Signal::KILL { Duration::ZERO } else { self.grace });
+        match tokio::time::timeout(patience, self.until(|view| view.ended(scope))).await {
+            Ok(Ok(())) => Ok(SignalOutcome::Ended),
+            Ok(Err(gone)) => Err(gone),
+            Err(_) => Ok(SignalOutcome::Survives),
+        }
+    }
+
+    /// Sends SIGINT to the whole tree as Ctrl-C on a terminal does: it begins no stop, so a program that
+    /// handles it goes on. Returns as soon as it is sent.
+    ///
+    /// # Cancel safety
+    /// The signal may have been sent.
+    pub async fn interrupt(&self) -> Result<(), Gone> {
+        self.send(Signal::INT, Scope::Tree, false).await
+    }
+
+    async fn send(&self, signal: Signal, scope: Scope, stop: bool) -> Result<(), Gone> {
+        let (sent, answer) = oneshot::channel();
+        self.commands.send(Command { signal, scope, stop, sent }).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)?
     }
 }

@@ -18,11 +18,11 @@ use crate::{
     limits::{LONGEST_SLEEP, REPORT_BYTES},
     log::Held,
     note::Note,
-    process::{Command, Gone, Mail, Process, View},
+    process::{Gone, Mail, Process, View},
     reader::{Reader, Turn},
     registry::Inner,
     request::{End, OnEnd},
-    signal::Signal,
+    signal::{Command, Signal},
     state::{Cause, Event, Machine, Verdict},
     watched::watch,
 };
