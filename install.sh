@@ -156,7 +156,7 @@ install_tools() {
 install_account() {
   id $user >/dev/null 2>&1 ||
     run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin $user
-  run install -d -m 755 -o $user -g $user $state $state/workspace
+  # $state is made by systemd (StateDirectory) and the workspace in it by the service. Root does nothing there: links are the account's to make.
 }
 
 install_service() {

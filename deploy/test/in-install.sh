@@ -4,6 +4,20 @@ set -euo pipefail
 # shellcheck source=deploy/test/in-common.sh
 . "$(dirname "$0")/in-common.sh"
 
+nothing_given_away() { # nothing_given_away COMMAND…: run while the account has a link to a directory of root's where the workspace was
+  local state=/var/lib/mhnos
+  systemctl stop mhnos-runtime
+  install -d -m 700 /var/lib/roots
+  setpriv --reuid mhnos --regid mhnos --clear-groups sh -c "mv $state/workspace $state/aside && ln -s /var/lib/roots $state/workspace"
+  "$@" || printf 'the service does not start so\n'
+  rm $state/workspace
+  mv $state/aside $state/workspace
+  systemctl reset-failed mhnos-runtime
+  systemctl restart mhnos-runtime
+  holds "a link of the account's leads root nowhere" test "$(stat -c %U:%a /var/lib/roots)" = root:700
+  holds "the service is up again" healthy
+}
+
 say "a dry run changes nothing"
 ./install.sh --dry-run
 holds "no unit, user, program or state" bash -c '! id mhnos 2>/dev/null && ! ls /usr/local/bin/mhnos-runtime \
@@ -44,11 +58,13 @@ say "again, with a program running: an upgrade in place"
 check slow drained
 keeper=$(main_pid)
 echo MHNOS_MAX_PROCESSES=7 >>/etc/mhnos/runtime.env
+chmod 750 /var/lib/mhnos/workspace
 ./install.sh
 holds "the same keeper" test "$(main_pid)" = "$keeper"
 holds "another bridge, of the new program" bash -c "ps -o args= --ppid $keeper | grep -q -- --program=1"
 check running 1
 holds "the settings are as they were edited" grep -q MHNOS_MAX_PROCESSES=7 /etc/mhnos/runtime.env
+holds "and what may be done with the workspace" test "$(stat -c %a /var/lib/mhnos/workspace)" = 750
 
 say "an upgrade with other tools, and no network to get them by"
 cp deploy/tools/package-lock.json /tmp/lock
@@ -59,6 +75,10 @@ holds "it says so" grep -q 'npm could not install them.*what was there before st
 check machine "$("$tools/node_modules/.bin/node" -p process.arch)" "$(uname -m)"
 holds "what was installed works" "$tools/node_modules/.bin/workerd" --version
 check running 1
+
+say "an upgrade where the account lays a trap"
+nothing_given_away ./install.sh
+check slow drained
 
 say "a stop drains"
 systemctl restart mhnos-runtime
@@ -146,6 +166,7 @@ keeper=$(main_pid)
 dpkg -i mhnos-runtime_*.deb
 holds "an upgrade keeps the keeper" test "$(main_pid)" = "$keeper"
 check running 1
+nothing_given_away dpkg -i mhnos-runtime_*.deb
 dpkg -r mhnos-runtime
 holds "removed: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
 holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
