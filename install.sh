@@ -99,36 +99,54 @@ profile() { # profile PROGRAM NAME
   sed "s|@PROGRAM@|$1|; s|mhnos-runtime-service|$2|" deploy/systemd/apparmor
 }
 
-# What this host gives to sandboxes, before anything is changed. As the user that the service will be.
+setting() { # setting VARIABLE: its value in the settings file, as systemd takes it: of several lines the last, without quotes
+  sed -n "s/^[[:space:]]*$1=//p" $settings 2>/dev/null | tail -n 1 | sed "s/[[:space:]]*\$//; s/^\([\"']\)\(.*\)\1\$/\2/" || true
+}
+
+# What this host gives to sandboxes, before anything is changed. As the user that the service will be, and with its settings.
 examine() {
   [ $dry = no ] || [ -x "$built" ] || return 0
   say "what this machine gives (mhnos-runtime doctor):"
-  local status=0 examined=
+  local status=0
   if [ $service = yes ] && [ "$(id -u)" = 0 ]; then
-    # Where everybody can reach it; a checkout may lie below /root.
-    local copy
-    copy=$(mktemp -d)
+    # On the file system where it will run: a checkout may lie below /root, and /tmp may be one that nothing is executed from.
+    local place=$prefix
+    until [ -d "$place" ]; do place=$(dirname "$place"); done
+    trap forget_examined EXIT
+    copy=$(mktemp -d "$place/.mhnos-examined.XXXXXX")
     cp "$built" "$copy/mhnos-runtime"
     chmod 755 "$copy" "$copy/mhnos-runtime"
     # With what the service will be allowed, and only while it is examined.
     if restricted && [ $dry = no ]; then
-      examined=$copy/apparmor
-      profile "$copy/mhnos-runtime" mhnos-runtime-examined >"$examined"
-      apparmor_parser -r "$examined"
+      profile "$copy/mhnos-runtime" mhnos-runtime-examined >"$copy/apparmor"
+      apparmor_parser -r "$copy/apparmor"
     fi
-    setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp "$copy/mhnos-runtime" doctor >&2 || status=$?
-    [ -z "$examined" ] || apparmor_parser -R "$examined"
-    rm -rf "$copy"
+    local name value given=()
+    for name in MHNOS_SANDBOX MHNOS_SANDBOX_MIN_TIER; do
+      value=$(setting $name)
+      [ -z "$value" ] || given+=("$name=$value")
+    done
+    setpriv --reuid 65534 --regid 65534 --clear-groups env -i PATH="$PATH" HOME=/tmp "${given[@]}" "$copy/mhnos-runtime" doctor >&2 || status=$?
+    forget_examined
+    trap - EXIT
   else
     "$built" doctor >&2 || status=$?
   fi
   [ $status -ge 2 ] || return 0
+  [ $status = 2 ] || fail "that could not be examined: mhnos-runtime doctor ended with status $status"
   if restricted && [ $dry = yes ]; then
     say "that is without the AppArmor profile which the installation brings"
     return
   fi
   [ $service = yes ] || { say "no sandbox can be built here as it is; --sandbox none does without"; return 0; }
   fail "no sandbox can be built here as it is; the lines above say what would give one (MHNOS_SANDBOX=none in $settings does without)"
+}
+copy=
+forget_examined() {
+  [ -n "$copy" ] || return 0
+  [ ! -e "$copy/apparmor" ] || apparmor_parser -R "$copy/apparmor" || true
+  rm -rf "$copy"
+  copy=
 }
 
 node_is_new() { # node_is_new PROGRAM

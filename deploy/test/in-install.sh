@@ -76,6 +76,35 @@ check machine "$("$tools/node_modules/.bin/node" -p process.arch)" "$(uname -m)"
 holds "what was installed works" "$tools/node_modules/.bin/workerd" --version
 check running 1
 
+say "what the machine gives is examined with the service's settings, and where the program will run"
+examined() { # examined LINE COMMAND…: by a dry run, with the line in the settings and the command's environment
+  cp /etc/mhnos/runtime.env /root/settings
+  printf '%s\n' "$1" >>/etc/mhnos/runtime.env
+  "${@:2}" ./install.sh --dry-run >/root/said 2>&1 && status=0 || status=$?
+  cp /root/settings /etc/mhnos/runtime.env
+}
+examined 'MHNOS_SANDBOX="none"' env
+holds "none, of the settings: the service would start, so it is upgraded" test "$status" = 0
+holds "and that is said" grep -q '^mode none: a service would start' /root/said
+examined MHNOS_SANDBOX_MIN_TIER=bogus env
+holds "what the service would not start with is refused" test "$status" = 1
+holds "with the reason" grep -q 'MHNOS_SANDBOX_MIN_TIER="bogus"' /root/said
+examined '' env MHNOS_SANDBOX=bogus MHNOS_WORKSPACE=/nowhere
+holds "the caller's variables are not the service's" test "$status" = 0
+mkdir -m 700 /root/own
+mount -t tmpfs -o noexec tmpfs /tmp
+examined '' env TMPDIR=/root/own
+umount /tmp
+holds "nothing is executed from /tmp, TMPDIR is root's alone: examined all the same" test "$status" = 0
+holds "in the tier that it has" grep -q 'a service would start in tier T1' /root/said
+mount --bind /usr/local /usr/local
+mount -o remount,bind,noexec /usr/local
+examined '' env
+umount /usr/local
+holds "where the program could not run it is refused" test "$status" = 1
+holds "with that reason" grep -q 'could not be examined' /root/said
+holds "and nothing is left of it" test -z "$(find /usr/local -name '.mhnos-examined*')"
+
 say "an upgrade where the account lays a trap"
 nothing_given_away ./install.sh
 check slow drained
