@@ -3,7 +3,7 @@
 #
 #   ./install.sh               into /usr/local, as a systemd service with its own user; what is there already is upgraded in
 #                              place: running programs go on
-#   ./install.sh uninstall     removes all of it but the workspace, the settings and the user they belong to
+#   ./install.sh uninstall     removes all of it but the workspace, the settings and the user they belong to, from where the service is
 #
 #   --dry-run                  says what would be done, and does nothing
 #   --prefix DIR               instead of /usr/local
@@ -13,27 +13,28 @@
 # lacks come through npm, pinned by deploy/tools/package-lock.json; python3 and npm through apt-get.
 set -euo pipefail
 umask 022
+caller=${PWD%/}
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-action=install dry=no prefix=/usr/local service=yes
+action=install dry=no prefix=/usr/local chosen=no service=yes
 while [ $# -gt 0 ]; do
   case $1 in
     install | uninstall) action=$1 ;;
     --dry-run) dry=yes ;;
-    --prefix) prefix=${2:?--prefix needs a directory}; shift ;;
-    --prefix=*) prefix=${1#*=} ;;
+    --prefix) prefix=${2:?--prefix needs a directory} chosen=yes; shift ;;
+    --prefix=*) prefix=${1#*=} chosen=yes ;;
     --no-service) service=no ;;
     -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) printf 'install.sh: unknown argument %s; --help tells\n' "$1" >&2; exit 2 ;;
   esac
   shift
 done
-case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+case $prefix in /*) ;; *) prefix=$caller/$prefix ;; esac
 prefix=${prefix%/}
 
 readonly user=mhnos state=/var/lib/mhnos settings=/etc/mhnos/runtime.env
 readonly unit=/etc/systemd/system/mhnos-runtime.service
-readonly program=$prefix/bin/mhnos-runtime tools=$prefix/lib/mhnos-runtime
+program=$prefix/bin/mhnos-runtime tools=$prefix/lib/mhnos-runtime
 # What the program says of itself, and where that belongs below the prefix.
 readonly generated=(
   man share/man/man1/mhnos-runtime.1
@@ -68,10 +69,25 @@ check_system() {
     esac
     [ -d /run/systemd/system ] || fail "systemd does not run here; --no-service installs the program alone"
     [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is installed by root: sudo ./install.sh (or --no-service --prefix ~/.local)"
+    check_other
   fi
   if [ $dry = no ]; then
     { mkdir -p "$prefix" && [ -w "$prefix" ]; } || fail "$prefix cannot be written; choose another with --prefix, or use sudo"
   fi
+}
+
+# One installation has the service: a keeper that runs opens the program under the name it was started from, and a unit in /etc goes before that of
+# a package.
+check_other() {
+  local place other
+  place=$(systemctl show --property FragmentPath --value mhnos-runtime.service)
+  other=$(systemctl show --property ExecStart --value mhnos-runtime.service | sed -n 's/^{ path=\([^ ]*\) ;.*/\1/p')
+  [ -n "$other" ] || return 0
+  if [ "$place" != $unit ] || dpkg-query -S "$other" >/dev/null 2>&1; then
+    fail "there is a service already, a package's ($place, $other): remove that first (apt-get remove mhnos-runtime; the workspace and the settings stay)"
+  fi
+  [ "$other" = "$program" ] ||
+    fail "the service runs $other: to upgrade it, --prefix ${other%/bin/mhnos-runtime}; to have it in $prefix, ./install.sh uninstall first (the workspace and the settings stay)"
 }
 
 # The program: of the release this script lies in, or built here.
@@ -84,11 +100,21 @@ find_program() {
     return 0
   fi
   built=${CARGO_TARGET_DIR:-target}/release/mhnos-runtime
-  have cargo || [ -x "$HOME/.cargo/bin/cargo" ] || [ -x "$built" ] ||
-    fail "to build it Rust is needed: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
-  if have cargo || [ -x "$HOME/.cargo/bin/cargo" ]; then
-    run env PATH="$PATH:$HOME/.cargo/bin" cargo build --release --locked --package mhnos-runtime
+  # By whom sudo was called, if the checkout is theirs: Rust is in their home, and what is built is theirs, too.
+  local home=${HOME:-/root} as=()
+  if [ "$(id -u)" = 0 ] && [ "${SUDO_USER:-root}" != root ] && runuser -u "$SUDO_USER" -- test -w .; then
+    as=(runuser -u "$SUDO_USER" --)
+    home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
   fi
+  if [ -x "$home/.cargo/bin/cargo" ] || have cargo; then
+    run "${as[@]}" env HOME="$home" PATH="$home/.cargo/bin:$PATH" cargo build --release --locked --package mhnos-runtime
+    return
+  fi
+  local rust="to build it Rust is needed: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" newer
+  [ -x "$built" ] || fail "$rust"
+  newer=$(find crates Cargo.toml Cargo.lock \( -name '*.rs' -o -name 'Cargo.*' \) -newer "$built" -print -quit)
+  [ -z "$newer" ] || fail "$built is older than $newer; $rust"
+  say "takes $built as it was built on $(date -r "$built" '+%F %R'), without building: there is no cargo here"
 }
 
 # Whether AppArmor here can keep programs from user namespaces, as on Ubuntu they are unless a profile lets them.
@@ -99,36 +125,54 @@ profile() { # profile PROGRAM NAME
   sed "s|@PROGRAM@|$1|; s|mhnos-runtime-service|$2|" deploy/systemd/apparmor
 }
 
-# What this host gives to sandboxes, before anything is changed. As the user that the service will be.
+setting() { # setting VARIABLE: its value in the settings file, as systemd takes it: of several lines the last, without quotes
+  sed -n "s/^[[:space:]]*$1=//p" $settings 2>/dev/null | tail -n 1 | sed "s/[[:space:]]*\$//; s/^\([\"']\)\(.*\)\1\$/\2/" || true
+}
+
+# What this host gives to sandboxes, before anything is changed. As the user that the service will be, and with its settings.
 examine() {
   [ $dry = no ] || [ -x "$built" ] || return 0
   say "what this machine gives (mhnos-runtime doctor):"
-  local status=0 examined=
+  local status=0
   if [ $service = yes ] && [ "$(id -u)" = 0 ]; then
-    # Where everybody can reach it; a checkout may lie below /root.
-    local copy
-    copy=$(mktemp -d)
+    # On the file system where it will run: a checkout may lie below /root, and /tmp may be one that nothing is executed from.
+    local place=$prefix
+    until [ -d "$place" ]; do place=$(dirname "$place"); done
+    trap forget_examined EXIT
+    copy=$(mktemp -d "$place/.mhnos-examined.XXXXXX")
     cp "$built" "$copy/mhnos-runtime"
     chmod 755 "$copy" "$copy/mhnos-runtime"
     # With what the service will be allowed, and only while it is examined.
     if restricted && [ $dry = no ]; then
-      examined=$copy/apparmor
-      profile "$copy/mhnos-runtime" mhnos-runtime-examined >"$examined"
-      apparmor_parser -r "$examined"
+      profile "$copy/mhnos-runtime" mhnos-runtime-examined >"$copy/apparmor"
+      apparmor_parser -r "$copy/apparmor"
     fi
-    setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/tmp "$copy/mhnos-runtime" doctor >&2 || status=$?
-    [ -z "$examined" ] || apparmor_parser -R "$examined"
-    rm -rf "$copy"
+    local name value given=()
+    for name in MHNOS_SANDBOX MHNOS_SANDBOX_MIN_TIER; do
+      value=$(setting $name)
+      [ -z "$value" ] || given+=("$name=$value")
+    done
+    setpriv --reuid 65534 --regid 65534 --clear-groups env -i PATH="$PATH" HOME=/tmp "${given[@]}" "$copy/mhnos-runtime" doctor >&2 || status=$?
+    forget_examined
+    trap - EXIT
   else
     "$built" doctor >&2 || status=$?
   fi
   [ $status -ge 2 ] || return 0
+  [ $status = 2 ] || fail "that could not be examined: mhnos-runtime doctor ended with status $status"
   if restricted && [ $dry = yes ]; then
     say "that is without the AppArmor profile which the installation brings"
     return
   fi
   [ $service = yes ] || { say "no sandbox can be built here as it is; --sandbox none does without"; return 0; }
   fail "no sandbox can be built here as it is; the lines above say what would give one (MHNOS_SANDBOX=none in $settings does without)"
+}
+copy=
+forget_examined() {
+  [ -n "$copy" ] || return 0
+  [ ! -e "$copy/apparmor" ] || apparmor_parser -R "$copy/apparmor" || true
+  rm -rf "$copy"
+  copy=
 }
 
 node_is_new() { # node_is_new PROGRAM
@@ -145,26 +189,29 @@ install_tools() {
   local node workerd
   node=$(PATH=$path command -v node || true)
   workerd=$(PATH=$path command -v workerd || true)
-  if [ -n "$node" ] && node_is_new "$node" && [ -n "$workerd" ] && PATH=$path have python3; then
+  # A service's settings say whether it starts OpenClaw; until there are any, or without a service, who calls this.
+  local openclaw=${MHNOS_ALLOW_OPENCLAW:-} said
+  said=$(setting MHNOS_ALLOW_OPENCLAW)
+  [ $service = no ] || openclaw=${said:-$openclaw}
+  local enough=yes
+  case $openclaw in true | 1 | yes | on) PATH=$path have openclaw || enough=no ;; esac
+  if [ $enough = yes ] && [ -n "$node" ] && node_is_new "$node" && [ -n "$workerd" ] && PATH=$path have python3; then
     say "programs: $node, $workerd and python3 are here"
     return
   fi
-  run env MHNOS_TOOLS_DIR="$tools" deploy/tools/install service
+  run env MHNOS_TOOLS_DIR="$tools" MHNOS_ALLOW_OPENCLAW="$openclaw" deploy/tools/install service
   path=$tools/node_modules/.bin:/usr/local/bin:/usr/bin:/bin
 }
 
 install_account() {
   id $user >/dev/null 2>&1 ||
     run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin $user
-  run install -d -m 755 -o $user -g $user $state $state/workspace
+  # $state is made by systemd (StateDirectory) and the workspace in it by the service. Root does nothing there: links are the account's to make.
 }
 
 install_service() {
   if [ ! -e $settings ]; then
-    write $settings 644 <<'END'
-# Settings of mhnos-runtime.service, one VARIABLE=value a line; docs/configuration.md has all of them.
-# After a change: systemctl restart mhnos-runtime (this ends running programs)
-END
+    write $settings 644 <deploy/systemd/runtime.env # as the package's, which then finds nothing to ask about
   elif [ -e $settings ] && grep -q '^MHNOS_PATH=' $settings && ! grep -qxF "MHNOS_PATH=$path" $settings; then
     say "warning: $settings says $(grep '^MHNOS_PATH=' $settings | tail -1), which need not be where programs are now: without that line it is $path"
   fi
@@ -207,15 +254,28 @@ do_install() {
     install_service
     start_service
   else
-    # For `npm start`, where this directory may be written to.
-    [ $dry = yes ] || printf '%s\n' "$program" "$path" 2>/dev/null >.installed || true
-    say "installed; to start it: npm start, or $program serve --path $path --workspace ./workspace"
+    # For `npm start`, where this directory may be written to. In a checkout that serves what is built there.
+    local start="npm start, or "
+    if [ -e Makefile ]; then
+      start=
+    elif [ $dry = no ]; then
+      printf '%s\n' "$program" "$path" 2>/dev/null >.installed || true
+    fi
+    say "installed; to start it: $start$program serve --path $path --workspace ./workspace"
   fi
 }
 
 do_uninstall() {
   if [ $service = yes ] && [ -e $unit ]; then
     [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is removed by root: sudo ./install.sh uninstall"
+    local other
+    other=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' $unit)
+    if [ -n "$other" ] && [ "$other" != "$program" ]; then
+      [ $chosen = no ] || fail "the service runs $other: without --prefix it is removed, with --no-service what is below $prefix"
+      prefix=${other%/bin/mhnos-runtime} program=$other
+      tools=$prefix/lib/mhnos-runtime
+    fi
+    if dpkg-query -S "$program" >/dev/null 2>&1; then fail "$program is a package's: apt-get remove mhnos-runtime"; fi
     run systemctl disable --now mhnos-runtime.service
     run rm -f $unit
     run systemctl daemon-reload

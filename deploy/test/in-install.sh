@@ -4,10 +4,26 @@ set -euo pipefail
 # shellcheck source=deploy/test/in-common.sh
 . "$(dirname "$0")/in-common.sh"
 
+nothing_given_away() { # nothing_given_away COMMAND…: run while the account has a link to a directory of root's where the workspace was
+  local state=/var/lib/mhnos
+  systemctl stop mhnos-runtime
+  install -d -m 700 /var/lib/roots
+  setpriv --reuid mhnos --regid mhnos --clear-groups sh -c "mv $state/workspace $state/aside && ln -s /var/lib/roots $state/workspace"
+  "$@" || printf 'the service does not start so\n'
+  rm $state/workspace
+  mv $state/aside $state/workspace
+  systemctl reset-failed mhnos-runtime
+  systemctl restart mhnos-runtime
+  holds "a link of the account's leads root nowhere" test "$(stat -c %U:%a /var/lib/roots)" = root:700
+  holds "the service is up again" healthy
+}
+
 say "a dry run changes nothing"
 ./install.sh --dry-run
-holds "no unit, user, program or state" bash -c '! id mhnos 2>/dev/null && ! ls /usr/local/bin/mhnos-runtime \
-  /etc/systemd/system/mhnos-runtime.service /var/lib/mhnos 2>/dev/null'
+holds "no user" bash -c '! id mhnos 2>/dev/null'
+for file in /usr/local/bin/mhnos-runtime /usr/local/lib/mhnos-runtime /etc/systemd/system/mhnos-runtime.service /etc/mhnos /var/lib/mhnos; do
+  holds "no $file" absent $file
+done
 
 say "a prefix that the service could not see is refused"
 for prefix in /root/x /home/x /tmp/x; do
@@ -44,11 +60,30 @@ say "again, with a program running: an upgrade in place"
 check slow drained
 keeper=$(main_pid)
 echo MHNOS_MAX_PROCESSES=7 >>/etc/mhnos/runtime.env
+chmod 750 /var/lib/mhnos/workspace
 ./install.sh
 holds "the same keeper" test "$(main_pid)" = "$keeper"
 holds "another bridge, of the new program" bash -c "ps -o args= --ppid $keeper | grep -q -- --program=1"
 check running 1
 holds "the settings are as they were edited" grep -q MHNOS_MAX_PROCESSES=7 /etc/mhnos/runtime.env
+holds "and what may be done with the workspace" test "$(stat -c %a /var/lib/mhnos/workspace)" = 750
+
+say "the service of one place is not upgraded from another"
+said=$(./install.sh --prefix /opt/other 2>&1) && fail "installed there"
+holds "that and what to do is said" grep -q 'the service runs /usr/local/bin/mhnos-runtime: to upgrade it, --prefix /usr/local;' <<<"$said"
+holds "nothing is there" absent /opt/other
+said=$(./install.sh uninstall --prefix /opt/other 2>&1) && fail "removed"
+holds "nor removed" grep -q 'the service runs /usr/local/bin/mhnos-runtime: without --prefix' <<<"$said"
+cp -a /etc/mhnos/runtime.env /root/edited
+cp deploy/systemd/runtime.env /etc/mhnos/runtime.env # as it was installed
+dpkg -i mhnos-runtime_*.deb >/root/said 2>&1 </dev/null
+holds "a package: the settings are no conflict, and it says whose the service is" grep -q 'stays that of /etc/systemd/system/mhnos-runtime.service' /root/said
+holds "and it is" test "$(systemctl show -P FragmentPath mhnos-runtime):$(main_pid)" = "/etc/systemd/system/mhnos-runtime.service:$keeper"
+dpkg -P mhnos-runtime
+mkdir -p /etc/mhnos
+cp -a /root/edited /etc/mhnos/runtime.env
+holds "nor does its removal end the service, or keep it from the next boot" test "$(systemctl is-enabled mhnos-runtime):$(main_pid)" = "enabled:$keeper"
+check running 1
 
 say "an upgrade with other tools, and no network to get them by"
 cp deploy/tools/package-lock.json /tmp/lock
@@ -59,6 +94,49 @@ holds "it says so" grep -q 'npm could not install them.*what was there before st
 check machine "$("$tools/node_modules/.bin/node" -p process.arch)" "$(uname -m)"
 holds "what was installed works" "$tools/node_modules/.bin/workerd" --version
 check running 1
+
+say "what the machine gives is examined with the service's settings, and where the program will run"
+examined() { # examined LINE COMMAND…: by a dry run, with the line in the settings and the command's environment
+  cp /etc/mhnos/runtime.env /root/settings
+  printf '%s\n' "$1" >>/etc/mhnos/runtime.env
+  "${@:2}" ./install.sh --dry-run >/root/said 2>&1 && status=0 || status=$?
+  cp /root/settings /etc/mhnos/runtime.env
+}
+examined 'MHNOS_SANDBOX="none"' env
+holds "none, of the settings: the service would start, so it is upgraded" test "$status" = 0
+holds "and that is said" grep -q '^mode none: a service would start' /root/said
+examined MHNOS_SANDBOX_MIN_TIER=bogus env
+holds "what the service would not start with is refused" test "$status" = 1
+holds "with the reason" grep -q 'MHNOS_SANDBOX_MIN_TIER="bogus"' /root/said
+examined '' env MHNOS_SANDBOX=bogus MHNOS_WORKSPACE=/nowhere
+holds "the caller's variables are not the service's" test "$status" = 0
+mkdir -m 700 /root/own
+mount -t tmpfs -o noexec tmpfs /tmp
+examined '' env TMPDIR=/root/own
+umount /tmp
+holds "nothing is executed from /tmp, TMPDIR is root's alone: examined all the same" test "$status" = 0
+holds "in the tier that it has" grep -q 'a service would start in tier T1' /root/said
+mount --bind /usr/local /usr/local
+mount -o remount,bind,noexec /usr/local
+examined '' env
+umount /usr/local
+holds "where the program could not run it is refused" test "$status" = 1
+holds "with that reason" grep -q 'could not be examined' /root/said
+holds "and nothing is left of it" test -z "$(find /usr/local -name '.mhnos-examined*')"
+
+say "a service that may start OpenClaw gets it, whatever else the machine has"
+printf '#!/bin/sh\necho v24.99.0\n' >/usr/bin/node
+cp /usr/bin/node /usr/bin/workerd
+chmod 755 /usr/bin/node /usr/bin/workerd
+examined '' env
+holds "the control: nothing is fetched where Node.js, workerd and python3 are there" grep -q 'programs: /usr/bin/node' /root/said
+examined MHNOS_ALLOW_OPENCLAW=true env
+holds "with OpenClaw it is" grep -q 'would run: .* MHNOS_ALLOW_OPENCLAW=true deploy/tools/install service' /root/said
+rm /usr/bin/node /usr/bin/workerd
+
+say "an upgrade where the account lays a trap"
+nothing_given_away ./install.sh
+check slow drained
 
 say "a stop drains"
 systemctl restart mhnos-runtime
@@ -95,6 +173,26 @@ holds "hung: another keeper" within 60 bash -c "p=\$(systemctl show -P MainPID m
 holds "up" healthy
 rm -r /run/systemd/system/mhnos-runtime.service.d
 
+say "a backup and its restoration, as docs/operations.md has them"
+typed() { # typed OPTION: the document's lines for a service of systemd with it, one after the other
+  local lines
+  lines=$(sed -n "s/ *# systemd.*//; /^tar .* $1 /p" docs/operations.md)
+  [ -n "$lines" ] || fail "no tar $1 in docs/operations.md"
+  (cd /root && bash -exc "$lines")
+}
+content() { (cd / && find var/lib/mhnos/workspace etc/mhnos -printf '%p %M %u %g\n' | sort && find var/lib/mhnos/workspace etc/mhnos -type f -exec sha256sum {} + | sort); }
+systemctl stop mhnos-runtime
+install -m 640 -g mhnos /dev/null /etc/mhnos/tokens
+content >/root/before
+typed -czf
+rm -rf /var/lib/mhnos/workspace /etc/mhnos
+typed -xpzf
+content >/root/after
+holds "all is as it was" cmp /root/before /root/after
+rm /etc/mhnos/tokens
+systemctl start mhnos-runtime
+check read kept yes
+
 say "removal leaves the workspace"
 ./install.sh uninstall
 holds "no service" bash -c '! systemctl cat mhnos-runtime 2>/dev/null'
@@ -113,7 +211,8 @@ PATH=$PATH:/opt/other/bin
 holds "the service is up" healthy
 check tools
 check read kept yes
-./install.sh uninstall --prefix /opt/other
+./install.sh uninstall
+holds "removal finds the program by the unit" absent /opt/other/bin/mhnos-runtime
 echo MHNOS_PATH=/opt/gone/bin:/usr/bin:/bin >>/etc/mhnos/runtime.env
 said=$(./install.sh --dry-run --prefix /opt/other 2>&1)
 holds "a line of the settings that leads elsewhere is told" grep -q 'warning: .*MHNOS_PATH=/opt/gone' <<<"$said"
@@ -130,6 +229,36 @@ holds "as root, too, doctor finds the tier that the service had" grep -q "would 
 holds "no unit" absent /etc/systemd/system/mhnos-runtime.service
 ./install.sh uninstall --no-service --prefix /opt/mhnos
 holds "and is gone" absent /opt/mhnos/bin/mhnos-runtime
+said=$(cd / && "$OLDPWD/install.sh" --dry-run --no-service --prefix opt/mhnos 2>&1)
+holds "a relative prefix is the caller's" grep -q 'would write: /opt/mhnos/bin/mhnos-runtime' <<<"$said"
+
+say "in a checkout, by sudo: built by whoever has it, or said not to be"
+useradd --create-home builder
+checkout=/home/builder/checkout
+mkdir -p $checkout/target/release $checkout/crates /home/builder/.cargo/bin
+cp -r install.sh deploy $checkout/
+touch $checkout/Cargo.toml $checkout/Cargo.lock $checkout/crates/main.rs
+cat >/home/builder/.cargo/bin/cargo <<END
+#!/bin/sh
+printf '%s %s %s\n' "\$(id -un)" "\$HOME" "\$*" >$checkout/built
+cp $PWD/bin/mhnos-runtime target/release/
+END
+chmod 755 /home/builder/.cargo/bin/cargo . bin
+chown -R builder: /home/builder
+install -D /dev/null /opt/built/lib/mhnos-runtime/.stamp # the tools are not what this is about
+printf '%s base\n' "$(sha256sum deploy/tools/package-lock.json | cut -d' ' -f1)" >/opt/built/lib/mhnos-runtime/.stamp
+from_checkout() { env SUDO_USER="$1" $checkout/install.sh --no-service --prefix /opt/built 2>&1; }
+said=$(from_checkout root) && fail "installed without Rust and without a program"
+holds "by root, who has no Rust: refused" grep -q 'Rust is needed' <<<"$said"
+from_checkout builder
+holds "by sudo: built as its caller" grep -q '^builder /home/builder build --release' $checkout/built
+holds "and installed" /opt/built/bin/mhnos-runtime --version
+said=$(from_checkout root)
+holds "no Rust, but a program as new as its sources: that is said" grep -q 'without building' <<<"$said"
+touch -d '+1 minute' $checkout/crates/main.rs
+said=$(from_checkout root) && fail "installed a program that is older than its sources"
+holds "older than its sources: refused" grep -q 'is older than crates/main.rs' <<<"$said"
+$checkout/install.sh uninstall --no-service --prefix /opt/built
 
 say "the Debian package"
 rm -rf /etc/mhnos
@@ -146,8 +275,38 @@ keeper=$(main_pid)
 dpkg -i mhnos-runtime_*.deb
 holds "an upgrade keeps the keeper" test "$(main_pid)" = "$keeper"
 check running 1
+nothing_given_away dpkg -i mhnos-runtime_*.deb
+
+say "the package leaves the service as the administrator has it"
+state() { # state ENABLED ACTIVE, and the package is whole
+  [ "$(systemctl is-enabled mhnos-runtime):$(systemctl is-active mhnos-runtime)" = "$1:$2" ] &&
+    dpkg-query -W -f '${Status}' mhnos-runtime | grep -q ' ok installed$'
+}
+holds "at first it is enabled" state enabled active
+systemctl disable --now mhnos-runtime
+dpkg -i mhnos-runtime_*.deb
+holds "disabled: an upgrade neither enables nor starts it" state disabled inactive
+systemctl mask mhnos-runtime
+dpkg -i mhnos-runtime_*.deb
+holds "masked: it stays so" state masked inactive
+systemctl unmask mhnos-runtime
+systemctl enable --now mhnos-runtime
+mkdir -p /run/systemd/system/mhnos-runtime.service.d
+printf '[Service]\nExecReload=\nExecReload=/bin/false\n' >/run/systemd/system/mhnos-runtime.service.d/reload.conf
+dpkg -i mhnos-runtime_*.deb
+holds "an upgrade that is taken back" state enabled active
+rm -r /run/systemd/system/mhnos-runtime.service.d
 dpkg -r mhnos-runtime
-holds "removed: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
+holds "removed: no service" bash -c '! systemctl is-active --quiet mhnos-runtime && ! systemctl cat mhnos-runtime 2>/dev/null'
+dpkg -i mhnos-runtime_*.deb
+holds "installed again, enabled as it was" state enabled active
+holds "the service is up" healthy
+check read kept yes
+said=$(./install.sh 2>&1) && fail "installed beside the package"
+holds "install.sh leaves the package its service" grep -q "a package's (.*, /usr/bin/mhnos-runtime): remove that first" <<<"$said"
+dpkg -P mhnos-runtime
+holds "purged: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
+holds "nothing that would start it" test -z "$(find /etc/systemd/system -name '*mhnos*')"
 holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
 
 printf '\ntest-install: %s checks passed\n' "$passed"
