@@ -13,7 +13,7 @@ use super::{Inner, Stats, Tally};
 use crate::{
     note::{Note, ServiceNote},
     process::Process,
-    request::{Info, Settings, SpawnError},
+    request::{Settings, SpawnError},
 };
 
 /// All that is known of all processes.
@@ -52,7 +52,6 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) note: Note,
-    pub(super) info: Info,
     pub(super) reply: oneshot::Sender<Result<Arc<Process>, SpawnError>>,
 }
 
