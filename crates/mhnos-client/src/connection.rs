@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use mhnos_protocol::{ErrorReply, Event, Pid, Reply, Request, ServerMessage, parse_server_message};
+use mhnos_protocol::{
+    ErrorReply, Event, NotAServerMessage, Pid, Reply, Request, ServerMessage, Unread, parse_server_message,
+};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -26,6 +28,8 @@ pub(crate) enum Item {
     Event(ProcessEvent),
     /// The `attach` that asked for the stream was refused.
     Refused(ErrorReply),
+    /// It was answered with what this client cannot read.
+    Unreadable(String),
 }
 
 /// An answer, with the stream of the process if it is a new one.
@@ -35,10 +39,17 @@ pub(crate) struct Answer {
     pub(crate) stream: Option<mpsc::Receiver<Item>>,
 }
 
+/// Why an answer cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable(pub(crate) String);
+
+/// What a caller waits with.
+pub(crate) type Awaited = oneshot::Receiver<Result<Answer, Unreadable>>;
+
 /// Who waits for an answer.
 enum Waiting {
     /// A caller.
-    Caller(oneshot::Sender<Answer>),
+    Caller(oneshot::Sender<Result<Answer, Unreadable>>),
     /// A process's stream: the answer to `attach` comes in order with the replay.
     Stream(Pid),
 }
@@ -77,7 +88,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Dropped before it returns, the request may or may not have been sent; an answer is then ignored.
-    pub(crate) async fn request(&self, request: &Request) -> Result<oneshot::Receiver<Answer>, RequestError> {
+    pub(crate) async fn request(&self, request: &Request) -> Result<Awaited, RequestError> {
         let (sender, receiver) = oneshot::channel();
         let id = self.register(Waiting::Caller(sender))?;
         self.send(Message::text(request.to_json(Some(&id)))).await?;
@@ -172,6 +183,9 @@ async fn read(mut stream: SplitStream<Socket>, table: Arc<Mutex<Table>>, end: wa
         };
         match message {
             Ok(message) => dispatch(&table, message).await,
+            Err(NotAServerMessage { reason, unread: Some(unread) }) => {
+                unreadable(&table, reason, unread).await;
+            }
             Err(error) => break Closed::Broken { reason: error.to_string() },
         }
     };
@@ -217,10 +231,31 @@ async fn deliver(table: &Mutex<Table>, pid: Pid, item: Item) {
     }
 }
 
+/// Who waits for the answer with this id.
+fn take_waiting(table: &Mutex<Table>, id: Option<&str>) -> Option<Waiting> {
+    let number = id?.parse::<u64>().ok()?;
+    lock(table).waiting.remove(&number)
+}
+
+/// A message that cannot be read fails the request it answers. Output or an exit ends the stream of its process, which
+/// would lack something else.
+async fn unreadable(table: &Mutex<Table>, reason: String, unread: Unread) {
+    match (take_waiting(table, unread.id.as_deref()), unread) {
+        // A caller that has gone away wants no answer.
+        (Some(Waiting::Caller(caller)), _) => _ = caller.send(Err(Unreadable(reason))),
+        (Some(Waiting::Stream(pid)), _) => deliver(table, pid, Item::Unreadable(reason)).await,
+        (None, Unread { kind, pid: Some(pid), .. })
+            if matches!(&*kind, "stdout" | "stderr" | "gap" | "exit") =>
+        {
+            lock(table).streams.remove(&pid);
+        }
+        (None, _) => {}
+    }
+}
+
 async fn answered(table: &Mutex<Table>, message: ServerMessage) {
     let (ServerMessage::Reply { id, .. } | ServerMessage::Pulled { id, .. }) = &message else { return };
-    let number = id.as_ref().and_then(|id| id.get().parse::<u64>().ok());
-    let waiting = number.and_then(|number| lock(table).waiting.remove(&number));
+    let waiting = take_waiting(table, id.as_ref().map(|id| id.get()));
     match (waiting, message) {
         (Some(Waiting::Caller(caller)), message) => {
             let stream = match &message {
@@ -232,7 +267,7 @@ async fn answered(table: &Mutex<Table>, message: ServerMessage) {
                 _ => None,
             };
             // A caller that has gone away wants no answer.
-            let _ = caller.send(Answer { message, stream });
+            let _ = caller.send(Ok(Answer { message, stream }));
         }
         (Some(Waiting::Stream(pid)), ServerMessage::Reply { reply, .. }) => {
             let item = match reply {

@@ -79,7 +79,8 @@ impl Process {
         self.spawned.as_ref()
     }
 
-    /// The next event; `None` once the connection has ended or another handle took the stream over.
+    /// The next event; `None` once the connection has ended, another handle took the stream over, or something came
+    /// of which this client cannot read what it says.
     ///
     /// # Cancel safety
     /// Dropped before it returns, no event is lost.
@@ -90,7 +91,7 @@ impl Process {
         }
         match self.stream.recv().await? {
             Item::Event(event) => Some(event),
-            Item::Refused(_) => None,
+            Item::Refused(_) | Item::Unreadable(_) => None,
         }
     }
 
@@ -115,7 +116,10 @@ impl Process {
                 }
             }
         }
-        let closed = self.client.connection.closed_or("another handle took the stream over");
+        let closed = self
+            .client
+            .connection
+            .closed_or("another handle took the stream over, or what came cannot be read");
         Err(RequestError::NoExit { pid: self.pid, closed })
     }
 
@@ -178,6 +182,7 @@ impl Process {
                 Ok(())
             }
             Some(Item::Refused(error)) => Err(RequestError::Refused(error)),
+            Some(Item::Unreadable(reason)) => Err(RequestError::Unreadable { request: "attach", reason }),
             None => Err(RequestError::Closed(self.client.connection.closed_or("it ended"))),
         }
     }

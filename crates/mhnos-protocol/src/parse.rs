@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{ErrorCode, Malformed, shorten};
 use crate::fields::{Fields, boolean, one_of, position};
-use crate::files::scan_entries;
+use crate::files::{Bounds, scan_entries};
 use crate::limits::{MAX_EVENTS, MAX_ID_BYTES};
 use crate::request::{Attach, Kill, PresentedToken, Resize, Write};
 use crate::scan::{Raw, Scanner};
@@ -81,7 +81,7 @@ fn read_message<'a>(
 ) -> Result<(), Malformed> {
     scanner.object(|scanner, key| {
         if key == "files" {
-            *files = Some(scan_entries(scanner)?);
+            *files = Some(scan_entries(scanner, Bounds::PUSH)?);
             return Ok(());
         }
         fields.field(scanner, &key)

@@ -215,3 +215,23 @@ async fn writes_are_awaited_and_bytes_that_are_no_text_go_as_base64() {
     drop(client);
     finish(tasks).await;
 }
+
+#[tokio::test]
+async fn an_exit_that_cannot_be_read_ends_the_events_of_its_process() {
+    let (url, tasks) = serve(|mut peer| async move {
+        peer.spawn(7).await;
+        let usage = json!({"cpuMs":1,"maxRssBytes":2,"outputBytes":3});
+        peer.send(json!({"type":"exit","code":0,"signal":null,"runtime":5,"pid":7,"reason":"from the future","seq":3,"usage":usage}))
+            .await;
+        let request = peer.expect("ping").await;
+        peer.send(json!({"type":"pong","id":request["id"],"time":1})).await;
+        peer.gone().await;
+    })
+    .await;
+    let client = connect(&url, Options::default()).await.unwrap();
+    let error = client.run(shell()).await.unwrap_err();
+    assert!(matches!(error, RequestError::NoExit { pid: 7, .. }), "{error}");
+    client.ping().await.unwrap();
+    drop(client);
+    finish(tasks).await;
+}
