@@ -116,7 +116,7 @@ fn request(
         "resize" => Request::Resize(Resize { pid: fields.pid()?, size: fields.window_size()? }),
         "kill" => Request::Kill(kill(fields)?),
         "list" => Request::List { all: fields.optional("all", boolean)?.unwrap_or(false) },
-        "ports" => Request::Ports { pid: fields.raw("pid").map(|_| fields.pid()).transpose()? },
+        "ports" => Request::Ports { pid: fields.optional("pid", |_, _| fields.pid())? },
         "revokePreview" => Request::RevokePreview { pid: fields.pid()? },
         "status" => Request::Status,
         "ping" => Request::Ping,
