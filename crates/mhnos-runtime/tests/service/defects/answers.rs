@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use mhnos_testing::{Wire, WireOptions};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     requests::{assert_serves, bash, kill, node},
@@ -297,4 +298,18 @@ async fn the_answer_to_a_push_that_fails_throughout_is_bounded() {
     assert_eq!(errors[0]["path"], "../first");
     // What is small finds room where larger ones did not.
     assert_eq!(errors[errors.len() - 1]["path"], "../last");
+}
+
+#[tokio::test]
+async fn json_may_come_in_binary_frames_whatever_white_space_it_begins_with() {
+    let server = start();
+    for options in [WireOptions::browser(), WireOptions::modern(), WireOptions::binary()] {
+        let mut wire = Wire::connect_as(server.address(), options).await;
+        for (id, space) in ["", " ", "\n", "\r\n", "\t"].iter().enumerate() {
+            let ping = format!("{space}{}", json!({"type": "ping", "id": id}));
+            wire.send_message(Message::binary(ping.into_bytes())).await.expect("open");
+            let pong = wire.next_where(|message| message["id"] == id && message["type"] != "status").await;
+            assert_eq!(pong["type"], "pong", "{space:?}: {pong}");
+        }
+    }
 }
