@@ -26,7 +26,10 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("binary", &self.binary).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("binary", &self.binary)
+            .field("streams", &self.connection.streams())
+            .finish_non_exhaustive()
     }
 }
 

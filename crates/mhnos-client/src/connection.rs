@@ -1,7 +1,7 @@
 //! One running connection: a task that reads, a task that writes, and the table that joins answers to
 //! requests. The reader alone takes entries out of the table, so an answer is delivered once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -58,8 +58,35 @@ enum Waiting {
 struct Table {
     waiting: HashMap<u64, Waiting>,
     streams: HashMap<Pid, mpsc::Sender<Item>>,
+    /// Processes of which nobody takes anything any more, and the service was not told: frames of theirs may be under way.
+    left: HashSet<Pid>,
     stray: Vec<ErrorReply>,
     closed: Option<Closed>,
+}
+
+impl Table {
+    fn view(&mut self, pid: Pid, stream: mpsc::Sender<Item>) {
+        self.left.remove(&pid);
+        self.streams.insert(pid, stream);
+    }
+
+    fn leave(&mut self, pid: Pid) {
+        self.streams.remove(&pid);
+        self.left.insert(pid);
+    }
+
+    /// Leaves a process if nobody takes from its stream: it may have been replaced by a new one in the meantime.
+    fn leave_closed(&mut self, pid: Pid) {
+        if self.streams.get(&pid).is_some_and(mpsc::Sender::is_closed) {
+            self.leave(pid);
+        }
+    }
+
+    /// The service sends nothing more of this process.
+    fn detached(&mut self, pid: Pid) {
+        self.streams.remove(&pid);
+        self.left.remove(&pid);
+    }
 }
 
 /// Shared by a client, its processes and its reader.
@@ -103,14 +130,26 @@ impl Connection {
     ) -> Result<mpsc::Receiver<Item>, RequestError> {
         let (sender, receiver) = mpsc::channel(EVENTS_PER_PROCESS);
         let id = self.register(Waiting::Stream(pid))?;
-        lock(&self.table).streams.insert(pid, sender);
+        lock(&self.table).view(pid, sender);
         self.send(Message::text(request.to_json(Some(&id)))).await?;
         Ok(receiver)
     }
 
-    /// Whether a handle of this process exists that may still get events.
+    /// Whether events of this process may still come.
     pub(crate) fn views(&self, pid: Pid) -> bool {
-        lock(&self.table).streams.contains_key(&pid)
+        let table = lock(&self.table);
+        table.streams.contains_key(&pid) || table.left.contains(&pid)
+    }
+
+    /// The handle that took from this stream is gone.
+    pub(crate) fn let_go(&self, pid: Pid, stream: &mut mpsc::Receiver<Item>) {
+        stream.close();
+        lock(&self.table).leave_closed(pid);
+    }
+
+    /// How many processes are viewed.
+    pub(crate) fn streams(&self) -> usize {
+        lock(&self.table).streams.len()
     }
 
     /// Sends a message that is not answered.
@@ -201,6 +240,7 @@ fn finish(table: &Mutex<Table>, closed: Closed) {
     // Dropping the senders tells everyone who waits.
     table.waiting.clear();
     table.streams.clear();
+    table.left.clear();
 }
 
 async fn dispatch(table: &Mutex<Table>, message: ServerMessage) {
@@ -223,11 +263,7 @@ async fn dispatch(table: &Mutex<Table>, message: ServerMessage) {
 async fn deliver(table: &Mutex<Table>, pid: Pid, item: Item) {
     let Some(stream) = lock(table).streams.get(&pid).cloned() else { return };
     if stream.send(item).await.is_err() {
-        let mut table = lock(table);
-        // It may have been replaced by a new stream in the meantime.
-        if table.streams.get(&pid).is_some_and(mpsc::Sender::is_closed) {
-            table.streams.remove(&pid);
-        }
+        lock(table).leave_closed(pid);
     }
 }
 
@@ -247,7 +283,7 @@ async fn unreadable(table: &Mutex<Table>, reason: String, unread: Unread) {
         (None, Unread { kind, pid: Some(pid), .. })
             if matches!(&*kind, "stdout" | "stderr" | "gap" | "exit") =>
         {
-            lock(table).streams.remove(&pid);
+            lock(table).leave(pid);
         }
         (None, _) => {}
     }
@@ -259,9 +295,13 @@ async fn answered(table: &Mutex<Table>, message: ServerMessage) {
     match (waiting, message) {
         (Some(Waiting::Caller(caller)), message) => {
             let stream = match &message {
+                ServerMessage::Reply { reply: Reply::Detached(of), .. } => {
+                    lock(table).detached(of.pid);
+                    None
+                }
                 ServerMessage::Reply { reply: Reply::Spawned(spawned), .. } => {
                     let (sender, receiver) = mpsc::channel(EVENTS_PER_PROCESS);
-                    lock(table).streams.insert(spawned.pid, sender);
+                    lock(table).view(spawned.pid, sender);
                     Some(receiver)
                 }
                 _ => None,

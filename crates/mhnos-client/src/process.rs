@@ -28,7 +28,7 @@ pub enum ProcessEvent {
     Port(Port),
     /// Its terminal has another size.
     Size(Size),
-    /// It has ended; nothing follows.
+    /// It has ended. What its descendants write later may follow.
     Exit(Exit),
 }
 
@@ -213,6 +213,12 @@ impl Process {
     fn hold(&mut self, event: ProcessEvent) {
         self.held_bytes += weight(&event);
         self.held.push_back(event);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.client.connection.let_go(self.pid, &mut self.stream);
     }
 }
 
