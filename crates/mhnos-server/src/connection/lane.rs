@@ -187,7 +187,8 @@ impl<'c> Lane<'c> {
         } else {
             pending.await;
         }
-        self.outbox.push(phase.farewell());
+        let (code, reason) = phase.farewell();
+        self.outbox.push(Item::close(code, reason));
     }
 
     /// Reads a message, a large one on a thread of its own.

@@ -102,10 +102,18 @@ impl Phase {
     }
 
     /// How connections are closed then.
-    fn farewell(self) -> Item {
+    fn farewell(self) -> (CloseCode, &'static str) {
         match self {
-            Self::Leaving => Item::close(CloseCode::Restart, "the service is being upgraded; connect again"),
-            Self::Serving | Self::Closing => Item::close(CloseCode::Away, "the service is stopping"),
+            Self::Leaving => (CloseCode::Restart, "the service is being upgraded; connect again"),
+            Self::Serving | Self::Closing => (CloseCode::Away, "the service is stopping"),
+        }
+    }
+
+    /// How long that may take.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Leaving => limits::LEAVE_CLOSE,
+            Self::Serving | Self::Closing => limits::CLOSE_DEADLINE,
         }
     }
 }
@@ -143,7 +151,7 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     front: &Front,
     service: Arc<Service>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
     let dialect = Dialect::of(&guest);
     let _until_the_end = guest.place;
@@ -154,11 +162,8 @@ pub(crate) async fn serve(
     let (socket, admission) = if let Some(admission) = guest.admission {
         (guest.socket, admission)
     } else {
-        let introduced = tokio::select! {
-            introduced = Box::pin(introduction::await_token(guest.socket, peer, front)) => introduced,
-            () = Phase::closing(&mut phase) => None,
-        };
-        let Some((socket, admission, id)) = introduced else { return };
+        let introduced = introduction::await_token(guest.socket, peer, front, phase.clone());
+        let Some((socket, admission, id)) = Box::pin(introduced).await else { return };
         outbox.push(Item::text(introduction::authenticated(&admission).to_json(id.as_deref())));
         (socket, admission)
     };
@@ -201,10 +206,7 @@ async fn converse(
     };
     // What follows need not read, and holds up nobody who does.
     share.rest();
-    let patience = match *phase.borrow() {
-        Phase::Leaving => limits::LEAVE_CLOSE,
-        Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
-    };
+    let patience = phase.borrow().patience();
     match &end {
         End::Left | End::Silent => {}
         // The client may have begun to close: then the lane answers that.
