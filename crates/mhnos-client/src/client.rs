@@ -8,11 +8,10 @@ use mhnos_protocol::{
     Attach, BadEntry, Connected, Encoding, ErrorReply, Events, FileEntry, Kill, Killed, Pid, ProcessList,
     PushResults, Reply, Request, SUBPROTOCOL_BINARY, Scope, ServerMessage, Signal, Spawn, Status,
 };
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use crate::connection::{Answer, Connection};
+use crate::connection::{Answer, Awaited, Connection, Unreadable};
 use crate::limits::CLOSE_TIMEOUT;
 use crate::{Closed, Collected, Process, RawConnection, RequestError};
 
@@ -27,7 +26,10 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("binary", &self.binary).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("binary", &self.binary)
+            .field("streams", &self.connection.streams())
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,13 +186,14 @@ impl Client {
     pub(crate) async fn wait(
         &self,
         request: &'static str,
-        receiver: oneshot::Receiver<Answer>,
+        receiver: Awaited,
     ) -> Result<Answer, RequestError> {
         match timeout(self.request_timeout, receiver).await {
-            Ok(Ok(Answer { message: ServerMessage::Reply { reply: Reply::Error(error), .. }, .. })) => {
-                Err(RequestError::Refused(error))
-            }
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(Ok(Answer {
+                message: ServerMessage::Reply { reply: Reply::Error(error), .. }, ..
+            }))) => Err(RequestError::Refused(error)),
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(Unreadable(reason)))) => Err(RequestError::Unreadable { request, reason }),
             Ok(Err(_)) => Err(RequestError::Closed(self.connection.closed_or("it ended"))),
             Err(_) => Err(self.timed_out(request)),
         }

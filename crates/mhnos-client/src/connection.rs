@@ -1,13 +1,15 @@
 //! One running connection: a task that reads, a task that writes, and the table that joins answers to
 //! requests. The reader alone takes entries out of the table, so an answer is delivered once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use mhnos_protocol::{ErrorReply, Event, Pid, Reply, Request, ServerMessage, parse_server_message};
+use mhnos_protocol::{
+    ErrorReply, Event, NotAServerMessage, Pid, Reply, Request, ServerMessage, Unread, parse_server_message,
+};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -26,6 +28,8 @@ pub(crate) enum Item {
     Event(ProcessEvent),
     /// The `attach` that asked for the stream was refused.
     Refused(ErrorReply),
+    /// It was answered with what this client cannot read.
+    Unreadable(String),
 }
 
 /// An answer, with the stream of the process if it is a new one.
@@ -35,10 +39,17 @@ pub(crate) struct Answer {
     pub(crate) stream: Option<mpsc::Receiver<Item>>,
 }
 
+/// Why an answer cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable(pub(crate) String);
+
+/// What a caller waits with.
+pub(crate) type Awaited = oneshot::Receiver<Result<Answer, Unreadable>>;
+
 /// Who waits for an answer.
 enum Waiting {
     /// A caller.
-    Caller(oneshot::Sender<Answer>),
+    Caller(oneshot::Sender<Result<Answer, Unreadable>>),
     /// A process's stream: the answer to `attach` comes in order with the replay.
     Stream(Pid),
 }
@@ -47,8 +58,35 @@ enum Waiting {
 struct Table {
     waiting: HashMap<u64, Waiting>,
     streams: HashMap<Pid, mpsc::Sender<Item>>,
+    /// Processes of which nobody takes anything any more, and the service was not told: frames of theirs may be under way.
+    left: HashSet<Pid>,
     stray: Vec<ErrorReply>,
     closed: Option<Closed>,
+}
+
+impl Table {
+    fn view(&mut self, pid: Pid, stream: mpsc::Sender<Item>) {
+        self.left.remove(&pid);
+        self.streams.insert(pid, stream);
+    }
+
+    fn leave(&mut self, pid: Pid) {
+        self.streams.remove(&pid);
+        self.left.insert(pid);
+    }
+
+    /// Leaves a process if nobody takes from its stream: it may have been replaced by a new one in the meantime.
+    fn leave_closed(&mut self, pid: Pid) {
+        if self.streams.get(&pid).is_some_and(mpsc::Sender::is_closed) {
+            self.leave(pid);
+        }
+    }
+
+    /// The service sends nothing more of this process.
+    fn detached(&mut self, pid: Pid) {
+        self.streams.remove(&pid);
+        self.left.remove(&pid);
+    }
 }
 
 /// Shared by a client, its processes and its reader.
@@ -77,7 +115,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Dropped before it returns, the request may or may not have been sent; an answer is then ignored.
-    pub(crate) async fn request(&self, request: &Request) -> Result<oneshot::Receiver<Answer>, RequestError> {
+    pub(crate) async fn request(&self, request: &Request) -> Result<Awaited, RequestError> {
         let (sender, receiver) = oneshot::channel();
         let id = self.register(Waiting::Caller(sender))?;
         self.send(Message::text(request.to_json(Some(&id)))).await?;
@@ -92,14 +130,26 @@ impl Connection {
     ) -> Result<mpsc::Receiver<Item>, RequestError> {
         let (sender, receiver) = mpsc::channel(EVENTS_PER_PROCESS);
         let id = self.register(Waiting::Stream(pid))?;
-        lock(&self.table).streams.insert(pid, sender);
+        lock(&self.table).view(pid, sender);
         self.send(Message::text(request.to_json(Some(&id)))).await?;
         Ok(receiver)
     }
 
-    /// Whether a handle of this process exists that may still get events.
+    /// Whether events of this process may still come.
     pub(crate) fn views(&self, pid: Pid) -> bool {
-        lock(&self.table).streams.contains_key(&pid)
+        let table = lock(&self.table);
+        table.streams.contains_key(&pid) || table.left.contains(&pid)
+    }
+
+    /// The handle that took from this stream is gone.
+    pub(crate) fn let_go(&self, pid: Pid, stream: &mut mpsc::Receiver<Item>) {
+        stream.close();
+        lock(&self.table).leave_closed(pid);
+    }
+
+    /// How many processes are viewed.
+    pub(crate) fn streams(&self) -> usize {
+        lock(&self.table).streams.len()
     }
 
     /// Sends a message that is not answered.
@@ -172,6 +222,9 @@ async fn read(mut stream: SplitStream<Socket>, table: Arc<Mutex<Table>>, end: wa
         };
         match message {
             Ok(message) => dispatch(&table, message).await,
+            Err(NotAServerMessage { reason, unread: Some(unread) }) => {
+                unreadable(&table, reason, unread).await;
+            }
             Err(error) => break Closed::Broken { reason: error.to_string() },
         }
     };
@@ -187,6 +240,7 @@ fn finish(table: &Mutex<Table>, closed: Closed) {
     // Dropping the senders tells everyone who waits.
     table.waiting.clear();
     table.streams.clear();
+    table.left.clear();
 }
 
 async fn dispatch(table: &Mutex<Table>, message: ServerMessage) {
@@ -209,30 +263,51 @@ async fn dispatch(table: &Mutex<Table>, message: ServerMessage) {
 async fn deliver(table: &Mutex<Table>, pid: Pid, item: Item) {
     let Some(stream) = lock(table).streams.get(&pid).cloned() else { return };
     if stream.send(item).await.is_err() {
-        let mut table = lock(table);
-        // It may have been replaced by a new stream in the meantime.
-        if table.streams.get(&pid).is_some_and(mpsc::Sender::is_closed) {
-            table.streams.remove(&pid);
+        lock(table).leave_closed(pid);
+    }
+}
+
+/// Who waits for the answer with this id.
+fn take_waiting(table: &Mutex<Table>, id: Option<&str>) -> Option<Waiting> {
+    let number = id?.parse::<u64>().ok()?;
+    lock(table).waiting.remove(&number)
+}
+
+/// A message that cannot be read fails the request it answers. Output or an exit ends the stream of its process, which
+/// would lack something else.
+async fn unreadable(table: &Mutex<Table>, reason: String, unread: Unread) {
+    match (take_waiting(table, unread.id.as_deref()), unread) {
+        // A caller that has gone away wants no answer.
+        (Some(Waiting::Caller(caller)), _) => _ = caller.send(Err(Unreadable(reason))),
+        (Some(Waiting::Stream(pid)), _) => deliver(table, pid, Item::Unreadable(reason)).await,
+        (None, Unread { kind, pid: Some(pid), .. })
+            if matches!(&*kind, "stdout" | "stderr" | "gap" | "exit") =>
+        {
+            lock(table).leave(pid);
         }
+        (None, _) => {}
     }
 }
 
 async fn answered(table: &Mutex<Table>, message: ServerMessage) {
     let (ServerMessage::Reply { id, .. } | ServerMessage::Pulled { id, .. }) = &message else { return };
-    let number = id.as_ref().and_then(|id| id.get().parse::<u64>().ok());
-    let waiting = number.and_then(|number| lock(table).waiting.remove(&number));
+    let waiting = take_waiting(table, id.as_ref().map(|id| id.get()));
     match (waiting, message) {
         (Some(Waiting::Caller(caller)), message) => {
             let stream = match &message {
+                ServerMessage::Reply { reply: Reply::Detached(of), .. } => {
+                    lock(table).detached(of.pid);
+                    None
+                }
                 ServerMessage::Reply { reply: Reply::Spawned(spawned), .. } => {
                     let (sender, receiver) = mpsc::channel(EVENTS_PER_PROCESS);
-                    lock(table).streams.insert(spawned.pid, sender);
+                    lock(table).view(spawned.pid, sender);
                     Some(receiver)
                 }
                 _ => None,
             };
             // A caller that has gone away wants no answer.
-            let _ = caller.send(Answer { message, stream });
+            let _ = caller.send(Ok(Answer { message, stream }));
         }
         (Some(Waiting::Stream(pid)), ServerMessage::Reply { reply, .. }) => {
             let item = match reply {

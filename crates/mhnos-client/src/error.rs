@@ -94,6 +94,14 @@ pub enum RequestError {
         /// What came.
         answer: String,
     },
+    /// An answer came that does not have the fields of its type, as this client knows it.
+    #[error("the answer to {request} cannot be read: {reason}")]
+    Unreadable {
+        /// The request's type.
+        request: &'static str,
+        /// What is the matter.
+        reason: String,
+    },
     /// The process wrote more than is gathered.
     #[error("the process wrote more than {limit} bytes")]
     TooMuchOutput {

@@ -28,7 +28,7 @@ pub enum ProcessEvent {
     Port(Port),
     /// Its terminal has another size.
     Size(Size),
-    /// It has ended; nothing follows.
+    /// It has ended. What its descendants write later may follow.
     Exit(Exit),
 }
 
@@ -79,7 +79,8 @@ impl Process {
         self.spawned.as_ref()
     }
 
-    /// The next event; `None` once the connection has ended or another handle took the stream over.
+    /// The next event; `None` once the connection has ended, another handle took the stream over, or something came
+    /// of which this client cannot read what it says.
     ///
     /// # Cancel safety
     /// Dropped before it returns, no event is lost.
@@ -90,7 +91,7 @@ impl Process {
         }
         match self.stream.recv().await? {
             Item::Event(event) => Some(event),
-            Item::Refused(_) => None,
+            Item::Refused(_) | Item::Unreadable(_) => None,
         }
     }
 
@@ -115,7 +116,10 @@ impl Process {
                 }
             }
         }
-        let closed = self.client.connection.closed_or("another handle took the stream over");
+        let closed = self
+            .client
+            .connection
+            .closed_or("another handle took the stream over, or what came cannot be read");
         Err(RequestError::NoExit { pid: self.pid, closed })
     }
 
@@ -178,6 +182,7 @@ impl Process {
                 Ok(())
             }
             Some(Item::Refused(error)) => Err(RequestError::Refused(error)),
+            Some(Item::Unreadable(reason)) => Err(RequestError::Unreadable { request: "attach", reason }),
             None => Err(RequestError::Closed(self.client.connection.closed_or("it ended"))),
         }
     }
@@ -208,6 +213,12 @@ impl Process {
     fn hold(&mut self, event: ProcessEvent) {
         self.held_bytes += weight(&event);
         self.held.push_back(event);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.client.connection.let_go(self.pid, &mut self.stream);
     }
 }
 

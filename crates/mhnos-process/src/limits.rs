@@ -48,6 +48,9 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// Letters of a process's [key](crate::Process::key): 80 bits.
 pub const KEY_LETTERS: usize = 16;
 
+/// Bytes of command and arguments that clients are told of a process: a list names all of them, to everyone.
+pub const TOLD_BYTES: usize = 8 * 1024;
+
 /// Bytes of a report pipe that are kept. What workerd reports is a line for each socket.
 pub const REPORT_BYTES: usize = 16 * 1024;
 

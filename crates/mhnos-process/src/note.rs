@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exit::Reason,
-    limits::{KEY_LETTERS, REPORT_BYTES},
+    limits::{KEY_LETTERS, REPORT_BYTES, TOLD_BYTES},
     registry::Tally,
     request::{Encoding, Info},
     state::Memory,
@@ -24,7 +24,7 @@ const NONE: u8 = 0;
 /// The note of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Note {
-    process_type: String,
+    pub(crate) process_type: String,
     command: Option<String>,
     args: Vec<String>,
     name: Option<String>,
@@ -104,15 +104,21 @@ impl Note {
         }
     }
 
-    /// Drops what clients are told of the arguments, from the end, until the note fits with any report.
-    /// `None` if it never does.
+    /// Drops what clients are told of the arguments, from the end, until it has no more than [`TOLD_BYTES`] and the
+    /// note fits with any report. `None` if it never does.
     pub(crate) fn fitted(mut self) -> Option<Self> {
         // Numbers that grow later are a few bytes each.
         const ROOM: usize = MAX_NOTE - REPORT_BYTES - 256;
+        // What stands between them takes room too.
+        let room = |text: &String| text.len() + 1;
+        let mut told = self.command.iter().chain(&self.args).map(room).sum::<usize>();
+        while told > TOLD_BYTES {
+            told -= self.args.pop().or_else(|| self.command.take()).as_ref().map_or(told, room);
+        }
         let mut size = self.encode().len();
         while size > ROOM {
             let dropped = self.args.pop().or_else(|| self.command.take())?;
-            size -= dropped.len().min(size);
+            size -= room(&dropped).min(size);
         }
         Some(self)
     }
@@ -310,13 +316,18 @@ mod tests {
 
     #[test]
     fn arguments_that_do_not_fit_are_dropped_from_the_end() {
-        let args = (0..100).map(|n| format!("{n:01000}")).collect::<Vec<_>>();
+        let args = (0..100).map(|n| format!("{n:0100}")).collect::<Vec<_>>();
         let info = Info { args: args.clone(), extra: vec![1; 1000], ..Info::default() };
         let fitted = note(&info).fitted().expect("fits");
         assert!(fitted.encode().len() <= MAX_NOTE - REPORT_BYTES);
         let kept = fitted.info().args;
-        assert!(kept.len() > 40 && kept[..] == args[..kept.len()]);
+        assert_eq!(kept, args[..TOLD_BYTES / 101]);
         assert_eq!(fitted.info().extra, info.extra);
         assert_eq!(note(&Info { extra: vec![1; MAX_NOTE], ..Info::default() }).fitted(), None);
+        // Empty ones count too.
+        let info = Info { args: vec![String::new(); 100_000], ..Info::default() };
+        assert!(note(&info).fitted().expect("fits").encode().len() <= MAX_NOTE - REPORT_BYTES);
+        let info = Info { command: Some("c".repeat(TOLD_BYTES + 1)), ..Info::default() };
+        assert_eq!(note(&info).fitted().expect("fits").info().command, None);
     }
 }

@@ -45,10 +45,28 @@ pub struct BadEntry {
 /// The largest time a JavaScript `Date` holds, in milliseconds either way of the epoch.
 const MAX_TIME_MS: f64 = 8.64e15;
 
+/// How large `files` and what stands in it may be.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    entries: usize,
+    path_bytes: usize,
+    time_ms: f64,
+}
+
+impl Bounds {
+    /// Of what a client pushes.
+    pub(crate) const PUSH: Self =
+        Self { entries: MAX_PUSH_ENTRIES, path_bytes: MAX_PATH_BYTES, time_ms: MAX_TIME_MS };
+    /// Of what the service found in the workspace: whatever is there.
+    pub(crate) const PULL: Self =
+        Self { entries: usize::MAX, path_bytes: usize::MAX, time_ms: f64::INFINITY };
+}
+
 /// Reads `files`. The outer error is for a message that is not JSON; the inner one for a `files` that is
 /// no usable array, which only matters if the message turns out to be a push.
 pub(crate) fn scan_entries(
     scanner: &mut Scanner<'_>,
+    bounds: Bounds,
 ) -> Result<Result<Vec<Result<FileEntry, BadEntry>>, Malformed>, Malformed> {
     const ACCEPTED: &str = "an array of {path, kind, content, mtime}";
     if scanner.peek() != b'[' {
@@ -59,14 +77,14 @@ pub(crate) fn scan_entries(
     let mut count = 0;
     scanner.array(|scanner, index| {
         count = index + 1;
-        if count > MAX_PUSH_ENTRIES {
+        if count > bounds.entries {
             return scanner.value().map(drop);
         }
-        entries.push(scan_entry(scanner, index)?);
+        entries.push(scan_entry(scanner, index, bounds)?);
         Ok(())
     })?;
-    if count > MAX_PUSH_ENTRIES {
-        let accepted = format!("at most {MAX_PUSH_ENTRIES} entries long");
+    if count > bounds.entries {
+        let accepted = format!("at most {} entries long", bounds.entries);
         return Ok(Err(Malformed::value("files", &accepted, &format!("{count} entries"))));
     }
     Ok(Ok(entries))
@@ -79,7 +97,11 @@ enum Given<'a> {
     Other(Raw<'a>),
 }
 
-fn scan_entry(scanner: &mut Scanner<'_>, index: usize) -> Result<Result<FileEntry, BadEntry>, Malformed> {
+fn scan_entry(
+    scanner: &mut Scanner<'_>,
+    index: usize,
+    bounds: Bounds,
+) -> Result<Result<FileEntry, BadEntry>, Malformed> {
     let place = format!("files[{index}]");
     if scanner.peek() != b'{' {
         let raw = scanner.value()?;
@@ -98,9 +120,9 @@ fn scan_entry(scanner: &mut Scanner<'_>, index: usize) -> Result<Result<FileEntr
         });
         Ok(())
     })?;
-    let path = fields.required("path", "where the file goes", |field, raw| path(field, raw));
+    let path = fields.required("path", "where the file goes", |field, raw| path(field, raw, bounds));
     Ok(match path {
-        Ok(path) => match typed_entry(&fields, content) {
+        Ok(path) => match typed_entry(&fields, content, bounds) {
             Ok((content, mtime_ms)) => Ok(FileEntry { path, content, mtime_ms }),
             Err(malformed) => Err(BadEntry { path, malformed }),
         },
@@ -108,8 +130,8 @@ fn scan_entry(scanner: &mut Scanner<'_>, index: usize) -> Result<Result<FileEntr
     })
 }
 
-fn path(field: &str, raw: Raw<'_>) -> Result<String, Malformed> {
-    let path = text(field, raw, MAX_PATH_BYTES)?;
+fn path(field: &str, raw: Raw<'_>, bounds: Bounds) -> Result<String, Malformed> {
+    let path = text(field, raw, bounds.path_bytes)?;
     if path.is_empty() {
         return Err(Malformed::value(field, "a path that is not empty", raw.0));
     }
@@ -119,9 +141,11 @@ fn path(field: &str, raw: Raw<'_>) -> Result<String, Malformed> {
 fn typed_entry(
     fields: &Fields<'_, 4>,
     content: Option<Given<'_>>,
+    bounds: Bounds,
 ) -> Result<(Content, Option<i64>), Malformed> {
     let mtime = fields.optional("mtime", |field, raw| {
-        let time = raw.as_number().filter(|time| time.abs() <= MAX_TIME_MS).map(|time| time.floor() as i64);
+        let time =
+            raw.as_number().filter(|time| time.abs() <= bounds.time_ms).map(|time| time.floor() as i64);
         time.ok_or_else(|| Malformed::value(field, "a time in milliseconds since 1970", raw.0))
     })?;
     let kind = fields.required("kind", "\"file\" or \"directory\"", |field, raw| {

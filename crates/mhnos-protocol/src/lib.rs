@@ -44,7 +44,7 @@ pub use reply::{
     WindowSize,
 };
 pub use request::{Attach, Encoding, Events, Kill, PresentedToken, Request, Resize, Scope, Write};
-pub use server_message::{NotAServerMessage, Output, ServerMessage, parse_server_message};
+pub use server_message::{NotAServerMessage, Output, ServerMessage, Unread, parse_server_message};
 pub use signal::Signal;
 pub use spawn::{IsolationMode, LimitsRequest, ProcessType, Pty, Spawn, SpawnOptions, StdinMode};
 pub use status::{Config, DoorLimits, Isolation, Status, ToolStatus, WireLimits};

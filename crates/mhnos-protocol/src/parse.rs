@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{ErrorCode, Malformed, shorten};
 use crate::fields::{Fields, boolean, one_of, position};
-use crate::files::scan_entries;
+use crate::files::{Bounds, scan_entries};
 use crate::limits::{MAX_EVENTS, MAX_ID_BYTES};
 use crate::request::{Attach, Kill, PresentedToken, Resize, Write};
 use crate::scan::{Raw, Scanner};
@@ -81,7 +81,7 @@ fn read_message<'a>(
 ) -> Result<(), Malformed> {
     scanner.object(|scanner, key| {
         if key == "files" {
-            *files = Some(scan_entries(scanner)?);
+            *files = Some(scan_entries(scanner, Bounds::PUSH)?);
             return Ok(());
         }
         fields.field(scanner, &key)
@@ -116,7 +116,7 @@ fn request(
         "resize" => Request::Resize(Resize { pid: fields.pid()?, size: fields.window_size()? }),
         "kill" => Request::Kill(kill(fields)?),
         "list" => Request::List { all: fields.optional("all", boolean)?.unwrap_or(false) },
-        "ports" => Request::Ports { pid: fields.raw("pid").map(|_| fields.pid()).transpose()? },
+        "ports" => Request::Ports { pid: fields.optional("pid", |_, _| fields.pid())? },
         "revokePreview" => Request::RevokePreview { pid: fields.pid()? },
         "status" => Request::Status,
         "ping" => Request::Ping,

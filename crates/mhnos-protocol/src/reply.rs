@@ -169,7 +169,7 @@ pub struct ProcessInfo {
     /// As the client gave it; null if it gave none.
     #[serde(default)]
     pub command: Option<String>,
-    /// As the client gave them.
+    /// As the client gave them, without the last ones where they are long.
     pub args: Vec<String>,
     /// Milliseconds since the Unix epoch.
     pub start_time: u64,
@@ -258,9 +258,9 @@ pub struct Stats {
 pub struct PushResults {
     /// Entries written.
     pub synced: u64,
-    /// Entries not written; each has an error.
+    /// Entries not written.
     pub failed: u64,
-    /// In the order of the entries.
+    /// Why, in the order of the entries: of all that failed, unless that were too much for a message.
     pub errors: Vec<PushError>,
 }
 

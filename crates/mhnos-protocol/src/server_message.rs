@@ -5,10 +5,12 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::fields::Fields;
+use crate::files::{Bounds, scan_entries};
 use crate::scan::{Raw, Scanner};
 use crate::{
-    Attached, Authenticated, Connected, Egress, ErrorReply, Event, Exit, FileEntry, Gap, Killed, OfPid, Pid,
-    Port, PortList, ProcessList, PushResults, Reply, Size, Spawned, Status, Stream, binary,
+    Attached, Authenticated, BadEntry, Connected, Egress, ErrorReply, Event, Exit, FileEntry, Gap, Killed,
+    Malformed, OfPid, Pid, Port, PortList, ProcessList, PushResults, Reply, Size, Spawned, Status, Stream,
+    binary,
 };
 
 /// One message from the service.
@@ -58,18 +60,32 @@ pub struct Output {
 pub struct NotAServerMessage {
     /// Why.
     pub reason: String,
+    /// Set if it is JSON with a type, as a later version may send with values that are not known yet: what comes
+    /// behind it can be read all the same.
+    pub unread: Option<Unread>,
+}
+
+/// What is known of a message whose fields are not those of its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Its type.
+    pub kind: String,
+    /// Its `id`, as JSON.
+    pub id: Option<String>,
+    /// Its `pid`.
+    pub pid: Option<Pid>,
 }
 
 /// Reads a text frame.
 pub fn parse_server_message(text: &str) -> Result<ServerMessage, NotAServerMessage> {
-    let refuse = |reason: String| NotAServerMessage { reason };
+    let refuse = |reason: String| NotAServerMessage { reason, unread: None };
     let mut fields = Fields::new("", ["type", "id", "pid", "seq", "data", "encoding", "operation"]);
     let mut files = None;
     let mut scanner = Scanner::new(text);
     scanner
         .object(|scanner, key| {
             if key == "files" {
-                files = Some(crate::files::scan_entries(scanner)?);
+                files = Some(scan_entries(scanner, Bounds::PULL)?);
                 return Ok(());
             }
             fields.field(scanner, &key)
@@ -77,29 +93,46 @@ pub fn parse_server_message(text: &str) -> Result<ServerMessage, NotAServerMessa
         .and_then(|()| scanner.end())
         .map_err(|malformed| refuse(malformed.text))?;
     let kind = fields.raw("type").and_then(Raw::as_string).ok_or_else(|| refuse("no type".to_owned()))?;
-    let stream = match &*kind {
+    whole(&kind, &fields, files, text).map_err(|reason| {
+        let id = fields.raw("id").map(|raw| raw.0.to_owned());
+        let unread = Unread { kind: kind.to_string(), id, pid: fields.pid().ok() };
+        NotAServerMessage { reason, unread: Some(unread) }
+    })
+}
+
+/// `files`, as far as they can be read.
+type Files = Result<Vec<Result<FileEntry, BadEntry>>, Malformed>;
+
+/// A message of this type.
+fn whole(
+    kind: &str,
+    fields: &Fields<'_, 7>,
+    files: Option<Files>,
+    text: &str,
+) -> Result<ServerMessage, String> {
+    let stream = match kind {
         "stdout" => Some(Stream::Stdout),
         "stderr" => Some(Stream::Stderr),
         _ => None,
     };
     if let Some(stream) = stream {
-        return output(stream, &fields).map(ServerMessage::Output);
+        return output(stream, fields).map(ServerMessage::Output).map_err(|malformed| malformed.text);
     }
     let id = fields.raw("id").and_then(|raw| RawValue::from_string(raw.0.to_owned()).ok());
     if let Some(files) = files.filter(|_| kind != "error") {
-        let entries = files.map_err(|malformed| refuse(malformed.text))?;
+        let entries = files.map_err(|malformed| malformed.text)?;
         let files: Result<Vec<FileEntry>, _> = entries.into_iter().collect();
-        let files = files.map_err(|bad| refuse(format!("{}: {}", bad.path, bad.malformed)))?;
+        let files = files.map_err(|bad| format!("{}: {}", bad.path, bad.malformed))?;
         return Ok(ServerMessage::Pulled { id, files });
     }
-    typed(&kind, id, text).map_err(|error| refuse(format!("{kind}: {error}")))
+    typed(kind, id, text).map_err(|error| format!("{kind}: {error}"))
 }
 
 impl ServerMessage {
     /// Reads a binary frame.
     pub fn from_binary(frame: &[u8]) -> Result<Self, NotAServerMessage> {
-        let output =
-            binary::decode_output(frame).map_err(|malformed| NotAServerMessage { reason: malformed.text })?;
+        let output = binary::decode_output(frame)
+            .map_err(|malformed| NotAServerMessage { reason: malformed.text, unread: None })?;
         Ok(Self::Output(Output {
             stream: output.stream,
             pid: output.pid,
@@ -109,18 +142,12 @@ impl ServerMessage {
     }
 }
 
-fn output(stream: Stream, fields: &Fields<'_, 7>) -> Result<Output, NotAServerMessage> {
-    let refuse = |reason: String| NotAServerMessage { reason };
-    let encoding = fields.optional("encoding", crate::parse::encoding).map_err(|m| refuse(m.text))?;
-    let encoding = encoding.unwrap_or(crate::Encoding::Utf8);
+fn output(stream: Stream, fields: &Fields<'_, 7>) -> Result<Output, Malformed> {
+    let encoding = fields.optional("encoding", crate::parse::encoding)?.unwrap_or(crate::Encoding::Utf8);
     let data =
-        fields.required("data", "the output", |field, raw| crate::parse::data_bytes(field, raw, encoding));
-    Ok(Output {
-        stream,
-        pid: fields.pid().map_err(|malformed| refuse(malformed.text))?,
-        seq: fields.optional("seq", crate::fields::position).map_err(|malformed| refuse(malformed.text))?,
-        data: data.map_err(|malformed| refuse(malformed.text))?,
-    })
+        fields.required("data", "the output", |field, raw| crate::parse::data_bytes(field, raw, encoding))?;
+    let seq = fields.optional("seq", crate::fields::position)?;
+    Ok(Output { stream, pid: fields.pid()?, seq, data })
 }
 
 fn typed(kind: &str, id: Option<Box<RawValue>>, text: &str) -> Result<ServerMessage, serde_json::Error> {

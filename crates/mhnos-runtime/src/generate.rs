@@ -52,7 +52,9 @@ fn manual(text: &mut Vec<u8>) -> io::Result<()> {
         options(part, text)?;
     }
     text.extend(
-        ".SH \"EXIT STATUS\"\n0 for a stop as asked, 1 for a failure, 2 for settings that are not accepted.\n\
+        ".SH \"EXIT STATUS\"\n0 for success or a stop as asked, 1 for a failure, 2 for settings that are not accepted.\n\
+         .PP\ndoctor: 1 if something is missing (with \\-\\-origin: if some browser stands in the way), 2 if a service would\n\
+         not start (if it would refuse the page). health: 1 for whatever is not well, settings included.\n\
          .SH FILES\n/etc/mhnos/runtime.env: settings of the system service, one VARIABLE=value a line\n"
             .bytes(),
     );

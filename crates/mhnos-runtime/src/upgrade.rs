@@ -4,7 +4,7 @@
 //! The request is a signal (SIGUSR2 to the keeper), so that only root and the service's own account can make it.
 
 use std::{
-    fs,
+    fs, iter,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -60,12 +60,29 @@ fn the_only_service() -> anyhow::Result<i32> {
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let serves =
         |pid: &i32| arguments(*pid).is_some_and(|words| words.get(1).is_some_and(|word| word == "serve"));
-    let services: Vec<i32> = pids.filter(serves).collect();
+    let candidates: Vec<i32> = pids.filter(serves).collect();
+    let mut services = outermost(&candidates, parent_of);
+    services.retain(|pid| bridge_of(*pid).is_some());
     match services[..] {
         [one] => Ok(one),
-        [] => bail!("no service is running here"),
+        [] => bail!("no service with a bridge is running here"),
         _ => bail!("several services are running ({services:?}); choose one with --pid"),
     }
+}
+
+/// Those that descend from none of the others: below a keeper are the programs of its clients, which may give themselves
+/// any command line.
+fn outermost(candidates: &[i32], parent_of: impl Fn(i32) -> Option<i32>) -> Vec<i32> {
+    let above = |pid: i32| iter::successors(parent_of(pid), |pid| parent_of(*pid));
+    let outermost = |pid: &i32| !above(*pid).any(|above| candidates.contains(&above));
+    candidates.iter().copied().filter(outermost).collect()
+}
+
+/// Absent for what has no parent here, or may not be looked at.
+fn parent_of(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())?;
+    (parent > 0).then_some(parent)
 }
 
 /// A bridge, as its command line shows it.
@@ -99,4 +116,31 @@ fn arguments(pid: i32) -> Option<Vec<String>> {
     let words: Vec<String> =
         line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     words.first()?.ends_with("mhnos-runtime").then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_calls_itself_a_service_is_none() {
+        // 10 and 20 are keepers, 11 a supervisor, 12 its program, which names itself as they are named.
+        let parents = [(10, 1), (11, 10), (12, 11), (13, 12), (20, 1)];
+        let parent_of = |pid| parents.iter().find(|(child, _)| *child == pid).map(|(_, parent)| *parent);
+        let check = |candidates: &[i32], expected: &[i32]| {
+            assert_eq!(outermost(candidates, parent_of), expected, "{candidates:?}");
+        };
+        check(&[10, 12], &[10]);
+        check(&[13, 10], &[10]);
+        check(&[10, 11, 12, 13, 20], &[10, 20]);
+        check(&[13], &[13]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn the_parent_of_a_process_is_found() {
+        let own = std::process::id().cast_signed();
+        assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id().cast_signed()));
+        assert_eq!(parent_of(0), None);
+    }
 }

@@ -174,6 +174,9 @@ pub const MAX_QUEUED: usize = 256;
 /// Bytes of the same; one answer more at most.
 pub const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 
+/// Bytes of the errors that a push's answer lists, as they are before JSON makes up to six of one; the rest are counted.
+pub const PUSH_ERRORS: usize = 256 * 1024;
+
 /// Bytes of a file read at once for a pull.
 pub const PULL_BUFFER: usize = 64 * 1024;
 

@@ -74,6 +74,7 @@ where
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let (stream, _) = listener.accept().await.expect("a client");
+        stream.set_nodelay(true).expect("an open socket");
         let mut headers = HeaderMap::new();
         let handshake = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
             headers = request.headers().clone();

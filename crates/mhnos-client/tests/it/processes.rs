@@ -215,3 +215,61 @@ async fn writes_are_awaited_and_bytes_that_are_no_text_go_as_base64() {
     drop(client);
     finish(tasks).await;
 }
+
+#[tokio::test]
+async fn an_exit_that_cannot_be_read_ends_the_events_of_its_process() {
+    let (url, tasks) = serve(|mut peer| async move {
+        peer.spawn(7).await;
+        let usage = json!({"cpuMs":1,"maxRssBytes":2,"outputBytes":3});
+        peer.send(json!({"type":"exit","code":0,"signal":null,"runtime":5,"pid":7,"reason":"from the future","seq":3,"usage":usage}))
+            .await;
+        let request = peer.expect("ping").await;
+        peer.send(json!({"type":"pong","id":request["id"],"time":1})).await;
+        peer.gone().await;
+    })
+    .await;
+    let client = connect(&url, Options::default()).await.unwrap();
+    let error = client.run(shell()).await.unwrap_err();
+    assert!(matches!(error, RequestError::NoExit { pid: 7, .. }), "{error}");
+    client.ping().await.unwrap();
+    drop(client);
+    finish(tasks).await;
+}
+
+#[tokio::test]
+async fn of_what_has_ended_no_stream_is_kept() {
+    const RUNS: u32 = 1000;
+    let (url, tasks) = serve(|mut peer| async move {
+        for pid in 1000..1000 + RUNS {
+            peer.spawn(pid).await;
+            peer.exit(pid).await;
+        }
+        let request = peer.expect("attach").await;
+        peer.send(json!({"type":"error","id":request["id"],"error":"no","code":"PROCESS_NOT_FOUND","pid":5}))
+            .await;
+        // Of one that has been left frames may be under way.
+        let request = peer.expect("detach").await;
+        peer.stdout(1000, "late", 3).await;
+        peer.send(json!({"type":"detached","id":request["id"],"pid":1000})).await;
+        let request = peer.expect("attach").await;
+        peer.send(json!({"type":"attached","id":request["id"],"pid":1000,"status":"exited","seq":3})).await;
+        let request = peer.expect("detach").await;
+        peer.send(json!({"type":"detached","id":request["id"],"pid":1000})).await;
+        peer.gone().await;
+    })
+    .await;
+    let client = connect(&url, Options::default()).await.unwrap();
+    for _ in 0..RUNS {
+        client.run(shell()).await.unwrap();
+    }
+    client.attach(5, None).await.unwrap_err();
+    let streams = |count: usize| format!("streams: {count},");
+    assert!(format!("{client:?}").contains(&streams(0)), "{client:?}");
+    let mut again = client.attach(1000, None).await.unwrap();
+    assert!(matches!(again.next().await, Some(ProcessEvent::Attached(_))));
+    assert!(format!("{client:?}").contains(&streams(1)), "{client:?}");
+    again.detach().await.unwrap();
+    assert!(format!("{client:?}").contains(&streams(0)), "{client:?}");
+    drop(client);
+    finish(tasks).await;
+}

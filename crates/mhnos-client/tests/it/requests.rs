@@ -83,6 +83,56 @@ async fn files_go_there_and_back() {
 }
 
 #[tokio::test]
+async fn a_pull_may_hold_what_no_push_may() {
+    const FILES: usize = 10_001;
+    let long = "x/".repeat(2500);
+    let expected = long.clone();
+    let (url, tasks) = serve(move |mut peer| async move {
+        let request = peer.expect("fsync").await;
+        let mut files = vec![json!({"path":"a","kind":"file","content":"","mtime":5}); FILES];
+        files[0] = json!({"path":long,"kind":"file","content":"","mtime":9e15});
+        peer.send(json!({"type":"fsyncResult","id":request["id"],"operation":"pull","status":"success","files":files})).await;
+        peer.gone().await;
+    })
+    .await;
+    let client = connect(&url, Options::default()).await.unwrap();
+    let files = client.pull().await.unwrap();
+    assert_eq!(files.len(), FILES);
+    assert_eq!((&files[0].path, files[0].mtime_ms), (&expected, Some(9_000_000_000_000_000)));
+    drop(client);
+    finish(tasks).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_fails_its_request_alone() {
+    let (url, tasks) = serve(|mut peer| async move {
+        let request = peer.expect("kill").await;
+        peer.send(json!({"type":"error","id":request["id"],"error":"no","code":"FROM_THE_FUTURE"})).await;
+        let request = peer.expect("fsync").await;
+        let files = json!([{"path":"a","kind":"socket"}]);
+        peer.send(json!({"type":"fsyncResult","id":request["id"],"operation":"pull","files":files})).await;
+        let request = peer.expect("attach").await;
+        peer.send(json!({"type":"attached","id":request["id"],"pid":7,"status":"dreaming"})).await;
+        for _ in 0..2 {
+            let request = peer.expect("ping").await;
+            peer.send(json!({"type":"pong","id":request["id"],"time":1})).await;
+            // As to the Web OS page, which knows no pong.
+            peer.send(json!({"type":"status","id":request["id"],"time":1})).await;
+        }
+        peer.gone().await;
+    })
+    .await;
+    let client = connect(&url, Options::browser("http://localhost")).await.unwrap();
+    let error = client.kill(7, Signal::KILL, Scope::Tree).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be read: error: unknown variant"), "{error}");
+    assert!(matches!(client.pull().await, Err(RequestError::Unreadable { .. })));
+    assert!(matches!(client.attach(7, None).await, Err(RequestError::Unreadable { .. })));
+    assert_eq!((client.ping().await.unwrap(), client.ping().await.unwrap()), (1, 1));
+    drop(client);
+    finish(tasks).await;
+}
+
+#[tokio::test]
 async fn whoever_waits_learns_how_the_connection_ended() {
     let (url, tasks) = serve(|mut peer| async move {
         peer.expect("ping").await;

@@ -67,7 +67,7 @@ impl Table {
             place(&mut all, process_type).total = tally.clone();
         }
         for pending in self.pending() {
-            place(&mut all, &pending.info.process_type).starting += 1;
+            place(&mut all, &pending.note.process_type).starting += 1;
         }
         for process in self.list(true) {
             let of = place(&mut all, &process.info.process_type);

@@ -261,7 +261,7 @@ impl Driver {
         let descriptors = Descriptors::new(names, fds).ok_or_else(|| io::ErrorKind::InvalidData.into());
         let opened = descriptors.and_then(|descriptors| {
             let told = Told { pid, os_pid, enforcement, descriptors, ports: Vec::new() };
-            open(&self.inner, told, pending.info, pending.note)
+            open(&self.inner, told, pending.note)
         });
         match opened {
             Ok(task) => {
@@ -361,7 +361,7 @@ impl Driver {
         }
         let opened = match (Note::decode(&note), Descriptors::new(&names, fds)) {
             (Some(note), Some(descriptors)) => {
-                open(&self.inner, Told { pid, os_pid, enforcement, descriptors, ports }, note.info(), note)
+                open(&self.inner, Told { pid, os_pid, enforcement, descriptors, ports }, note)
             }
             _ => Err(io::ErrorKind::InvalidData.into()),
         };

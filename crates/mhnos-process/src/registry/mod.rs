@@ -160,7 +160,7 @@ impl Processes {
         let note = Note::new(&info, isolation, limits, stdio, unix_ms(), memory);
         let note = note.fitted().ok_or(SpawnError::TooLarge)?;
         let (reply, answer) = oneshot::channel();
-        let (encoded, pending) = (note.encode(), Pending { note, info, reply });
+        let (encoded, pending) = (note.encode(), Pending { note, reply });
         let turn = inner.order_turn.lock().await;
         let admission = Admission::new(inner, pending, probe)?;
         let order = Order { pid: admission.pid, launch, stdio, isolation, limits, note: encoded };

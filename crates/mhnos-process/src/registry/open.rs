@@ -24,7 +24,6 @@ use crate::{
     note::Note,
     process::{Mail, Process, Report, Terminal, View},
     reader::Reader,
-    request::Info,
     state::Machine,
     task::Task,
     watched::watch,
@@ -77,7 +76,7 @@ impl Descriptors {
 }
 
 /// A process and its task, which does not run yet.
-pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io::Result<Task> {
+pub(super) fn open(inner: &Arc<Inner>, told: Told, note: Note) -> io::Result<Task> {
     let Told { pid, os_pid, enforcement, descriptors, ports } = told;
     let log = descriptors.log.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no output log"))?;
     let scratch = descriptors.scratch_read.zip(descriptors.scratch_write);
@@ -111,7 +110,7 @@ pub(super) fn open(inner: &Arc<Inner>, told: Told, info: Info, note: Note) -> io
     let process = Process {
         pid,
         os_pid,
-        info,
+        info: note.info(),
         enforcement,
         isolation: note.isolation,
         limits: note.limits,

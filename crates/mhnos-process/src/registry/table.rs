@@ -14,7 +14,7 @@ use crate::{
     clock::unix_ms,
     note::{Note, ServiceNote},
     process::Process,
-    request::{Info, Settings, SpawnError},
+    request::{Settings, SpawnError},
 };
 
 /// All that is known of all processes.
@@ -53,7 +53,6 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) note: Note,
-    pub(super) info: Info,
     pub(super) reply: oneshot::Sender<Result<Arc<Process>, SpawnError>>,
 }
 

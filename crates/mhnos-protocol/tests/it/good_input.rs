@@ -48,6 +48,7 @@ fn optional_fields_may_be_null_or_absent() {
     );
     assert_eq!(bare, limits);
     assert_eq!(parsed(r#"{"type":"list","all":null}"#), Request::List { all: false });
+    assert_eq!(parsed(r#"{"type":"ports","pid":null}"#), Request::Ports { pid: None });
     let attach = Attach { pid: 1000, after: None, encoding: None, events: Events::default() };
     assert_eq!(
         parsed(r#"{"type":"attach","pid":1000,"after":null,"encoding":null,"events":null}"#),

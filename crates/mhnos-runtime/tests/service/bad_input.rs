@@ -1,10 +1,11 @@
 //! Input of every wrong kind gets an answer, and the service stays.
 
-use mhnos_testing::{Wire, http_raw};
+use mhnos_testing::{Server, Wire, http_raw};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
+    options,
     requests::{assert_serves, bash},
     start,
 };
@@ -316,6 +317,8 @@ async fn any_id_comes_back_as_it_was() {
 #[tokio::test]
 async fn broken_frames_close_their_connection_alone() {
     let server = start();
+    // Where a token is asked for, and none has been shown.
+    let guarded = Server::start(options().env("MHNOS_AUTH_TOKEN", "correct-horse-battery-staple"));
     let mut bystander = Wire::connect(server.address()).await;
     let too_long = [&[0x81, 0xff][..], &(1_u64 << 40).to_be_bytes(), &[0; 4]].concat();
     for (what, frame, code) in [
@@ -327,18 +330,24 @@ async fn broken_frames_close_their_connection_alone() {
         ("no UTF-8", b"\x81\x82\0\0\0\0\xff\xfe", 1007),
         ("longer than allowed", &too_long, 1009),
     ] {
-        let handshake = format!(
-            "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            server.address()
-        );
-        let answer = http_raw(server.address(), &[handshake.as_bytes(), frame].concat()).expect(what);
-        // The close frame is the last thing that is sent: opcode 8, a length, the code.
-        let close =
-            answer.windows(4).rfind(|bytes| bytes[0] == 0x88).unwrap_or_else(|| panic!("{what}: no close"));
-        assert_eq!(u16::from_be_bytes([close[2], close[3]]), code, "{what}");
+        for server in [&server, &guarded] {
+            assert_eq!(close_code_for(server, frame), code, "{what}");
+        }
         assert_serves(&mut bystander).await;
     }
+}
+
+/// The code of the close frame that this frame is answered with.
+fn close_code_for(server: &Server, frame: &[u8]) -> u16 {
+    let handshake = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.address()
+    );
+    let answer = http_raw(server.address(), &[handshake.as_bytes(), frame].concat()).expect("an answer");
+    // The close frame is the last thing that is sent: opcode 8, a length, the code.
+    let close = answer.windows(4).rfind(|bytes| bytes[0] == 0x88).expect("a close frame");
+    u16::from_be_bytes([close[2], close[3]])
 }
 
 #[tokio::test]

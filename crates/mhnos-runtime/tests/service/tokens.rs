@@ -175,6 +175,20 @@ async fn a_token_that_is_removed_ends_its_connections_amid_a_flood() {
 }
 
 #[tokio::test]
+async fn whoever_has_shown_no_token_yet_is_told_that_the_service_goes_too() {
+    let server = guarded().server;
+    for (signal, code) in [(Signal::USR2, 1012), (Signal::TERM, 1001)] {
+        let mut wire =
+            Wire::open(server.address(), WireOptions::modern()).await.expect("it may still show one");
+        server.signal(signal);
+        assert_eq!(wire.closed().await.map(|close| u16::from(close.code)), Some(code), "{signal:?}");
+        if signal == Signal::USR2 {
+            server.logged(Duration::from_secs(20), "the new bridge has taken over");
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_hold_over_a_bridge_that_is_killed() {
     let server = guarded().server;
     let mut wire = Wire::connect_as(server.address(), bearer(TOKEN)).await;

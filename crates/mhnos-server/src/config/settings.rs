@@ -196,7 +196,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "MHNOS_PING_INTERVAL",
         default: "30s",
         accepts: "a duration of 1s to 10m, such as 30s",
-        about: "How often a WebSocket is pinged. One that has given no sign of life for three such intervals is closed. \
+        about: "How often a WebSocket is pinged. One that has given no sign of life for two to three such intervals is closed. \
                 To be set below the time after which a proxy in front cuts idle connections.",
         apply: reads!(ping_interval, |text| values::duration(text)
             .filter(|interval| (1..=600).contains(&interval.as_secs()))),

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use mhnos_protocol::{
     Authenticated, ErrorCode, ErrorReply, Parsed, PresentedToken, Reply, Request, parse_request_bytes,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -17,7 +17,7 @@ use tokio_tungstenite::{
 };
 use tracing::warn;
 
-use super::{discard, lane::Id};
+use super::{End, Phase, broken, discard, lane::Id};
 use crate::{
     door::{Admission, Shown, Unauthorized},
     http::Front,
@@ -34,10 +34,28 @@ pub(super) async fn await_token(
     mut socket: Socket,
     peer: SocketAddr,
     front: &Front,
+    mut phase: watch::Receiver<Phase>,
 ) -> Option<(Socket, Admission, Id)> {
-    let first = timeout(limits::AUTH_DEADLINE, first_message(&mut socket)).await;
+    let first = tokio::select! {
+        first = timeout(limits::AUTH_DEADLINE, first_message(&mut socket)) => first,
+        () = Phase::closing(&mut phase) => Ok(First::Stopping),
+    };
     let (id, why) = match first {
         Ok(First::Left) => return None,
+        Ok(First::Stopping) => {
+            let phase = *phase.borrow();
+            let _ = timeout(phase.patience(), leave(&mut socket, phase)).await;
+            return None;
+        }
+        Ok(First::Broken(code, reason)) => {
+            let close = CloseFrame { code, reason: reason.into() };
+            if let Ok(Ok(())) =
+                timeout(limits::CLOSE_DEADLINE, socket.send(Message::Close(Some(close)))).await
+            {
+                discard(socket.into_inner()).await;
+            }
+            return None;
+        }
         Ok(First::TooMuch(excess)) => (None, excess.to_string()),
         Ok(First::Message(parsed)) => match judge(front, peer, parsed) {
             Ok((admission, id)) => {
@@ -68,6 +86,10 @@ pub(super) async fn await_token(
 enum First {
     Message(Parsed),
     TooMuch(Excess),
+    /// What breaks the rules of the WebSocket protocol; the close frame says which.
+    Broken(CloseCode, &'static str),
+    /// Nothing, and the service stops.
+    Stopping,
     Left,
 }
 
@@ -78,9 +100,25 @@ async fn first_message(socket: &mut Socket) -> First {
             Some(Ok(Message::Binary(bytes))) => return First::Message(parse_request_bytes(&bytes)),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Err(Error::Io(error))) => return Excess::of(&error).map_or(First::Left, First::TooMuch),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return First::Left,
+            Some(Err(error)) => {
+                return match broken(&error) {
+                    End::Broken(code, reason) => First::Broken(code, reason),
+                    _ => First::Left,
+                };
+            }
+            Some(Ok(Message::Close(_))) | None => return First::Left,
         }
     }
+}
+
+/// Closes the connection as others are closed when the service stops, and waits until the client has, too.
+async fn leave(socket: &mut Socket, phase: Phase) -> Result<(), Error> {
+    let (code, reason) = phase.farewell();
+    socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await?;
+    while let Some(message) = socket.next().await {
+        message?;
+    }
+    Ok(())
 }
 
 fn judge(front: &Front, peer: SocketAddr, parsed: Parsed) -> Result<(Admission, Id), (Id, String)> {

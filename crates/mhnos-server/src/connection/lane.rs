@@ -191,13 +191,13 @@ impl<'c> Lane<'c> {
         } else {
             pending.await;
         }
-        self.outbox.push(phase.farewell());
+        let (code, reason) = phase.farewell();
+        self.outbox.push(Item::close(code, reason, phase.rest()));
     }
 
     /// Reads a message, a large one on a thread of its own.
     async fn parse(&mut self, message: Bytes, text: bool) -> Parsed {
-        // JSON begins with a brace or white space, a binary frame with its version.
-        let framed = self.dialect.binary && !text && message.first().is_some_and(|first| *first < b' ');
+        let framed = self.dialect.binary && !text && message.first().is_some_and(|first| is_version(*first));
         let large = message.len() > limits::PARSE_INLINE;
         let parse =
             move || if framed { binary::parse_write(&message) } else { parse_request_bytes(&message) };
@@ -307,6 +307,11 @@ impl<'c> Lane<'c> {
         }
         late.items.into_iter().for_each(|item| self.outbox.push(item));
     }
+}
+
+/// Whether a message begins with the version of a binary frame. JSON begins with a brace or white space.
+fn is_version(first: u8) -> bool {
+    first < b' ' && !matches!(first, b'\t' | b'\n' | b'\r')
 }
 
 /// The code of a reply that is an error.

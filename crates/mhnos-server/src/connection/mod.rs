@@ -95,14 +95,26 @@ impl Phase {
     }
 
     /// How connections are closed then.
-    fn farewell(self) -> Item {
+    fn farewell(self) -> (CloseCode, &'static str) {
         match self {
-            Self::Leaving => {
-                Item::close(CloseCode::Restart, "the service is being upgraded; connect again", Rest::Written)
-            }
-            Self::Serving | Self::Closing => {
-                Item::close(CloseCode::Away, "the service is stopping", Rest::All)
-            }
+            Self::Leaving => (CloseCode::Restart, "the service is being upgraded; connect again"),
+            Self::Serving | Self::Closing => (CloseCode::Away, "the service is stopping"),
+        }
+    }
+
+    /// What is still sent before that.
+    fn rest(self) -> Rest {
+        match self {
+            Self::Leaving => Rest::Written,
+            Self::Serving | Self::Closing => Rest::All,
+        }
+    }
+
+    /// How long that may take.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Leaving => limits::LEAVE_CLOSE,
+            Self::Serving | Self::Closing => limits::CLOSE_DEADLINE,
         }
     }
 }
@@ -130,7 +142,7 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     front: &Front,
     service: Arc<Service>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
     let dialect = Dialect::of(&guest);
     let _until_the_end = guest.place;
@@ -141,11 +153,8 @@ pub(crate) async fn serve(
     let (socket, admission) = if let Some(admission) = guest.admission {
         (guest.socket, admission)
     } else {
-        let introduced = tokio::select! {
-            introduced = Box::pin(introduction::await_token(guest.socket, peer, front)) => introduced,
-            () = Phase::closing(&mut phase) => None,
-        };
-        let Some((socket, admission, id)) = introduced else { return };
+        let introduced = introduction::await_token(guest.socket, peer, front, phase.clone());
+        let Some((socket, admission, id)) = Box::pin(introduced).await else { return };
         outbox.push(Item::text(introduction::authenticated(&admission).to_json(id.as_deref())));
         (socket, admission)
     };
@@ -194,10 +203,7 @@ async fn converse(
     if matches!(end, End::Broken(..) | End::Revoked) {
         share.lose();
     }
-    let patience = match *phase.borrow() {
-        Phase::Leaving => limits::LEAVE_CLOSE,
-        Phase::Serving | Phase::Closing => limits::CLOSE_DEADLINE,
-    };
+    let patience = phase.borrow().patience();
     match &end {
         End::Left | End::Silent => {}
         // The client may have begun to close: then the lane answers that.

@@ -346,7 +346,7 @@ fn survives(pid: Pid) -> ErrorReply {
 /// Writes the entries of a push, in order; one that is wrong does not take the others with it. The results, and
 /// how many bytes were written.
 fn write_files(workspace: &Workspace, files: Vec<Result<FileEntry, BadEntry>>) -> (PushResults, u64) {
-    let (mut results, mut bytes) = (PushResults::default(), 0);
+    let (mut results, mut bytes, mut room) = (PushResults::default(), 0, limits::PUSH_ERRORS);
     for file in files {
         let size = file.as_ref().map_or(0, |file| match &file.content {
             Content::File(content) => content.len() as u64,
@@ -369,9 +369,15 @@ fn write_files(workspace: &Workspace, files: Vec<Result<FileEntry, BadEntry>>) -
                 results.synced += 1;
                 bytes += size;
             }
-            Err(error) => results.errors.push(error),
+            Err(error) => {
+                results.failed += 1;
+                let left = room.checked_sub(error.path.len() + error.error.len());
+                if let Some(left) = left {
+                    room = left;
+                    results.errors.push(error);
+                }
+            }
         }
     }
-    results.failed = results.errors.len() as u64;
     (results, bytes)
 }

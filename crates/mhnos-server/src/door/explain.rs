@@ -2,7 +2,10 @@
 //! before the service hears of it. The facts about browsers are those of 2026: Chromium asks the person before a page
 //! reaches loopback (fetch since 142, WebSockets since 147), recent Firefox too; Safari counts loopback as insecure.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{Door, Origin, Refusal, Visitor};
 use crate::config::Config;
@@ -69,42 +72,64 @@ fn service(origin: &str, judged: &Result<Visitor, Refusal>) -> Remark {
 fn browsers(page: &Origin, config: &Config, remarks: &mut Vec<Remark>) {
     let tls = config.tls_cert.is_some();
     let scheme = if tls { "wss" } else { "ws" };
-    let local = format!("{scheme}://localhost:{}", config.port);
+    // Where a page of this machine finds the service: at localhost, unless it listens elsewhere alone.
+    let at_localhost = config.hosts.iter().any(|host| host.is_loopback() || host.is_unspecified());
+    let elsewhere = config.hosts.first().filter(|_| !at_localhost);
+    let there = elsewhere.map_or_else(
+        || format!("{scheme}://localhost:{}", config.port),
+        |host| format!("{scheme}://{}", SocketAddr::new(*host, config.port)),
+    );
+    // What browsers ask the person for.
+    let permission = match elsewhere {
+        None => Some("loopback-network"),
+        Some(host) => is_private(host).then_some("local-network"),
+    };
     let mut say = |about, ok, what: String, remedy: Option<&str>| {
         remarks.push(Remark { about, ok, what, remedy: remedy.map(str::to_owned) });
     };
     let trusted = "a certificate that the browser trusts (MHNOS_TLS_CERT, MHNOS_TLS_KEY), and wss://";
     match (page.is_loopback(), page.is_secure()) {
-        (true, false) => {
-            say("browsers", true, format!("nothing stands between this page and {local}"), None);
+        (false, false) if permission.is_some() => {}
+        _ if tls => say("browsers", true, format!("{there} is reached if its certificate is trusted"), None),
+        (_, false) => {
+            say("browsers", true, format!("nothing stands between this page and {there}"), None);
         }
-        (_, true) if tls => {
-            say("browsers", true, format!("{local} is reached if its certificate is trusted"), None);
-        }
+        // Told below, with all addresses that are not loopback.
+        _ if elsewhere.is_some() => {}
         (true, true) => {
-            say("Chrome, Firefox", true, format!("an https page of loopback may use {local}"), None);
-            say("Safari", false, format!("{local} is blocked as mixed content"), Some(trusted));
+            say("Chrome, Firefox", true, format!("an https page of loopback may use {there}"), None);
+            say("Safari", false, format!("{there} is blocked as mixed content"), Some(trusted));
         }
         (false, true) => {
-            say("Safari", false, format!("{local} is blocked as mixed content"), Some(trusted));
+            say("Safari", false, format!("{there} is blocked as mixed content"), Some(trusted));
         }
-        (false, false) => {}
     }
-    if !page.is_loopback() {
-        if page.is_secure() {
-            let what = format!(
-                "the person is asked whether this site may reach {local}: the prompt must be allowed"
-            );
-            let framed = "in a frame, allow=\"loopback-network\" too; policy LocalNetworkAccessAllowedForUrls for many machines";
-            say("Chrome, Firefox", true, what, Some(framed));
-        } else {
-            let what = format!("a page without https may not ask for {local}, and fails in silence");
+    if let Some(permission) = permission.filter(|_| !page.is_loopback()) {
+        if !page.is_secure() {
+            let what = format!("a page without https may not ask for {there}, and fails in silence");
             say("Chrome", false, what, Some("serve the page with https, or from http://localhost"));
+        } else if tls || elsewhere.is_none() {
+            let what = format!(
+                "the person is asked whether this site may reach {there}: the prompt must be allowed"
+            );
+            let framed = format!(
+                "in a frame, allow=\"{permission}\" too; policy LocalNetworkAccessAllowedForUrls for many machines"
+            );
+            say("Chrome, Firefox", true, what, Some(&framed));
         }
     }
     for host in config.hosts.iter().filter(|host| !host.is_loopback() && page.is_secure() && !tls) {
-        let what = format!("ws://{host}:{} is blocked as mixed content by every browser", config.port);
+        let address = SocketAddr::new(*host, config.port);
+        let what = format!("ws://{address} is blocked as mixed content by every browser");
         say("browsers", false, what, Some(trusted));
+    }
+}
+
+/// Whether browsers count it to a local network.
+fn is_private(host: &IpAddr) -> bool {
+    match host.to_canonical() {
+        IpAddr::V4(address) => address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
     }
 }
 
@@ -143,6 +168,37 @@ mod tests {
         assert!(told(&plain, "http://os.example.org").contains("fails in silence"));
         let open = Config { hosts: vec!["192.0.2.7".parse().expect("address")], ..Config::default() };
         assert!(told(&open, "https://os.example.org").contains("ws://192.0.2.7:18790 is blocked"));
+    }
+
+    #[test]
+    fn a_certificate_stands_between_a_page_of_this_machine_and_a_service_with_tls() {
+        let path = Some(std::path::PathBuf::from("/x"));
+        let tls = Config { tls_cert: path.clone(), tls_key: path, ..Config::default() };
+        let secured = told(&tls, "http://localhost:8080");
+        assert!(
+            !secured.contains("nothing stands") && secured.contains("certificate is trusted"),
+            "{secured}"
+        );
+        let refused = told(&tls, "http://os.example.org");
+        assert!(refused.contains("fails in silence") && !refused.contains("is trusted"), "{refused}");
+    }
+
+    #[test]
+    fn a_service_that_does_not_listen_on_loopback_is_not_sought_there() {
+        for page in ["http://localhost:8080", "https://os.example.org", "http://os.example.org"] {
+            for host in ["192.0.2.7", "10.0.0.7", "fd00::7"] {
+                let config = Config { hosts: vec![host.parse().expect("address")], ..Config::default() };
+                let told = told(&config, page);
+                assert!(!told.contains("://localhost:18790") && !told.contains("is asked"), "{told}");
+                assert!(
+                    told.contains(&format!("ws://{}", SocketAddr::new(config.hosts[0], 18790))),
+                    "{told}"
+                );
+            }
+        }
+        let both = ["192.0.2.7", "127.0.0.1"].map(|host| host.parse().expect("address"));
+        let config = Config { hosts: both.to_vec(), ..Config::default() };
+        assert!(told(&config, "http://localhost:8080").contains("ws://localhost:18790"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use mhnos_testing::{Wire, WireOptions};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     requests::{assert_serves, bash, kill, node},
@@ -251,4 +252,64 @@ async fn the_web_os_page_gets_an_answer_of_a_type_it_knows() {
         [wire.next().await["type"].clone(), wire.next().await["type"].clone()],
         ["pong", "processList"]
     );
+}
+
+/// A list goes to whoever asks, as often as they ask: what programs were given must not make it large.
+#[tokio::test]
+async fn a_list_of_programs_with_long_arguments_is_short() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let mut args = vec![json!("-c"), json!("exit 0")];
+    args.extend(vec![json!("x".repeat(120_000)); 8]);
+    for _ in 0..3 {
+        let pid = wire
+            .spawn(
+                json!({"processType": "shell", "command": "bash", "args": args, "options": {"pty": false}}),
+            )
+            .await;
+        assert_eq!(wire.run_to_exit(pid).await.2["code"], 0);
+    }
+    let list = wire.request(json!({"type": "list", "id": 1, "all": true})).await;
+    assert_eq!(list["processes"].as_array().map(Vec::len), Some(3));
+    for process in list["processes"].as_array().into_iter().flatten() {
+        assert_eq!(process["command"], "bash");
+        let told = process["args"].to_string();
+        assert!(told == r#"["-c","exit 0"]"#, "{} bytes", told.len());
+    }
+}
+
+/// Each error names its path, escaped: without a bound this answer has 33 MB, and of the most entries ten times that.
+#[tokio::test]
+async fn the_answer_to_a_push_that_fails_throughout_is_bounded() {
+    let server = start();
+    let mut wire = Wire::connect(server.address()).await;
+    let name = "\u{7f}".repeat(4092);
+    let mut files = vec![json!({"path": format!("../{name}"), "kind": "directory"}); 998];
+    files.insert(0, json!({"path": "../first", "kind": "directory"}));
+    files.push(json!({"path": "../last", "kind": "directory"}));
+    wire.send(&json!({"type": "fsync", "id": 1, "operation": "push", "files": files})).await;
+    let answer = wire.next_where(|message| message["id"] == 1).await;
+    let bytes = answer.to_string().len();
+    assert!(bytes < 4 << 20, "{bytes} bytes");
+    let results = &answer["results"];
+    assert_eq!((&results["synced"], &results["failed"]), (&json!(0), &json!(1000)));
+    let errors = results["errors"].as_array().expect("errors");
+    assert!((3..100).contains(&errors.len()), "{} errors", errors.len());
+    assert_eq!(errors[0]["path"], "../first");
+    // What is small finds room where larger ones did not.
+    assert_eq!(errors[errors.len() - 1]["path"], "../last");
+}
+
+#[tokio::test]
+async fn json_may_come_in_binary_frames_whatever_white_space_it_begins_with() {
+    let server = start();
+    for options in [WireOptions::browser(), WireOptions::modern(), WireOptions::binary()] {
+        let mut wire = Wire::connect_as(server.address(), options).await;
+        for (id, space) in ["", " ", "\n", "\r\n", "\t"].iter().enumerate() {
+            let ping = format!("{space}{}", json!({"type": "ping", "id": id}));
+            wire.send_message(Message::binary(ping.into_bytes())).await.expect("open");
+            let pong = wire.next_where(|message| message["id"] == id && message["type"] != "status").await;
+            assert_eq!(pong["type"], "pong", "{space:?}: {pong}");
+        }
+    }
 }
