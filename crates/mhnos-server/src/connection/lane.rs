@@ -80,7 +80,7 @@ pub(super) struct Lane<'c> {
     pub(super) admission: &'c Admission,
     /// What its messages hold.
     pub(super) share: &'c Share,
-    who: &'c Who,
+    pub(super) who: &'c Who,
     /// Processes this client has written to, as far as that was written down.
     pub(super) written: HashSet<Pid>,
     /// Requests that took effect and are not answered yet.

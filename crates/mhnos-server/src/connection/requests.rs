@@ -273,18 +273,19 @@ impl Lane<'_> {
     }
 
     async fn push(&mut self, id: &Id, files: Vec<Result<FileEntry, BadEntry>>) {
-        let workspace = self.service.workspace.clone();
-        let written = tokio::task::spawn_blocking(move || write_files(&workspace, files));
+        let (service, who) = (Arc::clone(self.service), self.who.clone());
+        // Counted and written down where it is done: it is done to its end even if the connection goes meanwhile.
+        let written = tokio::task::spawn_blocking(move || {
+            let (results, bytes) = write_files(&service.workspace, files);
+            service.metrics.pushed_files.add(results.synced);
+            service.metrics.push_failures.add(results.failed);
+            service.metrics.pushed_bytes.add(bytes);
+            let (files, failed) = (results.synced, results.failed);
+            service.audit.tell(Some(&who), &Audited::Push { files, failed, bytes });
+            results
+        });
         match self.beside(written).await {
-            Ok((results, bytes)) => {
-                let metrics = &self.service.metrics;
-                metrics.pushed_files.add(results.synced);
-                metrics.push_failures.add(results.failed);
-                metrics.pushed_bytes.add(bytes);
-                let (files, failed) = (results.synced, results.failed);
-                self.audit(&Audited::Push { files, failed, bytes });
-                self.reply(id, &Reply::Pushed(results));
-            }
+            Ok(results) => self.reply(id, &Reply::Pushed(results)),
             Err(error) => {
                 let text = format!("the files could not be written: {error}");
                 self.fail(id, ErrorReply::new(ErrorCode::Internal, text));
