@@ -163,11 +163,17 @@ install_tools() {
   local node workerd
   node=$(PATH=$path command -v node || true)
   workerd=$(PATH=$path command -v workerd || true)
-  if [ -n "$node" ] && node_is_new "$node" && [ -n "$workerd" ] && PATH=$path have python3; then
+  # A service's settings say whether it starts OpenClaw; until there are any, or without a service, who calls this.
+  local openclaw=${MHNOS_ALLOW_OPENCLAW:-} said
+  said=$(setting MHNOS_ALLOW_OPENCLAW)
+  [ $service = no ] || openclaw=${said:-$openclaw}
+  local enough=yes
+  case $openclaw in true | 1 | yes | on) PATH=$path have openclaw || enough=no ;; esac
+  if [ $enough = yes ] && [ -n "$node" ] && node_is_new "$node" && [ -n "$workerd" ] && PATH=$path have python3; then
     say "programs: $node, $workerd and python3 are here"
     return
   fi
-  run env MHNOS_TOOLS_DIR="$tools" deploy/tools/install service
+  run env MHNOS_TOOLS_DIR="$tools" MHNOS_ALLOW_OPENCLAW="$openclaw" deploy/tools/install service
   path=$tools/node_modules/.bin:/usr/local/bin:/usr/bin:/bin
 }
 

@@ -105,6 +105,16 @@ holds "where the program could not run it is refused" test "$status" = 1
 holds "with that reason" grep -q 'could not be examined' /root/said
 holds "and nothing is left of it" test -z "$(find /usr/local -name '.mhnos-examined*')"
 
+say "a service that may start OpenClaw gets it, whatever else the machine has"
+printf '#!/bin/sh\necho v24.99.0\n' >/usr/local/bin/node
+cp /usr/local/bin/node /usr/local/bin/workerd
+chmod 755 /usr/local/bin/node /usr/local/bin/workerd
+examined '' env
+holds "the control: nothing is fetched where Node.js, workerd and python3 are there" grep -q 'programs: /usr/local/bin/node' /root/said
+examined MHNOS_ALLOW_OPENCLAW=true env
+holds "with OpenClaw it is" grep -q 'would run: .* MHNOS_ALLOW_OPENCLAW=true deploy/tools/install service' /root/said
+rm /usr/local/bin/node /usr/local/bin/workerd
+
 say "an upgrade where the account lays a trap"
 nothing_given_away ./install.sh
 check slow drained

@@ -51,6 +51,27 @@ says new
 [ -z "$(find "$tools" -maxdepth 1 -name '.new' -o -maxdepth 1 -name '.old')" ] || fail "something is left"
 try env PATH=/usr/bin:/bin npm_config_registry=http://127.0.0.1:9 || fail "a second run does something"
 
+# What had OpenClaw keeps it where nobody says otherwise, and is told apart from what has not.
+cat >"$at/bin/npm" <<END
+#!/bin/sh
+printf '%s\n' "\$*" >"$at/asked"
+cp -a "$at/fetched/node_modules" .
+END
+place "$at/fetched" new
+printf '#!/bin/sh\necho claw\n' >"$at/fetched/node_modules/.bin/openclaw"
+chmod 755 "$at/fetched/node_modules/.bin/openclaw"
+profile() { # profile BEFORE EXPECTED [VARIABLE=VALUE]: what is asked for when there are others than those wanted
+  echo "another $1" >"$tools/.stamp"
+  rm -f "$at/asked"
+  try env PATH="$at/bin:$PATH" "${@:3}" || fail "not installed"
+  [ "$(sed 's/^[^ ]* //' "$tools/.stamp")" = "$2" ] || fail "$1 became $(cat "$tools/.stamp")"
+  case $2 in all) ! grep -q omit=dev "$at/asked" ;; *) grep -q omit=dev "$at/asked" ;; esac || fail "$2: npm was asked for $(cat "$at/asked")"
+}
+profile base base
+profile all all
+profile all base MHNOS_ALLOW_OPENCLAW=false
+profile base all MHNOS_ALLOW_OPENCLAW=yes
+
 # Ended between two names.
 mv "$tools/node_modules" "$tools/.old"
 rm "$tools/.stamp"
