@@ -206,8 +206,35 @@ dpkg -i mhnos-runtime_*.deb
 holds "an upgrade keeps the keeper" test "$(main_pid)" = "$keeper"
 check running 1
 nothing_given_away dpkg -i mhnos-runtime_*.deb
+
+say "the package leaves the service as the administrator has it"
+state() { # state ENABLED ACTIVE, and the package is whole
+  [ "$(systemctl is-enabled mhnos-runtime):$(systemctl is-active mhnos-runtime)" = "$1:$2" ] &&
+    dpkg-query -W -f '${Status}' mhnos-runtime | grep -q ' ok installed$'
+}
+holds "at first it is enabled" state enabled active
+systemctl disable --now mhnos-runtime
+dpkg -i mhnos-runtime_*.deb
+holds "disabled: an upgrade neither enables nor starts it" state disabled inactive
+systemctl mask mhnos-runtime
+dpkg -i mhnos-runtime_*.deb
+holds "masked: it stays so" state masked inactive
+systemctl unmask mhnos-runtime
+systemctl enable --now mhnos-runtime
+mkdir -p /run/systemd/system/mhnos-runtime.service.d
+printf '[Service]\nExecReload=\nExecReload=/bin/false\n' >/run/systemd/system/mhnos-runtime.service.d/reload.conf
+dpkg -i mhnos-runtime_*.deb
+holds "an upgrade that is taken back" state enabled active
+rm -r /run/systemd/system/mhnos-runtime.service.d
 dpkg -r mhnos-runtime
-holds "removed: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
+holds "removed: no service" bash -c '! systemctl is-active --quiet mhnos-runtime && ! systemctl cat mhnos-runtime 2>/dev/null'
+dpkg -i mhnos-runtime_*.deb
+holds "installed again, enabled as it was" state enabled active
+holds "the service is up" healthy
+check read kept yes
+dpkg -P mhnos-runtime
+holds "purged: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
+holds "nothing that would start it" test -z "$(find /etc/systemd/system -name '*mhnos*')"
 holds "the workspace is as it was" test "$(cat /var/lib/mhnos/workspace/kept)" = yes
 
 printf '\ntest-install: %s checks passed\n' "$passed"

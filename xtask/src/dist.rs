@@ -173,7 +173,7 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
     let profile = put(root.join("deploy/systemd/apparmor"), "usr/share/mhnos-runtime/apparmor")?;
     let text = fs::read_to_string(&profile)?.replace("@PROGRAM@", "/usr/bin/mhnos-runtime");
     fs::write(&profile, text)?;
-    for script in ["control", "postinst", "prerm", "conffiles"] {
+    for script in ["control", "postinst", "prerm", "postrm", "conffiles"] {
         let to = put(root.join("deploy/debian").join(script), &format!("DEBIAN/{script}"))?;
         if script == "control" {
             let text = fs::read_to_string(&to)?;
