@@ -154,6 +154,26 @@ holds "hung: another keeper" within 60 bash -c "p=\$(systemctl show -P MainPID m
 holds "up" healthy
 rm -r /run/systemd/system/mhnos-runtime.service.d
 
+say "a backup and its restoration, as docs/operations.md has them"
+typed() { # typed OPTION: the document's lines for a service of systemd with it, one after the other
+  local lines
+  lines=$(sed -n "s/ *# systemd.*//; /^tar .* $1 /p" docs/operations.md)
+  [ -n "$lines" ] || fail "no tar $1 in docs/operations.md"
+  (cd /root && bash -exc "$lines")
+}
+content() { (cd / && find var/lib/mhnos/workspace etc/mhnos -printf '%p %M %u %g\n' | sort && find var/lib/mhnos/workspace etc/mhnos -type f -exec sha256sum {} + | sort); }
+systemctl stop mhnos-runtime
+install -m 640 -g mhnos /dev/null /etc/mhnos/tokens
+content >/root/before
+typed -czf
+rm -rf /var/lib/mhnos/workspace /etc/mhnos
+typed -xpzf
+content >/root/after
+holds "all is as it was" cmp /root/before /root/after
+rm /etc/mhnos/tokens
+systemctl start mhnos-runtime
+check read kept yes
+
 say "removal leaves the workspace"
 ./install.sh uninstall
 holds "no service" bash -c '! systemctl cat mhnos-runtime 2>/dev/null'
