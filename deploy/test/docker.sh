@@ -142,20 +142,21 @@ check $runtime read kept yes
 check $runtime read drained $'orderly\n'
 
 say "a token, as docs/operations.md has it"
-secrets=$(mktemp -d)
+secrets=$(mktemp -d)/secrets
+mkdir -m 755 "$secrets"
 # The text stands there; only where its file is differs here.
 # shellcheck disable=SC2016  # no expansions
 sed -n '/^```yaml$/,/^```$/{/^```/!p}' docs/operations.md | sed "s|./secrets:|$secrets:|" >"$secrets.yml"
 token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 printf 'laptop control %s\n' "$token" >"$secrets/tokens"
-chmod 755 "$secrets" && chown 10001:0 "$secrets/tokens" && chmod 0440 "$secrets/tokens"
+chown 10001:0 "$secrets/tokens" && chmod 0440 "$secrets/tokens"
 with_token() { compose -f docker-compose.yml -f "$secrets.yml" "$@"; }
 with_token up -d mhnos-runtime
 holds "it is healthy" healthy "$(service mhnos-runtime)"
 answer() { curl -s -o /dev/null -w '%{http_code}' "$@" http://localhost:18790/metrics; }
 holds "without the token nothing is told" test "$(answer)" = 401
 holds "with it it is" test "$(answer -H "Authorization: Bearer $token")" = 200
-rm -rf "$secrets" "$secrets.yml"
+rm -rf "$(dirname "$secrets")"
 
 say "OpenClaw"
 check $openclaw tools openclaw

@@ -20,14 +20,20 @@ end() {
 }
 trap end EXIT
 fail() { printf 'fronts: FAILED: %s\n' "$*" >&2; exit 1; }
-within() { # within SECONDS COMMAND…: until it holds, or the front has ended
+# Without them nothing would be found to be left, and nothing to be served.
+for program in pgrep curl; do command -v $program >/dev/null || fail "it takes $program"; done
+within() { # within SECONDS COMMAND…: until it holds
   local deadline=$((SECONDS + $1))
   until "${@:2}"; do
     [ $SECONDS -lt $deadline ] || return 1
     sleep 0.2
   done
 }
-lines() { [ "$(grep -c '^listening on ' "$scratch/$1.log")" -ge "$2" ]; }
+lines() { # lines NAME COUNT: it has said so often that it listens, and goes on for as long as it has not
+  [ "$(grep -c '^listening on ' "$scratch/$1.log")" -lt "$2" ] || return 0
+  kill -0 "$front" 2>/dev/null || fail "$1 has ended"
+  return 1
+}
 members() { pgrep --session "$front"; }
 nobody() { ! members >/dev/null; }
 
@@ -79,7 +85,7 @@ for name in "$@"; do
     release)
       release "$scratch/release"
       # As who has neither of them: those of the system would do.
-      serve release env PATH=/usr/local/bin:/usr/bin:/bin npm --prefix "$scratch/release" start -- --log-level info
+      serve release env PATH=/usr/local/bin:/usr/bin:/bin "$(command -v node)" "$(command -v npm)" --prefix "$scratch/release" start -- --log-level info
       found 24.99.0 || fail "release: the installed tools are not found"
       interrupt release
       ;;

@@ -20,8 +20,10 @@ nothing_given_away() { # nothing_given_away COMMAND…: run while the account ha
 
 say "a dry run changes nothing"
 ./install.sh --dry-run
-holds "no unit, user, program or state" bash -c '! id mhnos 2>/dev/null && ! ls /usr/local/bin/mhnos-runtime \
-  /etc/systemd/system/mhnos-runtime.service /var/lib/mhnos 2>/dev/null'
+holds "no user" bash -c '! id mhnos 2>/dev/null'
+for file in /usr/local/bin/mhnos-runtime /usr/local/lib/mhnos-runtime /etc/systemd/system/mhnos-runtime.service /etc/mhnos /var/lib/mhnos; do
+  holds "no $file" absent $file
+done
 
 say "a prefix that the service could not see is refused"
 for prefix in /root/x /home/x /tmp/x; do
