@@ -84,11 +84,21 @@ find_program() {
     return 0
   fi
   built=${CARGO_TARGET_DIR:-target}/release/mhnos-runtime
-  have cargo || [ -x "$HOME/.cargo/bin/cargo" ] || [ -x "$built" ] ||
-    fail "to build it Rust is needed: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
-  if have cargo || [ -x "$HOME/.cargo/bin/cargo" ]; then
-    run env PATH="$PATH:$HOME/.cargo/bin" cargo build --release --locked --package mhnos-runtime
+  # By whom sudo was called, if the checkout is theirs: Rust is in their home, and what is built is theirs, too.
+  local home=${HOME:-/root} as=()
+  if [ "$(id -u)" = 0 ] && [ "${SUDO_USER:-root}" != root ] && runuser -u "$SUDO_USER" -- test -w .; then
+    as=(runuser -u "$SUDO_USER" --)
+    home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
   fi
+  if [ -x "$home/.cargo/bin/cargo" ] || have cargo; then
+    run "${as[@]}" env HOME="$home" PATH="$home/.cargo/bin:$PATH" cargo build --release --locked --package mhnos-runtime
+    return
+  fi
+  local rust="to build it Rust is needed: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" newer
+  [ -x "$built" ] || fail "$rust"
+  newer=$(find crates Cargo.toml Cargo.lock \( -name '*.rs' -o -name 'Cargo.*' \) -newer "$built" -print -quit)
+  [ -z "$newer" ] || fail "$built is older than $newer; $rust"
+  say "takes $built as it was built on $(date -r "$built" '+%F %R'), without building: there is no cargo here"
 }
 
 # Whether AppArmor here can keep programs from user namespaces, as on Ubuntu they are unless a profile lets them.

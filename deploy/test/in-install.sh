@@ -212,6 +212,34 @@ holds "no unit" absent /etc/systemd/system/mhnos-runtime.service
 ./install.sh uninstall --no-service --prefix /opt/mhnos
 holds "and is gone" absent /opt/mhnos/bin/mhnos-runtime
 
+say "in a checkout, by sudo: built by whoever has it, or said not to be"
+useradd --create-home builder
+checkout=/home/builder/checkout
+mkdir -p $checkout/target/release $checkout/crates /home/builder/.cargo/bin
+cp -r install.sh deploy $checkout/
+touch $checkout/Cargo.toml $checkout/Cargo.lock $checkout/crates/main.rs
+cat >/home/builder/.cargo/bin/cargo <<END
+#!/bin/sh
+printf '%s %s %s\n' "\$(id -un)" "\$HOME" "\$*" >$checkout/built
+cp $PWD/bin/mhnos-runtime target/release/
+END
+chmod 755 /home/builder/.cargo/bin/cargo . bin
+chown -R builder: /home/builder
+install -D /dev/null /opt/built/lib/mhnos-runtime/.stamp # the tools are not what this is about
+printf '%s base\n' "$(sha256sum deploy/tools/package-lock.json | cut -d' ' -f1)" >/opt/built/lib/mhnos-runtime/.stamp
+from_checkout() { env SUDO_USER="$1" $checkout/install.sh --no-service --prefix /opt/built 2>&1; }
+said=$(from_checkout root) && fail "installed without Rust and without a program"
+holds "by root, who has no Rust: refused" grep -q 'Rust is needed' <<<"$said"
+from_checkout builder
+holds "by sudo: built as its caller" grep -q '^builder /home/builder build --release' $checkout/built
+holds "and installed" /opt/built/bin/mhnos-runtime --version
+said=$(from_checkout root)
+holds "no Rust, but a program as new as its sources: that is said" grep -q 'without building' <<<"$said"
+touch -d '+1 minute' $checkout/crates/main.rs
+said=$(from_checkout root) && fail "installed a program that is older than its sources"
+holds "older than its sources: refused" grep -q 'is older than crates/main.rs' <<<"$said"
+$checkout/install.sh uninstall --no-service --prefix /opt/built
+
 say "the Debian package"
 rm -rf /etc/mhnos
 send_tools /usr/lib/mhnos-runtime
