@@ -3,7 +3,7 @@
 #
 #   ./install.sh               into /usr/local, as a systemd service with its own user; what is there already is upgraded in
 #                              place: running programs go on
-#   ./install.sh uninstall     removes all of it but the workspace, the settings and the user they belong to
+#   ./install.sh uninstall     removes all of it but the workspace, the settings and the user they belong to, from where the service is
 #
 #   --dry-run                  says what would be done, and does nothing
 #   --prefix DIR               instead of /usr/local
@@ -13,27 +13,28 @@
 # lacks come through npm, pinned by deploy/tools/package-lock.json; python3 and npm through apt-get.
 set -euo pipefail
 umask 022
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-action=install dry=no prefix=/usr/local service=yes
+action=install dry=no prefix=/usr/local chosen=no service=yes
 while [ $# -gt 0 ]; do
   case $1 in
     install | uninstall) action=$1 ;;
     --dry-run) dry=yes ;;
-    --prefix) prefix=${2:?--prefix needs a directory}; shift ;;
-    --prefix=*) prefix=${1#*=} ;;
+    --prefix) prefix=${2:?--prefix needs a directory} chosen=yes; shift ;;
+    --prefix=*) prefix=${1#*=} chosen=yes ;;
     --no-service) service=no ;;
     -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) printf 'install.sh: unknown argument %s; --help tells\n' "$1" >&2; exit 2 ;;
   esac
   shift
 done
-case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+case $prefix in /*) ;; *) prefix=$caller/$prefix ;; esac
 prefix=${prefix%/}
 
 readonly user=mhnos state=/var/lib/mhnos settings=/etc/mhnos/runtime.env
 readonly unit=/etc/systemd/system/mhnos-runtime.service
-readonly program=$prefix/bin/mhnos-runtime tools=$prefix/lib/mhnos-runtime
+program=$prefix/bin/mhnos-runtime tools=$prefix/lib/mhnos-runtime
 # What the program says of itself, and where that belongs below the prefix.
 readonly generated=(
   man share/man/man1/mhnos-runtime.1
@@ -68,10 +69,25 @@ check_system() {
     esac
     [ -d /run/systemd/system ] || fail "systemd does not run here; --no-service installs the program alone"
     [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is installed by root: sudo ./install.sh (or --no-service --prefix ~/.local)"
+    check_other
   fi
   if [ $dry = no ]; then
     { mkdir -p "$prefix" && [ -w "$prefix" ]; } || fail "$prefix cannot be written; choose another with --prefix, or use sudo"
   fi
+}
+
+# One installation has the service: a keeper that runs opens the program under the name it was started from, and a unit in /etc goes before that of
+# a package.
+check_other() {
+  local place other
+  place=$(systemctl show --property FragmentPath --value mhnos-runtime.service)
+  other=$(systemctl show --property ExecStart --value mhnos-runtime.service | sed -n 's/^{ path=\([^ ]*\) ;.*/\1/p')
+  [ -n "$other" ] || return 0
+  if [ "$place" != $unit ] || dpkg-query -S "$other" >/dev/null 2>&1; then
+    fail "there is a service already, a package's ($place, $other): remove that first (apt-get remove mhnos-runtime; the workspace and the settings stay)"
+  fi
+  [ "$other" = "$program" ] ||
+    fail "the service runs $other: to upgrade it, --prefix ${other%/bin/mhnos-runtime}; to have it in $prefix, ./install.sh uninstall first (the workspace and the settings stay)"
 }
 
 # The program: of the release this script lies in, or built here.
@@ -195,10 +211,7 @@ install_account() {
 
 install_service() {
   if [ ! -e $settings ]; then
-    write $settings 644 <<'END'
-# Settings of mhnos-runtime.service, one VARIABLE=value a line; docs/configuration.md has all of them.
-# After a change: systemctl restart mhnos-runtime (this ends running programs)
-END
+    write $settings 644 <deploy/systemd/runtime.env # as the package's, which then finds nothing to ask about
   elif [ -e $settings ] && grep -q '^MHNOS_PATH=' $settings && ! grep -qxF "MHNOS_PATH=$path" $settings; then
     say "warning: $settings says $(grep '^MHNOS_PATH=' $settings | tail -1), which need not be where programs are now: without that line it is $path"
   fi
@@ -250,6 +263,14 @@ do_install() {
 do_uninstall() {
   if [ $service = yes ] && [ -e $unit ]; then
     [ "$(id -u)" = 0 ] || [ $dry = yes ] || fail "a system service is removed by root: sudo ./install.sh uninstall"
+    local other
+    other=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' $unit)
+    if [ -n "$other" ] && [ "$other" != "$program" ]; then
+      [ $chosen = no ] || fail "the service runs $other: without --prefix it is removed, with --no-service what is below $prefix"
+      prefix=${other%/bin/mhnos-runtime} program=$other
+      tools=$prefix/lib/mhnos-runtime
+    fi
+    if dpkg-query -S "$program" >/dev/null 2>&1; then fail "$program is a package's: apt-get remove mhnos-runtime"; fi
     run systemctl disable --now mhnos-runtime.service
     run rm -f $unit
     run systemctl daemon-reload

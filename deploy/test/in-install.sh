@@ -68,6 +68,23 @@ check running 1
 holds "the settings are as they were edited" grep -q MHNOS_MAX_PROCESSES=7 /etc/mhnos/runtime.env
 holds "and what may be done with the workspace" test "$(stat -c %a /var/lib/mhnos/workspace)" = 750
 
+say "the service of one place is not upgraded from another"
+said=$(./install.sh --prefix /opt/other 2>&1) && fail "installed there"
+holds "that and what to do is said" grep -q 'the service runs /usr/local/bin/mhnos-runtime: to upgrade it, --prefix /usr/local;' <<<"$said"
+holds "nothing is there" absent /opt/other
+said=$(./install.sh uninstall --prefix /opt/other 2>&1) && fail "removed"
+holds "nor removed" grep -q 'the service runs /usr/local/bin/mhnos-runtime: without --prefix' <<<"$said"
+cp -a /etc/mhnos/runtime.env /root/edited
+cp deploy/systemd/runtime.env /etc/mhnos/runtime.env # as it was installed
+dpkg -i mhnos-runtime_*.deb >/root/said 2>&1 </dev/null
+holds "a package: the settings are no conflict, and it says whose the service is" grep -q 'stays that of /etc/systemd/system/mhnos-runtime.service' /root/said
+holds "and it is" test "$(systemctl show -P FragmentPath mhnos-runtime):$(main_pid)" = "/etc/systemd/system/mhnos-runtime.service:$keeper"
+dpkg -P mhnos-runtime
+mkdir -p /etc/mhnos
+cp -a /root/edited /etc/mhnos/runtime.env
+holds "nor does its removal end the service, or keep it from the next boot" test "$(systemctl is-enabled mhnos-runtime):$(main_pid)" = "enabled:$keeper"
+check running 1
+
 say "an upgrade with other tools, and no network to get them by"
 cp deploy/tools/package-lock.json /tmp/lock
 echo >>deploy/tools/package-lock.json
@@ -194,7 +211,8 @@ PATH=$PATH:/opt/other/bin
 holds "the service is up" healthy
 check tools
 check read kept yes
-./install.sh uninstall --prefix /opt/other
+./install.sh uninstall
+holds "removal finds the program by the unit" absent /opt/other/bin/mhnos-runtime
 echo MHNOS_PATH=/opt/gone/bin:/usr/bin:/bin >>/etc/mhnos/runtime.env
 said=$(./install.sh --dry-run --prefix /opt/other 2>&1)
 holds "a line of the settings that leads elsewhere is told" grep -q 'warning: .*MHNOS_PATH=/opt/gone' <<<"$said"
@@ -282,6 +300,8 @@ dpkg -i mhnos-runtime_*.deb
 holds "installed again, enabled as it was" state enabled active
 holds "the service is up" healthy
 check read kept yes
+said=$(./install.sh 2>&1) && fail "installed beside the package"
+holds "install.sh leaves the package its service" grep -q "a package's (.*, /usr/bin/mhnos-runtime): remove that first" <<<"$said"
 dpkg -P mhnos-runtime
 holds "purged: no service" bash -c '! systemctl is-active --quiet mhnos-runtime'
 holds "nothing that would start it" test -z "$(find /etc/systemd/system -name '*mhnos*')"

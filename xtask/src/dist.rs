@@ -30,6 +30,7 @@ const FILES: &[&str] = &[
     "docs/threat-model.md",
     "deploy/systemd/mhnos-runtime.service",
     "deploy/systemd/apparmor",
+    "deploy/systemd/runtime.env",
     "deploy/docker/seccomp.json",
     "deploy/docker/apparmor",
     "deploy/npm/start",
@@ -183,7 +184,7 @@ fn debian(root: &Path, out: &Path, tree: &Path, version: &str, epoch: &str) -> R
             fs::write(&to, text.replace("@GLIBC@", &glibc))?;
         }
     }
-    put(root.join("deploy/debian/runtime.env"), "etc/mhnos/runtime.env")?;
+    put(root.join("deploy/systemd/runtime.env"), "etc/mhnos/runtime.env")?;
     call(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&stage))?;
     let name = format!("mhnos-runtime_{version}_{architecture}.deb");
     call(
