@@ -19,7 +19,7 @@ XTASK := cargo run --release --locked --quiet --package xtask --
   dist test-kills test-hostile test-race test-crowd lint tools tools-test rust rust-lints clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: rust tools ## get what is missing, build, serve on port 18790 with ./workspace (ARGS="--sandbox none" adds flags)
 	cargo build --release --locked --package mhnos-runtime

@@ -13,7 +13,7 @@
 # lacks come through npm, pinned by deploy/tools/package-lock.json; python3 and npm through apt-get.
 set -euo pipefail
 umask 022
-caller=$PWD
+caller=${PWD%/}
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 action=install dry=no prefix=/usr/local chosen=no service=yes
@@ -254,9 +254,14 @@ do_install() {
     install_service
     start_service
   else
-    # For `npm start`, where this directory may be written to.
-    [ $dry = yes ] || printf '%s\n' "$program" "$path" 2>/dev/null >.installed || true
-    say "installed; to start it: npm start, or $program serve --path $path --workspace ./workspace"
+    # For `npm start`, where this directory may be written to. In a checkout that serves what is built there.
+    local start="npm start, or "
+    if [ -e Makefile ]; then
+      start=
+    elif [ $dry = no ]; then
+      printf '%s\n' "$program" "$path" 2>/dev/null >.installed || true
+    fi
+    say "installed; to start it: $start$program serve --path $path --workspace ./workspace"
   fi
 }
 

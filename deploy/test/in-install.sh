@@ -229,6 +229,8 @@ holds "as root, too, doctor finds the tier that the service had" grep -q "would 
 holds "no unit" absent /etc/systemd/system/mhnos-runtime.service
 ./install.sh uninstall --no-service --prefix /opt/mhnos
 holds "and is gone" absent /opt/mhnos/bin/mhnos-runtime
+said=$(cd / && "$OLDPWD/install.sh" --dry-run --no-service --prefix opt/mhnos 2>&1)
+holds "a relative prefix is the caller's" grep -q 'would write: /opt/mhnos/bin/mhnos-runtime' <<<"$said"
 
 say "in a checkout, by sudo: built by whoever has it, or said not to be"
 useradd --create-home builder

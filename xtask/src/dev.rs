@@ -59,7 +59,8 @@ fn build(root: &Path) -> Result<bool> {
 }
 
 fn start(root: &Path, serve: &[String]) -> Result<Child> {
-    let binary = root.join("target/debug/mhnos-runtime");
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let binary = root.join(target).join("debug/mhnos-runtime");
     let child = Command::new(&binary).arg("serve").args(serve).current_dir(root).spawn();
     child.with_context(|| format!("starting {}", binary.display()))
 }

@@ -59,10 +59,8 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     let program = build(root, &epoch)?;
     let version = sbom::version(root)?;
     let name = format!("mhnos-runtime-{version}-{}-linux", std::env::consts::ARCH);
+    remove_earlier(&out)?;
     let tree = out.join(&name);
-    if tree.exists() {
-        fs::remove_dir_all(&tree)?;
-    }
     fill(root, &tree, &program)?;
     fs::write(tree.join("sbom.spdx"), sbom::document(root, &epoch)?)?;
     let tarball = format!("{name}.tar.gz");
@@ -71,6 +69,31 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     checksums(&out, &[&tarball, &package])?;
     println!("{}", out.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What earlier builds, of other versions too, have left: who takes what is there by a pattern takes one release.
+fn remove_earlier(out: &Path) -> Result<()> {
+    for entry in fs::read_dir(out)? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(of_a_release) {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        };
+        removed.with_context(|| entry.path().display().to_string())?;
+    }
+    Ok(())
+}
+
+/// A name that `dist` gives. The directory may be anybody's, with other things in it.
+fn of_a_release(name: &str) -> bool {
+    let is = |prefix: &str, suffixes: &[&str]| {
+        name.strip_prefix(prefix).is_some_and(|rest| suffixes.iter().any(|suffix| rest.ends_with(suffix)))
+    };
+    is("mhnos-runtime-", &["-linux", "-linux.tar.gz"]) || is("mhnos-runtime_", &[".deb"])
 }
 
 /// Seconds since 1970: of the variable, else of the commit.
@@ -228,7 +251,7 @@ fn output(command: &mut Command) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES, README, UP, newest_glibc, sbom};
+    use super::{FILES, README, UP, newest_glibc, of_a_release, remove_earlier, sbom};
 
     fn read(file: &str) -> String {
         std::fs::read_to_string(crate::root().join(file)).expect(file)
@@ -244,6 +267,30 @@ mod tests {
         for command in ["make ", "docker-compose ", "cargo "] {
             assert!(!text.contains(command), "{command}takes a checkout");
         }
+    }
+
+    #[test]
+    fn a_release_is_the_only_one_where_it_is_put() {
+        let out = std::env::temp_dir().join(format!("mhnos-dist-{}", std::process::id()));
+        let kept = ["SHA256SUMS", "mhnos-runtime-main", "other-1.0-linux.tar.gz"];
+        for directory in ["mhnos-runtime-0.0.9-x86_64-linux/bin", "mhnos-runtime-main"] {
+            std::fs::create_dir_all(out.join(directory)).expect(directory);
+        }
+        for file in
+            ["mhnos-runtime-0.0.9-x86_64-linux.tar.gz", "mhnos-runtime_0.0.9_amd64.deb", kept[0], kept[2]]
+        {
+            std::fs::write(out.join(file), "").expect(file);
+        }
+        let removed = remove_earlier(&out);
+        let left = std::fs::read_dir(&out)
+            .expect("it is there")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+        let mut left: Vec<String> = left.collect();
+        left.sort();
+        std::fs::remove_dir_all(&out).expect("it is ours");
+        removed.expect("nothing in the way");
+        assert_eq!(left, kept);
+        assert!(of_a_release("mhnos-runtime_0.1.0_arm64.deb") && !of_a_release("mhnos-runtime"));
     }
 
     #[test]

@@ -89,7 +89,8 @@ fn unknown(line: &str, targets: &BTreeSet<&str>, scripts: &BTreeSet<&str>) -> Ve
 }
 
 fn names(word: &str) -> bool {
-    word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 #[cfg(test)]
@@ -106,7 +107,9 @@ mod tests {
         check("`make gone` and `npm start`, `npm run dev`", 1);
         check("npm test", 1);
         check("`npm run gone`", 1);
+        check("make gone64", 1);
         check("to make sense of it", 0);
+        check("make 64 of it", 0);
         check("npm install -g node", 0);
     }
 
