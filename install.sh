@@ -5,7 +5,8 @@
 #                              place: running programs go on
 #   ./install.sh uninstall     removes all of it but the workspace, the settings and the user they belong to, from where the service is
 #
-#   --dry-run                  says what would be done, and does nothing
+#   --dry-run                  says what would be done, and does nothing (root has a program that is there already examine the machine
+#                              from where it would be, and removes it again)
 #   --prefix DIR               instead of /usr/local
 #   --no-service               the program and its tools alone: no user, no systemd; `npm start` or `mhnos-runtime serve` starts it
 #
@@ -103,6 +104,8 @@ find_program() {
   # By whom sudo was called, if the checkout is theirs: Rust is in their home, and what is built is theirs, too.
   local home=${HOME:-/root} as=()
   if [ "$(id -u)" = 0 ] && [ "${SUDO_USER:-root}" != root ] && runuser -u "$SUDO_USER" -- test -w .; then
+    [ ! -e "${built%/*}" ] || runuser -u "$SUDO_USER" -- test -w "${built%/*}" ||
+      fail "${built%/*} is not $SUDO_USER's: sudo chown -R $SUDO_USER ${built%/release/*}"
     as=(runuser -u "$SUDO_USER" --)
     home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
   fi

@@ -82,10 +82,13 @@ impl Table {
         }
     }
 
-    /// The service sends nothing more of this process.
+    /// The service sends nothing more of this process, unless another attach to it is under way.
     fn detached(&mut self, pid: Pid) {
-        self.streams.remove(&pid);
-        self.left.remove(&pid);
+        let attaches = |waiting: &Waiting| matches!(waiting, Waiting::Stream(other) if *other == pid);
+        if !self.waiting.values().any(attaches) {
+            self.streams.remove(&pid);
+            self.left.remove(&pid);
+        }
     }
 }
 

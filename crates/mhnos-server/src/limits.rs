@@ -255,6 +255,9 @@ pub const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
 /// The same, in times of what a count takes: a large workspace costs a twentieth of one core.
 pub const QUOTA_PAUSE_FACTOR: u32 = 20;
 
+/// The same, at most: programs can make files that take no room, so that counts take long.
+pub const QUOTA_LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
 /// Counts in a row that may fail, for want of a descriptor, say, before programs are ended for it.
 pub const QUOTA_FAILURES: u32 = 3;
 

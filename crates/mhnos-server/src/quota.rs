@@ -3,13 +3,14 @@
 //! Who writes cannot be told, so all programs are ended. Not because there is too much, but because it grows: whoever
 //! cleans up is left alone.
 
-use std::{io, time::Instant};
+use std::{io, thread, time::Instant};
 
 use mhnos_process::Processes;
 use mhnos_workspace::{Usage, Workspace};
+use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::limits::{QUOTA_FAILURES, QUOTA_GROWTH, QUOTA_INTERVAL, QUOTA_PAUSE_FACTOR};
+use crate::limits::{QUOTA_FAILURES, QUOTA_GROWTH, QUOTA_INTERVAL, QUOTA_LONGEST_PAUSE, QUOTA_PAUSE_FACTOR};
 
 /// Watches for ever, if there is a quota. What is tolerated stays so for the next bridge: it is in the service's note.
 ///
@@ -18,7 +19,12 @@ use crate::limits::{QUOTA_FAILURES, QUOTA_GROWTH, QUOTA_INTERVAL, QUOTA_PAUSE_FA
 pub(crate) async fn watch(workspace: &Workspace, processes: &Processes) {
     let count = || {
         let counting = workspace.clone();
-        async move { tokio::task::spawn_blocking(move || counting.measure()).await?.transpose() }
+        async move {
+            let (tell, told) = oneshot::channel();
+            // Nothing waits for such a thread when this bridge ends.
+            thread::Builder::new().name("quota".to_owned()).spawn(move || tell.send(counting.measure()))?;
+            told.await.map_err(io::Error::other)?.transpose()
+        }
     };
     let mut growth = Growth::noted(&processes.service_note());
     let mut failures = 0;
@@ -54,7 +60,8 @@ pub(crate) async fn watch(workspace: &Workspace, processes: &Processes) {
                 warn!(%error, ended, "the workspace cannot be read, so its quota cannot be kept; ending all programs");
             }
         }
-        tokio::time::sleep(QUOTA_INTERVAL.max(begin.elapsed() * QUOTA_PAUSE_FACTOR)).await;
+        let pause = begin.elapsed().saturating_mul(QUOTA_PAUSE_FACTOR);
+        tokio::time::sleep(pause.clamp(QUOTA_INTERVAL, QUOTA_LONGEST_PAUSE)).await;
     }
 }
 

@@ -82,7 +82,7 @@ const TESTS: &[(&str, Script)] = tests! {
         a_program_that_ends_well_without_a_child_killed_for_memory_says_so
         a_private_process_has_its_share_of_processes_beside_many_others
         limits_are_the_kernels_where_there_are_control_groups
-        the_smallest_share_of_a_processor_is_enough_to_start
+        a_share_below_the_kernels_smallest_is_enough_to_start
         a_refused_order_leaves_no_private_sandbox_behind
         a_runaway_allocator_is_ended_long_before_it_has_all_it_may_map
         pages_of_files_end_no_program;

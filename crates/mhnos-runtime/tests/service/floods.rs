@@ -195,8 +195,10 @@ async fn an_upgrade_under_load_loses_no_byte() {
         // Each is sent away, with all that was written to it before, and comes back when it has that.
         join_all(followers.iter_mut().map(async |follower| {
             follower.take_rest().await;
-            let close = follower.wire.closed().await.expect("a close frame");
-            assert_eq!(u16::from(close.code), 1012);
+            // Who does not take what was written in two seconds gets none: `a_slow_viewer_of_floods_is_told_of_an_upgrade`.
+            if let Some(close) = follower.wire.closed().await {
+                assert_eq!(u16::from(close.code), 1012);
+            }
             follower.resume(&server).await;
         }))
         .await;

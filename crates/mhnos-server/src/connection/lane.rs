@@ -161,8 +161,11 @@ impl<'c> Lane<'c> {
             let (message, text) = match message {
                 Message::Text(text) => (text.into(), true),
                 Message::Binary(bytes) => (bytes, false),
-                // They come between the fragments of a message, too.
-                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+                // They come between the fragments of a message, too, which may not be read on at once.
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                    self.share.rest();
+                    continue;
+                }
             };
             self.share.begin();
             if message.len() > limits::FREE_MESSAGE {

@@ -39,7 +39,7 @@ pub(super) struct Writer<'c> {
     owed: HashSet<Pid>,
     /// To be sent before anything else is looked at.
     ready: VecDeque<Message>,
-    closing: Option<CloseFrame>,
+    closing: Option<(CloseFrame, Rest)>,
     metrics: &'c Metrics,
     pulse: &'c Pulse,
 }
@@ -82,7 +82,7 @@ impl<'c> Writer<'c> {
                 }
                 Round::Empty => seen_to_take(self.pulse, self.sink.flush()).await?,
             }
-            if let Some(close) = self.closing.take() {
+            if let Some((close, _)) = self.closing.take() {
                 return self.sink.send(Message::Close(Some(close))).await;
             }
             tokio::select! {
@@ -127,7 +127,7 @@ impl<'c> Writer<'c> {
                     Rest::Nothing => self.views.clear(),
                 }
                 self.views.iter_mut().for_each(|view| view.release_exit(&mut self.ready));
-                self.closing = Some(frame);
+                self.closing = Some((frame, rest));
             }
         }
         Ok(())
@@ -135,6 +135,11 @@ impl<'c> Writer<'c> {
 
     fn view(&mut self, mut view: View) {
         self.owed.remove(&view.pid());
+        match self.closing {
+            None | Some((_, Rest::All)) => {}
+            Some((_, Rest::Written)) => view.ends_here(),
+            Some((_, Rest::Nothing)) => return,
+        }
         match self.views.iter_mut().find(|other| other.pid() == view.pid()) {
             Some(place) => {
                 std::mem::swap(place, &mut view);
