@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
     let (Some(workspace), Some(channel)) = (inherited.pop(), inherited.pop()) else {
         unreachable!("split off above the first two")
     };
-    sys::give_large_blocks_back();
+    sys::share_one_heap();
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     let runtime = match threads.event_interval(EVENT_INTERVAL).enable_all().build() {
         Ok(runtime) => runtime,

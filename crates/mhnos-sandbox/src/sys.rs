@@ -19,7 +19,7 @@ mod socket_filter;
 mod tries;
 mod users;
 
-pub use heap::give_large_blocks_back;
+pub use heap::{give_back_free_memory, share_one_heap};
 pub use landlock::{LandlockScope, Ruleset, landlock_abi};
 pub use notify::{Notice, answer, install_notifying_filter, let_go_on, next_notice};
 pub use shared_map::SharedMap;

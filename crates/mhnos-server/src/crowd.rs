@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,7 +16,12 @@ use std::{
     thread::available_parallelism,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use mhnos_sandbox::sys::give_back_free_memory;
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 
 use crate::{
     limits,
@@ -36,6 +42,8 @@ struct Held {
     total: usize,
     next: u64,
     messages: HashMap<u64, Message>,
+    /// A large one has gone.
+    freed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -102,6 +110,17 @@ impl Crowd {
         Arc::new(Share { crowd, number, bytes, whole, fate: Arc::default(), turn: Mutex::default() })
     }
 
+    /// Gives what large messages took back to the kernel when none has gone for a while. The allocator keeps it for the next
+    /// ones, which take two thirds of the time then, but it keeps it for ever.
+    pub(crate) async fn give_back(&self) -> Infallible {
+        let freed = Arc::clone(&self.lock().freed);
+        loop {
+            freed.notified().await;
+            while timeout(limits::KEEP_FREE_MEMORY, freed.notified()).await.is_ok() {}
+            let _ = spawn_blocking(give_back_free_memory).await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,6 +169,9 @@ impl Held {
     fn forget(&mut self, number: u64) -> Option<Message> {
         let message = self.messages.remove(&number)?;
         self.total -= message.bytes;
+        if message.bytes >= limits::LARGE_MESSAGE {
+            self.freed.notify_one();
+        }
         Some(message)
     }
 }

@@ -201,6 +201,7 @@ pub async fn run(bridge: Bridge) -> Result<(), RunError> {
         outcome = serving => outcome,
         Err(error) = drive(driver, &mut driving) => Err(error),
         Err(error) = egress::serve(&gateway, processes.networks(), programs) => Err(RunError::Task(error)),
+        never = front.crowd.give_back() => match never {},
         () = service.watch_egress(gateway.refusals()) => unreachable!("the gateway outlives this"),
         () = quota::watch(&service.workspace, &processes) => unreachable!("it watches for ever"),
     };

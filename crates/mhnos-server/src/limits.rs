@@ -124,6 +124,12 @@ pub const FRAMES_PER_SECOND: f64 = 20_000.0;
 /// they are more, the message that arrives slowest is given up and its connection closed with 1013.
 pub const MESSAGE_BUDGET: usize = 256 * 1024 * 1024;
 
+/// Bytes of a message whose memory is given back to the kernel when it has gone.
+pub const LARGE_MESSAGE: usize = 1024 * 1024;
+
+/// How long that is kept for the next one: who pushes many files sends one message after the other.
+pub const KEEP_FREE_MEMORY: Duration = Duration::from_secs(1);
+
 /// Bytes of a message that are not counted there: what a connection may hold anyway.
 pub const FREE_MESSAGE: usize = 64 * 1024;
 
