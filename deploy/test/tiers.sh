@@ -26,7 +26,8 @@ controls=(--skip the_same_calls_outside_are_answered_by_the_kernel
 # Of directories that a container cannot make; in-system.sh has the keeper's tests with such.
 groups=(--skip control_groups_go_with_their_service_and_those_of_a_killed_one_at_the_next_start)
 inside() { # inside PROGRAM ARGUMENT…
-  docker run --rm --init --tmpfs /tmp:exec -v "$here:$here:ro" -w "$here/crates/mhnos-runtime" -e MHNOS_TEST_WAIVED=$waived \
+  # /tmp on a disk: in memory the pages of files are no others than those of programs.
+  docker run --rm --init -v /tmp -v "$here:$here:ro" -w "$here/crates/mhnos-runtime" -e MHNOS_TEST_WAIVED=$waived \
     mhnos-runtime-tests "$@"
 }
 for program in $programs; do
