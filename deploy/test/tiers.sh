@@ -22,7 +22,8 @@ controls=(--skip the_same_calls_outside_are_answered_by_the_kernel
   --skip the_same_sockets_and_personalities_outside_are_answered_by_the_kernel
   --skip outside_the_same_program_goes_through_each_door_as_root
   --skip outside_programs_of_roots_lend_their_rights
-  --skip outside_the_same_attempts_succeed_for_root)
+  --skip outside_the_same_attempts_succeed_for_root
+  --skip every_process_of_a_service_is_known_for_its_own_in_any_tier)
 # Of directories that a container cannot make; in-system.sh has the keeper's tests with such.
 groups=(--skip control_groups_go_with_their_service_and_those_of_a_killed_one_at_the_next_start)
 inside() { # inside PROGRAM ARGUMENT…
