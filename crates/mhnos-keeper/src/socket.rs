@@ -326,16 +326,9 @@ mod tests {
 
     /// A process of its own, as the limit is one of the whole process.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "it starts itself anew")]
     fn words_arrive_although_their_descriptors_find_no_room() {
-        const ALONE: &str = "MHNOS_TEST_ALONE";
-        if std::env::var_os(ALONE).is_none() {
-            let this = std::env::current_exe().expect("this test");
-            let name = "socket::tests::words_arrive_although_their_descriptors_find_no_room";
-            let alone = std::process::Command::new(this).args([name, "--exact"]).env(ALONE, "1").output();
-            let alone = alone.expect("runs");
-            let said = String::from_utf8_lossy(&alone.stdout);
-            return assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+        if !mhnos_testing::alone("socket::tests::words_arrive_although_their_descriptors_find_no_room") {
+            return;
         }
         let (a, b) = pair();
         for message in 1..=3_u8 {

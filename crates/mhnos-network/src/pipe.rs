@@ -49,11 +49,24 @@ pub(crate) async fn stalled(moves: Arc<AtomicU64>, idle: Duration) {
 pub(crate) struct Counted<S> {
     stream: S,
     moves: Arc<AtomicU64>,
+    patience: Option<Patience>,
+}
+
+/// With what is written and not taken: it fails when nothing has moved for [`stalled`]'s time.
+struct Patience {
+    idle: Duration,
+    /// Set while something is not taken.
+    stalled: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<S> Counted<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, moves: Arc::default() }
+        Self { stream, moves: Arc::default(), patience: None }
+    }
+
+    /// A program's, where whoever writes has no other deadline.
+    pub(crate) fn with_write_timeout(stream: S, idle: Duration) -> Self {
+        Self { patience: Some(Patience { idle, stalled: None }), ..Self::new(stream) }
     }
 
     pub(crate) fn moves(&self) -> Arc<AtomicU64> {
@@ -65,6 +78,24 @@ impl<S> Counted<S> {
             self.moves.fetch_add(1, Ordering::Relaxed);
         }
         outcome
+    }
+
+    fn written(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let outcome = self.count(outcome);
+        let Some(patience) = &mut self.patience else { return outcome };
+        if outcome.is_ready() {
+            patience.stalled = None;
+            return outcome;
+        }
+        let idle = patience.idle;
+        let stalled =
+            patience.stalled.get_or_insert_with(|| Box::pin(stalled(Arc::clone(&self.moves), idle)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -86,7 +117,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.count(outcome)
+        self.written(context, outcome)
     }
 
     fn poll_write_vectored(
@@ -95,78 +126,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
-        self.count(outcome)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// A program's connection. What is written and not taken fails when nothing has moved for [`stalled`]'s time: whoever only writes
-/// has no other deadline then.
-pub(crate) struct WriteTimeout<S> {
-    stream: Counted<S>,
-    idle: Duration,
-    /// Set while something is not taken.
-    stalled: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl<S> WriteTimeout<S> {
-    pub(crate) fn new(stream: S, idle: Duration) -> Self {
-        Self { stream: Counted::new(stream), idle, stalled: None }
-    }
-
-    fn bound(
-        &mut self,
-        context: &mut Context<'_>,
-        outcome: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if outcome.is_ready() {
-            self.stalled = None;
-            return outcome;
-        }
-        let (moves, idle) = (self.stream.moves(), self.idle);
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(stalled(moves, idle))).as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.bound(context, outcome)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
-        self.bound(context, outcome)
+        self.written(context, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -201,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_not_taken_fails_unless_something_comes_the_other_way() {
         let (near, mut far) = duplex(1);
-        let (mut read, mut write) = tokio::io::split(WriteTimeout::new(near, IDLE));
+        let (mut read, mut write) = tokio::io::split(Counted::with_write_timeout(near, IDLE));
         let sending = async { write.write_all(b"two").await.expect_err("not taken").kind() };
         let begun = tokio::time::Instant::now();
         let coming = async {
@@ -219,7 +179,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_taken_slowly_does_not_fail() {
         let (near, mut far) = duplex(1);
-        let mut near = WriteTimeout::new(near, IDLE);
+        let mut near = Counted::with_write_timeout(near, IDLE);
         let taking = async {
             for _ in 0..5 {
                 pass(IDLE * 9 / 10).await;

@@ -37,7 +37,7 @@ use crate::{
     gateway::Way,
     limits::{Bounds, MAX_HEAD, MAX_HEADERS},
     pace::Paced,
-    pipe::{self, Counted, WriteTimeout},
+    pipe::{self, Counted},
     report::Via,
     socks,
     target::Target,
@@ -121,7 +121,7 @@ pub(crate) async fn http<O: Outside>(
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .preserve_header_case(true)
-            .serve_connection(TokioIo::new(WriteTimeout::new(stream, idle)), service)
+            .serve_connection(TokioIo::new(Counted::with_write_timeout(stream, idle)), service)
             .with_upgrades()
     };
     exchange.await.map_err(io::Error::other)?;

@@ -10,6 +10,7 @@
 
 #![allow(clippy::disallowed_methods)] // starts the binary under test, and reads where the tools are
 
+mod alone;
 mod browser;
 pub mod doc_examples;
 mod eventually;
@@ -25,6 +26,7 @@ mod tools;
 pub mod waived;
 mod wire;
 
+pub use alone::alone;
 pub use browser::{Browser, Key, Site, Tab};
 pub use eventually::{eventually, eventually_async};
 pub use exposition::Exposition;

@@ -192,16 +192,11 @@ mod tests {
 
     /// A process of its own, as the limit is one of the whole process.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "it starts itself anew")]
     fn what_no_descriptor_is_left_to_look_at_is_an_error_and_not_nothing() {
-        const ALONE: &str = "MHNOS_TEST_ALONE";
-        if std::env::var_os(ALONE).is_none() {
-            let this = std::env::current_exe().expect("this test");
-            let name = "quota::tests::what_no_descriptor_is_left_to_look_at_is_an_error_and_not_nothing";
-            let alone = std::process::Command::new(this).args([name, "--exact"]).env(ALONE, "1").output();
-            let alone = alone.expect("runs");
-            let said = String::from_utf8_lossy(&alone.stdout);
-            return assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+        if !mhnos_testing::alone(
+            "quota::tests::what_no_descriptor_is_left_to_look_at_is_an_error_and_not_nothing",
+        ) {
+            return;
         }
         let scratch = Scratch::new();
         fs::create_dir_all(scratch.path().join("a/b")).expect("make");

@@ -121,6 +121,27 @@ pub(crate) fn as_if_from_elsewhere() {
     rustix::process::setpriority_process(None, 19).expect("anybody may be nicer");
 }
 
+/// The connections of so many who have all sent something at once.
+pub(crate) fn senders(
+    address: SocketAddr,
+    count: usize,
+    send: impl Fn(&mut TcpStream) + Send + Sync + 'static,
+) -> Vec<TcpStream> {
+    let send = Arc::new(send);
+    let senders: Vec<_> = (0..count)
+        .map(|_| {
+            let send = Arc::clone(&send);
+            std::thread::spawn(move || {
+                as_if_from_elsewhere();
+                let mut stream = web_socket(address);
+                send(&mut stream);
+                stream
+            })
+        })
+        .collect();
+    senders.into_iter().map(|sender| sender.join().expect("no panic")).collect()
+}
+
 /// Waits until as many files are open as before, give or take what comes and goes by itself.
 async fn settles(server: &Server, before: usize) {
     let mut last = 0;
@@ -188,21 +209,11 @@ async fn large_messages_of_many_are_bounded_all_together() {
     let memory = resident_kib(&server);
     let bystander = Bystander::of(&server).await;
     let address = server.address();
-    let part = Arc::new(vec![b' '; EACH]);
-    let senders: Vec<_> = (0..sized(32, 200))
-        .map(|_| {
-            let part = Arc::clone(&part);
-            std::thread::spawn(move || {
-                as_if_from_elsewhere();
-                let mut stream = web_socket(address);
-                // It says 99 MiB and stops after 16. Whoever is given up may be gone before it has said that much.
-                let _ = stream.write_all(&head(0x81, 99 << 20)).and_then(|()| stream.write_all(&part));
-                stream
-            })
-        })
-        .collect();
-    let senders: Vec<TcpStream> =
-        senders.into_iter().map(|sender| sender.join().expect("no panic")).collect();
+    let part = vec![b' '; EACH];
+    let senders = senders(address, sized(32, 200), move |stream| {
+        // It says 99 MiB and stops after 16. Whoever is given up may be gone before it has said that much.
+        let _ = stream.write_all(&head(0x81, 99 << 20)).and_then(|()| stream.write_all(&part));
+    });
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 512 * 1024, "grew by {grown} KiB");
     // One that is not slow gets through: the others are the slower the longer they say nothing, and a client that is told to send

@@ -2,13 +2,11 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
-    sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    bad_clients::{as_if_from_elsewhere, close_code, head, web_socket},
+    bad_clients::{close_code, head, senders, web_socket},
     requests::resident_kib,
     start,
 };
@@ -21,23 +19,12 @@ async fn fragments_with_pings_between_are_bounded_all_together() {
     let memory = resident_kib(&server);
     let address = server.address();
     let part = [head(0x00, FRAGMENT as u64), vec![b' '; FRAGMENT], b"\x89\x80\0\0\0\0".to_vec()].concat();
-    let part = Arc::new(part);
-    let senders: Vec<_> = (0..16)
-        .map(|_| {
-            let part = Arc::clone(&part);
-            std::thread::spawn(move || {
-                as_if_from_elsewhere();
-                let mut stream = web_socket(address);
-                let mut sent = stream.write_all(b"\x01\x80\0\0\0\0");
-                for _ in 0..EACH / FRAGMENT {
-                    sent = sent.and_then(|()| stream.write_all(&part));
-                }
-                stream
-            })
-        })
-        .collect();
-    let senders: Vec<TcpStream> =
-        senders.into_iter().map(|sender| sender.join().expect("no panic")).collect();
+    let senders = senders(address, 16, move |stream| {
+        let mut sent = stream.write_all(b"\x01\x80\0\0\0\0");
+        for _ in 0..EACH / FRAGMENT {
+            sent = sent.and_then(|()| stream.write_all(&part));
+        }
+    });
     let grown = resident_kib(&server).saturating_sub(memory);
     assert!(grown < 512 * 1024, "grew by {grown} KiB");
     let told = senders.into_iter().filter(|stream| {

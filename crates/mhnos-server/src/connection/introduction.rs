@@ -48,12 +48,7 @@ pub(super) async fn await_token(
             return None;
         }
         Ok(First::Broken(code, reason)) => {
-            let close = CloseFrame { code, reason: reason.into() };
-            if let Ok(Ok(())) =
-                timeout(limits::CLOSE_DEADLINE, socket.send(Message::Close(Some(close)))).await
-            {
-                discard(socket.into_inner()).await;
-            }
+            send_away(socket, None, CloseFrame { code, reason: reason.into() }).await;
             return None;
         }
         Ok(First::TooMuch(excess)) => (None, excess.to_string()),
@@ -72,14 +67,21 @@ pub(super) async fn await_token(
     front.turn_away(peer, Refused::Token, &why);
     let told = Reply::Error(ErrorReply::new(ErrorCode::Unauthorized, why)).to_json(id.as_deref());
     let close = CloseFrame { code: CloseCode::Policy, reason: "a token is asked for".into() };
+    send_away(socket, Some(told), close).await;
+    None
+}
+
+/// Tells a client why it has to go, and takes what it still sends.
+async fn send_away(mut socket: Socket, told: Option<String>, close: CloseFrame) {
     let farewell = async {
-        socket.feed(Message::text(told)).await?;
+        if let Some(told) = told {
+            socket.feed(Message::text(told)).await?;
+        }
         socket.send(Message::Close(Some(close))).await
     };
     if let Ok(Ok(())) = timeout(limits::CLOSE_DEADLINE, farewell).await {
         discard(socket.into_inner()).await;
     }
-    None
 }
 
 /// What came first.

@@ -134,13 +134,10 @@ impl<'c> Lane<'c> {
         loop {
             let next = async {
                 self.room(pulse).await;
-                let next = async {
-                    match std::mem::replace(&mut ahead, Poll::Pending) {
-                        Poll::Ready(next) => next,
-                        Poll::Pending => stream.next().await,
-                    }
-                };
-                self.beside(next).await
+                match std::mem::replace(&mut ahead, Poll::Pending) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => self.beside(stream.next()).await,
+                }
             };
             let next = tokio::select! {
                 next = next => next,
